@@ -1,0 +1,169 @@
+"""The engine deployment: one Ray Serve deployment per model, one engine server per replica.
+
+Ray Serve places the replica on its GPUs, health-checks it and replaces it. The replica starts the
+engine server (`serving/engine/server.py`) as its child, announces where it listens, and ends when
+it ends: an engine that died is a replica that died, at once and without a restart in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import msgspec
+import ray
+from ray import serve
+
+from deployments.directory import keep_announced, open_directory
+from serving.catalogue.spec import EngineSpec
+from serving.engine.server import VLLM, Ready, ServerConfig
+from serving.gateway.fleet import Entry
+from serving.observability.logs import open_log
+from serving.settings import Settings
+
+DRAIN_S = 30.0
+# Time beyond the drain in which an engine frees its memory.
+STOP_GRACE_S = 10.0
+
+
+class EngineReplica:
+    """One replica: a supervisor of one engine server.
+
+    Args:
+        spec: the model, as plain data (`EngineSpec`).
+        engine: the engine class (`module:Class`); tests name a double.
+        drain_s: how long running requests may go on when the replica is taken down.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits an async constructor
+        self, spec: dict[str, Any], engine: str = VLLM, drain_s: float = DRAIN_S
+    ) -> None:
+        self._spec = EngineSpec.model_validate(spec)
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        self._drain_s = drain_s
+        settings = Settings()
+        self._log = open_log(
+            "replica", settings.log_dir, model=self._spec.id, replica=self._replica
+        )
+        self._directory = open_directory()
+        host = ray.util.get_node_ip_address()
+        self._server, ready = await self._start_server(spec, engine, settings, host)
+        self._entry = Entry(
+            id=self._replica,
+            kind="engine",
+            model=self._spec.id,
+            host=host,
+            port=ready.link_port,
+            ops=f"{host}:{ready.ops_port}",
+        )
+        self._announcing = asyncio.create_task(keep_announced(self._directory, self._entry))
+        self._watching = asyncio.create_task(self._end_with_server())
+
+    async def _start_server(
+        self, spec: dict[str, Any], engine: str, settings: Settings, host: str
+    ) -> tuple[subprocess.Popen[bytes], Ready]:
+        """Start the engine server and wait until it is ready.
+
+        Raises:
+            RuntimeError: it ended or said nothing within the model's `start_timeout_s`.
+        """
+        read_fd, write_fd = os.pipe()
+        config = ServerConfig(
+            spec=spec,
+            replica=self._replica,
+            host=host,
+            token=settings.cluster_token.get_secret_value(),
+            log_dir=settings.log_dir,
+            ready_fd=write_fd,
+            drain_s=self._drain_s,
+            engine=engine,
+        )
+        env = os.environ | self._spec.env
+        env["SERVING_ENGINE"] = msgspec.json.encode(config).decode()
+        env["SERVING_ENGINE_PARENT"] = str(os.getpid())
+        output = None
+        if settings.log_dir:
+            output = open(  # noqa: SIM115 - the child's, closed below
+                os.path.join(settings.log_dir, f"engine-{self._replica}.out"), "ab"
+            )
+        # A group of its own, so that whatever the engine started can be ended with it.
+        server = subprocess.Popen(
+            [sys.executable, "-m", "serving.engine.server"],
+            env=env,
+            pass_fds=[write_fd],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        os.close(write_fd)
+        if output is not None:
+            output.close()
+        self._log.info("engine_server_started", pid=server.pid)
+        try:
+            line = await asyncio.wait_for(
+                asyncio.to_thread(_read_line, read_fd), self._spec.start_timeout_s
+            )
+        except TimeoutError:
+            _kill_group(server)
+            raise RuntimeError(
+                f"model {self._spec.id}: not ready after {self._spec.start_timeout_s:g} s "
+                "(start_timeout_s in its spec)"
+            ) from None
+        if not line:
+            _kill_group(server)
+            raise RuntimeError(
+                f"model {self._spec.id}: the engine server ended with status {server.wait()} "
+                f"while starting; see engine-{self._replica}.out or this replica's log"
+            )
+        return server, msgspec.json.decode(line, type=Ready)
+
+    async def _end_with_server(self) -> None:
+        """When the engine server ends, take what is left of it down and end this replica.
+
+        Serve replaces an actor that is gone at its next look; a failing health check would take
+        three looks.
+        """
+        while self._server.poll() is None:
+            await asyncio.sleep(0.1)
+        self._log.error("engine_server_ended", status=self._server.returncode)
+        _kill_group(self._server)
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(1):
+                await self._directory.withdraw.remote(self._replica)
+        os._exit(1)
+
+    async def check_health(self) -> None:
+        """Called by Ray Serve."""
+        if self._server.poll() is not None:
+            raise RuntimeError(f"the engine server ended with status {self._server.returncode}")
+
+    async def __del__(self) -> None:
+        """Called by Ray Serve when the replica is taken down: drain, then stop the engine."""
+        if not hasattr(self, "_watching"):
+            return
+        self._watching.cancel()
+        self._announcing.cancel()
+        self._server.send_signal(signal.SIGTERM)
+        deadline = asyncio.get_running_loop().time() + self._drain_s + STOP_GRACE_S
+        while self._server.poll() is None and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.05)
+        _kill_group(self._server)
+        with contextlib.suppress(Exception):
+            await self._directory.withdraw.remote(self._replica)
+
+
+def _read_line(fd: int) -> bytes:
+    with os.fdopen(fd, "rb") as pipe:
+        return pipe.readline()
+
+
+def _kill_group(server: subprocess.Popen[bytes]) -> None:
+    """End every process of the engine server's group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)

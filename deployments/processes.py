@@ -1,0 +1,63 @@
+"""Leaves no process behind.
+
+A subreaper (prctl(2)) inherits every orphan among its descendants, so that what a killed Ray
+worker had started, HAProxy for one, is still found and ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its descendants' orphans."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def end_descendants(*, grace_s: float) -> None:
+    """SIGTERM every descendant, SIGKILL those left after `grace_s`, until there are none."""
+    me = psutil.Process()
+    children = me.children(recursive=True)
+    if grace_s > 0:
+        for child in children:
+            _quietly(child.terminate)
+        psutil.wait_procs(children, timeout=grace_s)
+    while children := _alive(me):
+        for child in children:
+            _quietly(child.kill)
+        psutil.wait_procs(children, timeout=1.0)
+        _reap()
+
+
+def _alive(me: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for child in me.children(recursive=True):
+        try:
+            if child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _quietly(action: object) -> None:
+    try:
+        action()  # type: ignore[operator]
+    except psutil.NoSuchProcess:
+        pass
+
+
+def _reap() -> None:
+    """Collect adopted children that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass

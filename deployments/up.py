@@ -1,0 +1,301 @@
+"""`serving up`: the whole service on this machine, in the foreground, until Ctrl-C.
+
+Starts Ray, the routers and every engine of a models file, says what it waits for, ends in a
+banner with a command to paste, and takes everything down again when it is told to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from deployments.environment import apply, local_environment, serve_environment
+from deployments.processes import adopt_orphans, end_descendants
+from serving.catalogue.load import CatalogueError, load_catalogue
+from serving.catalogue.spec import Catalogue
+from serving.settings import LOCAL_KEY
+
+EXIT_USAGE = 2
+EXIT_RUNNING = 4
+EXIT_FAILED = 1
+DEFAULT_MODELS = Path(__file__).with_name("models") / "local.yaml"
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  serving up                                       the tiny local models, on CPU
+  serving up --models deployments/models/NAME.yaml your own models file
+  serving up --port 9000
+\b
+Environment:
+  SERVING_API_KEYS   keys callers may use, "KEY" or "KEY=ACCOUNT", comma-separated
+                     (default: "sk-local", for this machine only)
+  SERVING_LOG_DIR    where the JSON logs go (default: --run-dir/logs)
+\b
+Exit codes: 0 stopped when told to; 1 a model failed to start; 2 a mistake in the
+arguments or the models file; 4 already running, or the port is taken.
+""",
+)
+@click.option(
+    "--models",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=DEFAULT_MODELS,
+    help="Models file.  [default: the tiny local profile]",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".serving"),
+    show_default=True,
+    help="Where logs and the lock file go.",
+)
+@click.option(
+    "--timeout", default=1800.0, show_default=True, help="Seconds all models may take to start."
+)
+def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> None:
+    """Serve the models of a file on this machine until Ctrl-C."""
+    try:
+        catalogue = load_catalogue(models)
+    except CatalogueError as error:
+        click.echo(f"serving up: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    run_dir = run_dir.resolve()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    with _only_one(port, url):
+        _check_port(host, port)
+        sys.exit(Up(catalogue, host, port, url, run_dir, timeout).run())
+
+
+@contextlib.contextmanager
+def _only_one(port: int, url: str) -> Iterator[None]:
+    """Hold the lock of this port; the kernel drops it when this process ends, however."""
+    path = Path(tempfile.gettempdir()) / f"serving-up-{port}.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            click.echo(
+                f"serving up: already running on {url} (process {lock.read().strip() or '?'}); "
+                "stop it with Ctrl-C there, or choose another --port",
+                err=True,
+            )
+            sys.exit(EXIT_RUNNING)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            click.echo(
+                f"serving up: cannot listen on {host}:{port}: {error.strerror}; stop what runs "
+                "there, or choose another --port",
+                err=True,
+            )
+            sys.exit(EXIT_RUNNING)
+
+
+class Up:
+    """One run of the local service."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        host: str,
+        port: int,
+        url: str,
+        run_dir: Path,
+        timeout_s: float,
+        out: TextIO = sys.stderr,
+    ) -> None:
+        self._catalogue = catalogue
+        self._host = host
+        self._port = port
+        self._url = url
+        self._run_dir = run_dir
+        self._timeout_s = timeout_s
+        self._out = out
+        self._stop = threading.Event()
+        self._started = time.monotonic()
+
+    def run(self) -> int:
+        """Bring everything up, wait for a signal, take everything down; the exit status."""
+        adopt_orphans()
+        # Short: it holds Unix sockets.
+        sockets = Path(tempfile.mkdtemp(prefix="serving-"))
+        self._prepare_environment(sockets)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        status = EXIT_FAILED
+        try:
+            self._say("starting Ray")
+            self._start_cluster()
+            if self._wait_until_ready():
+                self._banner()
+                self._stop.wait()
+            status = 0 if self._stop.is_set() else EXIT_FAILED
+        finally:
+            self._say("stopping")
+            self._shut_down()
+            shutil.rmtree(sockets, ignore_errors=True)
+            self._say("stopped")
+        return status
+
+    def _prepare_environment(self, sockets: Path) -> None:
+        os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
+        os.environ.setdefault("SERVING_LOG_DIR", str(self._run_dir / "logs"))
+        os.environ["SERVING_CLUSTER_TOKEN"] = secrets.token_hex(16)
+        apply(serve_environment())
+        apply(local_environment(sockets))
+
+    def _start_cluster(self) -> None:
+        import ray
+        from ray import serve
+
+        from deployments.app import run_targets
+
+        catalogue = self._catalogue
+        cpus = catalogue.router.cpus * catalogue.router.replicas + sum(
+            spec.cpus * spec.replicas for spec in catalogue.engines
+        )
+        ray.init(
+            address="local",
+            # Engines and routers are counted against this; Serve's own actors take none.
+            num_cpus=max(os.cpu_count() or 1, int(cpus) + 1),
+            include_dashboard=False,
+            object_store_memory=100 * 1024 * 1024,
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=True,
+            _node_ip_address="127.0.0.1" if self._host in ("127.0.0.1", "localhost") else None,
+        )
+        # Ray installs a handler of its own.
+        signal.signal(signal.SIGTERM, self._on_signal)
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": self._host, "port": self._port},
+            logging_config={"log_level": "WARNING", "enable_access_log": False},
+        )
+        self._say("starting routers and engines")
+        serve.run_many(
+            run_targets(catalogue, drain_s=5.0),
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        )
+
+    def _wait_until_ready(self) -> bool:
+        """True when every model answers; False when one failed or a signal came."""
+        from ray import serve
+
+        deadline = self._started + self._timeout_s
+        said = ""
+        last_said = 0.0
+        while not self._stop.is_set() and time.monotonic() < deadline:
+            if _answers(f"{self._url}/ready"):
+                return True
+            applications = serve.status().applications
+            for name, application in applications.items():
+                if application.status == "DEPLOY_FAILED":
+                    self._say(f"{name} failed to start: {application.message}")
+                    self._say(f"logs: {os.environ['SERVING_LOG_DIR']}")
+                    return False
+            progress = _progress(applications)
+            if progress != said or time.monotonic() - last_said > 10:
+                self._say(f"waiting for {progress or 'the HTTP entry'}")
+                said, last_said = progress, time.monotonic()
+            self._stop.wait(0.5)
+        if not self._stop.is_set():
+            self._say(f"not ready after {self._timeout_s:g} s; see {os.environ['SERVING_LOG_DIR']}")
+        return False
+
+    def _banner(self) -> None:
+        key = os.environ["SERVING_API_KEYS"].split(",")[0].split("=")[0]
+        shown = key if key == LOCAL_KEY else "(the first of $SERVING_API_KEYS)"
+        catalogue = self._catalogue
+        lines = [
+            "",
+            f"  ready after {time.monotonic() - self._started:.0f} s",
+            "",
+            f"  URL      {self._url}",
+            f"  API key  {shown}",
+            "  models   " + "\n           ".join(model.id for model in catalogue.models),
+            *(f"  alias    {alias} -> {target}" for alias, target in catalogue.aliases.items()),
+            f"  logs     {os.environ['SERVING_LOG_DIR']}",
+            "",
+            f"  curl {self._url}/v4/completions -H 'x-api-key: {shown}' \\",
+            "    -H 'content-type: application/json' \\",
+            f'    -d \'{{"model": "{catalogue.models[0].id}", "prompt": "Once upon a time"}}\'',
+            "",
+            "  Ctrl-C stops everything.",
+        ]
+        print("\n".join(lines), file=self._out, flush=True)
+
+    def _shut_down(self) -> None:
+        """Ask Ray politely, then end whatever is left of what we started."""
+        with contextlib.suppress(Exception):
+            import ray
+
+            ray.shutdown()
+        end_descendants(grace_s=3.0)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._stop.is_set():
+            end_descendants(grace_s=0.0)
+            os._exit(EXIT_FAILED)
+        self._stop.set()
+
+    def _say(self, message: str) -> None:
+        seconds = time.monotonic() - self._started
+        print(f"[{seconds:5.1f} s] {message}", file=self._out, flush=True)
+
+
+def _answers(url: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _progress(applications: Any) -> str:
+    """Which deployments do not have all their replicas yet."""
+    missing = []
+    for name, application in sorted(applications.items()):
+        for deployment in application.deployments.values():
+            states = deployment.replica_states
+            running, wanted = states.get("RUNNING", 0), sum(states.values())
+            if deployment.status != "HEALTHY":
+                missing.append(f"{name} ({running} of {wanted})")
+    return ", ".join(missing)
+
+
+if __name__ == "__main__":
+    main(prog_name="serving up")

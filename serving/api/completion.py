@@ -1,0 +1,144 @@
+"""Create Completion: the request is checked here and the response is written here.
+
+The request model is pydantic, once per request; the response is assembled from byte strings,
+once per token. Field names, ranges and defaults are those of the published client SDKs.
+"""
+
+from __future__ import annotations
+
+from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from serving.engine.protocol import End, Sampling
+from serving.errors import InvalidField, InvalidRequest, ServingError
+
+DEFAULT_TEMPERATURE = 0.2
+MAX_STOP_SEQUENCES = 4
+MAX_MODEL_ID = 256
+
+
+class Image(BaseModel):
+    """An image the prompt refers to."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    image_url: str
+    detail: str | None = None
+
+
+class ModelParameters(BaseModel):
+    """How to sample. An explicit null is the same as leaving the field out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop_sequences: Annotated[list[str], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, validation_alias=AliasChoices("top_p", "topP")
+    )
+    top_k: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, validation_alias=AliasChoices("top_k", "topK")
+    )
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    reasoning_effort: Literal["low", "medium", "high"] | None = None
+
+    @field_validator("stop_sequences")
+    @classmethod
+    def _no_empty_stop(cls, value: list[str] | None) -> list[str] | None:
+        if value and any(not stop for stop in value):
+            raise ValueError("a stop sequence must not be empty")
+        return value
+
+
+class CompletionRequest(BaseModel):
+    """The body of `POST /v4/completions` and `POST /v2/completions`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID)]
+    prompt: str
+    account_id: str | None = None
+    images: list[Image] | None = None
+    model_parameters: ModelParameters | None = None
+    stream: bool | None = None
+
+    def sampling(self) -> Sampling:
+        """The parameters for the engine, with the documented defaults filled in."""
+        given = self.model_parameters or ModelParameters()
+        return Sampling(
+            temperature=DEFAULT_TEMPERATURE if given.temperature is None else given.temperature,
+            max_tokens=given.max_tokens,
+            stop=tuple(given.stop_sequences or ()),
+            top_p=given.top_p,
+            top_k=given.top_k,
+            frequency_penalty=given.frequency_penalty,
+            presence_penalty=given.presence_penalty,
+        )
+
+
+def parse_completion(body: bytes) -> CompletionRequest:
+    """Check a request body.
+
+    Raises:
+        InvalidRequest: the body is no JSON object (400).
+        InvalidField: a field is missing, unknown, of the wrong type or out of range (422).
+    """
+    try:
+        return CompletionRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise _as_serving_error(error) from None
+
+
+def _as_serving_error(error: ValidationError) -> ServingError:
+    """The first finding, in words; the offending input is not repeated (it may be the prompt)."""
+    first = error.errors(include_url=False, include_context=True, include_input=True)[0]
+    if first["type"] == "json_invalid":
+        return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
+    where = _path(first["loc"])
+    if not where:
+        return InvalidRequest("the body must be a JSON object")
+    if first["type"] == "extra_forbidden":
+        return InvalidField(f"unknown field '{where}'", param=where)
+    if first["type"] == "missing":
+        return InvalidField(f"'{where}' is required", param=where)
+    message = first["msg"].removeprefix("Value error, ")
+    return InvalidField(f"'{where}': {message[0].lower()}{message[1:]}", param=where)
+
+
+def _path(loc: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in loc if not str(part).startswith("function-"))
+
+
+_TEXT = b'data: {"completion":{"text":'
+_MORE = b',"finish_reason":null,"response_metadata":null},"token_usage":null}\n\n'
+
+
+def stream_event(text: str, end: End | None = None, served_model: str = "") -> bytes:
+    """One event of a streamed completion; the last one (`end`) carries finish reason and usage."""
+    data = _TEXT + encode_basestring_ascii(text).encode()
+    if end is None:
+        return data + _MORE
+    return data + _tail(end, served_model) + b"\n\n"
+
+
+def whole_response(text: str, end: End, served_model: str) -> bytes:
+    """The body of a completion that is not streamed."""
+    return b'{"completion":{"text":' + encode_basestring_ascii(text).encode() + _tail(
+        end, served_model
+    )
+
+
+def _tail(end: End, served_model: str) -> bytes:
+    """The rest of a final object. `response_metadata.model` names the model that answered, so
+    that an alias is never a silent substitute."""
+    total = end.prompt_tokens + end.completion_tokens
+    return (
+        f',"finish_reason":{encode_basestring_ascii(end.finish_reason or "stop")}'
+        f',"response_metadata":{{"model":{encode_basestring_ascii(served_model)}}}}}'
+        f',"token_usage":{{"prompt":{end.prompt_tokens},"completion":{end.completion_tokens}'
+        f',"total":{total}}}}}'
+    ).encode()

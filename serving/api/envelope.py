@@ -1,0 +1,53 @@
+"""Errors as JSON: our envelope, and OpenAI's on `/v1`."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from serving.errors import ServingError
+
+# scale-gp ignores a `retry-after` above 60 s.
+MAX_RETRY_AFTER_S = 60
+
+
+def error_body(error: ServingError, request_id: str) -> bytes:
+    """The error envelope of Create Completion. `detail` is a string because scale-egp's
+    exception breaks on a list (FastAPI's default)."""
+    return json.dumps(
+        {
+            "error": {
+                "type": error.type,
+                "code": error.code,
+                "message": error.message,
+                "param": error.param,
+                "request_id": request_id,
+            },
+            "detail": error.message,
+        }
+    ).encode()
+
+
+def openai_error_body(error: ServingError, request_id: str) -> bytes:
+    """OpenAI's error envelope."""
+    return json.dumps(
+        {
+            "error": {
+                "message": error.message,
+                "type": error.type,
+                "param": error.param,
+                "code": error.code,
+                "request_id": request_id,
+            }
+        }
+    ).encode()
+
+
+def retry_headers(error: ServingError) -> list[tuple[bytes, bytes]]:
+    """`x-should-retry: false` where a retry cannot help, an honest `retry-after` where it can."""
+    if not error.retryable:
+        return [(b"x-should-retry", b"false")]
+    if error.retry_after_s is None:
+        return []
+    seconds = min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s)))
+    return [(b"retry-after", str(seconds).encode())]

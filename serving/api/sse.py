@@ -1,0 +1,21 @@
+"""Server-sent events as the client SDKs can read them.
+
+`scale-gp` crashes on `[DONE]`, `id:` and `retry:`; every client reads unnamed `data:` frames and
+comments, and loses a frame that no blank line closes. Text is escaped to ASCII because
+`scale-egp` splits lines with `str.splitlines`, which also splits on U+0085, U+2028 and U+2029.
+"""
+
+from __future__ import annotations
+
+KEEPALIVE = b": keepalive\n\n"
+CONTENT_TYPE = b"text/event-stream; charset=utf-8"
+
+
+def error_event(envelope: bytes) -> bytes:
+    """The frame that ends a Create Completion stream which failed after its first byte."""
+    return b"event: error\ndata: " + envelope + b"\n\n"
+
+
+def openai_error_event(envelope: bytes) -> bytes:
+    """The same for the OpenAI endpoints, whose SDK raises on a `data:` frame with an `error`."""
+    return b"data: " + envelope + b"\n\n"

@@ -1,0 +1,126 @@
+"""Which LoRA adapters an engine holds: loaded on demand, bounded, least recently used out first.
+
+The bound is a safety property, not only a memory one. vLLM's CPU kernels index slot -1 for a
+request without an adapter, which is the *last* slot: when that one is filled, base-model
+requests that share a batch with an adapter's come back with another adapter's tokens. So the
+engine gets one slot more than this pool ever fills (`SPARE_SLOTS`), and eviction happens here,
+before the engine would need that slot. GPU kernels skip -1 and merely waste the slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from serving.engine.protocol import AdapterRef
+from serving.errors import Overloaded
+
+SPARE_SLOTS = 1
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass
+class _Entry(Generic[Loaded]):
+    ref: AdapterRef
+    loaded: Loaded
+    holders: int = 0
+
+
+class AdapterPool(Generic[Loaded]):
+    """At most `capacity` adapters, each held by the requests that use it.
+
+    Args:
+        capacity: adapters held at once; one that is in use is never evicted.
+        load: brings an adapter into the engine; what it raises goes to the requests that asked.
+        unload: takes one out.
+        wait_s: how long a request waits for a slot while all are in use, in seconds.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        load: Callable[[AdapterRef], Awaitable[Loaded]],
+        unload: Callable[[AdapterRef, Loaded], Awaitable[None]],
+        *,
+        wait_s: float = 30.0,
+    ) -> None:
+        self._capacity = capacity
+        self._load = load
+        self._unload = unload
+        self._wait_s = wait_s
+        self._entries: OrderedDict[str, _Entry[Loaded]] = OrderedDict()
+        self._loads: dict[AdapterRef, asyncio.Task[None]] = {}
+        self._one_load = asyncio.Lock()
+        self._idle = asyncio.Event()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """IDs in memory, least recently used first."""
+        return tuple(self._entries)
+
+    @asynccontextmanager
+    async def hold(self, ref: AdapterRef) -> AsyncIterator[Loaded]:
+        """The adapter, loaded, and kept until the block ends.
+
+        Raises:
+            Overloaded: every slot was in use for `wait_s`.
+        """
+        while (entry := self._entries.get(ref.id)) is None or entry.ref != ref:
+            await self._loaded(ref)
+        entry.holders += 1
+        self._entries.move_to_end(ref.id)
+        try:
+            yield entry.loaded
+        finally:
+            entry.holders -= 1
+            if not entry.holders:
+                self._idle.set()
+
+    async def _loaded(self, ref: AdapterRef) -> None:
+        """Load once for all who wait; shielded, so that one who leaves does not abandon a load
+        halfway and with it a slot that nobody would count."""
+        task = self._loads.get(ref)
+        if task is None:
+            task = asyncio.create_task(self._make_room_and_load(ref))
+            self._loads[ref] = task
+            task.add_done_callback(lambda done: self._finished(ref, done))
+        await asyncio.shield(task)
+
+    def _finished(self, ref: AdapterRef, task: asyncio.Task[None]) -> None:
+        del self._loads[ref]
+        if not task.cancelled():
+            task.exception()  # seen, also when every waiter has left
+
+    async def _make_room_and_load(self, ref: AdapterRef) -> None:
+        async with self._one_load:
+            if (old := self._entries.get(ref.id)) is not None:
+                if old.ref == ref:
+                    return
+                await self._evict_when_idle(lambda entry: entry.ref.id == ref.id)
+            if len(self._entries) >= self._capacity:
+                await self._evict_when_idle(lambda entry: True)
+            self._entries[ref.id] = _Entry(ref, await self._load(ref))
+
+    async def _evict_when_idle(self, may_go: Callable[[_Entry[Loaded]], bool]) -> None:
+        deadline = asyncio.get_running_loop().time() + self._wait_s
+        while True:
+            for entry in self._entries.values():
+                if not entry.holders and may_go(entry):
+                    del self._entries[entry.ref.id]
+                    await self._unload(entry.ref, entry.loaded)
+                    return
+            self._idle.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._idle.wait()
+            except TimeoutError:
+                raise Overloaded(
+                    f"all {self._capacity} adapter slots of this replica are in use; "
+                    "raise lora.max_loaded of the base model or add a replica",
+                    retry_after_s=5,
+                ) from None

@@ -1,0 +1,112 @@
+"""A test double: an engine without a model, which repeats the prompt word by word.
+
+For tests and for benchmarks that isolate the router; it says so in its output's metadata by
+being named. Never deployed by a models file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+from serving.catalogue.spec import EngineSpec
+from serving.engine.protocol import (
+    AdapterRef,
+    Chunk,
+    CompletionCall,
+    End,
+    Engine,
+    EngineLoad,
+    Head,
+    HttpCall,
+    Reply,
+)
+from serving.errors import ContextLengthExceeded, EngineFailed
+
+
+class EchoEngine(Engine):
+    """Says the prompt's words, one per `interval_s`, an adapter's ID before each.
+
+    A word counts as a token. With `engine_args: {interval_s: 0.02, repeat: 8}` in its spec it
+    takes its time and says the prompt eight times.
+    """
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self.max_model_len = spec.context
+        self.interval_s = float(spec.engine_args.get("interval_s", 0.0))
+        self.repeat = int(spec.engine_args.get("repeat", 1))
+        self.running = 0
+        self.dead = False
+        self.calls: list[CompletionCall | HttpCall] = []
+        self._adapters: dict[str, AdapterRef] = {}
+
+    @classmethod
+    async def start(cls, spec: EngineSpec) -> EchoEngine:
+        """Ready at once."""
+        return cls(spec)
+
+    async def generate(self, call: CompletionCall) -> AsyncIterator[Chunk]:
+        """See `Engine.generate`."""
+        self.calls.append(call)
+        await self.check()
+        if call.adapter is not None:
+            self._adapters[call.adapter.id] = call.adapter
+        prompt_words = call.prompt.split()
+        room = self.max_model_len - len(prompt_words)
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"the prompt has {len(prompt_words)} tokens; the context of model "
+                f"'{call.model}' is {self.max_model_len} tokens",
+                param="prompt",
+            )
+        said = prompt_words * self.repeat
+        limit = room if call.sampling.max_tokens is None else call.sampling.max_tokens
+        words, reason = (said[:limit], "length") if len(said) > limit else (said, "stop")
+        mark = f"<{call.adapter.id}>" if call.adapter else ""
+        self.running += 1
+        try:
+            for number, word in enumerate(words, start=1):
+                await self._step()
+                yield Chunk(f"{mark}{word} ", len(prompt_words), number)
+            yield Chunk("", len(prompt_words), len(words), reason, queue_s=0.0)
+        finally:
+            self.running -= 1
+
+    async def _step(self) -> None:
+        await asyncio.sleep(self.interval_s)
+        await self.check()
+
+    async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+        """An OpenAI-like answer: the body's model and how long the body was."""
+        self.calls.append(call)
+        await self.check()
+        asked = json.loads(body)
+        self.running += 1
+        try:
+            if asked.get("stream"):
+                reply.head(Head(200, (("content-type", "text/event-stream; charset=utf-8"),)))
+                for word in ("one", "two"):
+                    await self._step()
+                    event = {"model": call.model, "choices": [{"index": 0, "text": word}]}
+                    reply.data(b"data: " + json.dumps(event).encode() + b"\n\n")
+                reply.data(b"data: [DONE]\n\n")
+            else:
+                await self._step()
+                reply.head(Head(200, (("content-type", "application/json"),)))
+                reply.data(json.dumps({"model": call.model, "bytes": len(body)}).encode())
+        finally:
+            self.running -= 1
+        return End(prompt_tokens=1, completion_tokens=2)
+
+    def load(self) -> EngineLoad:
+        """See `Engine.load`."""
+        return EngineLoad(self.running, 0, tuple(self._adapters))
+
+    async def check(self) -> None:
+        """See `Engine.check`."""
+        if self.dead:
+            raise EngineFailed("the engine is dead")
+
+    async def close(self) -> None:
+        """Nothing to free."""

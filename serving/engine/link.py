@@ -1,0 +1,273 @@
+"""The engine side of the links: accepts routers, runs their calls, writes frames back.
+
+Everything a call writes in one turn of the event loop goes to the socket in one `write`: an
+engine step that yields a token for each of 64 streams costs one system call, not 64.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from serving.engine.completion import run_completion
+from serving.engine.frames import FrameError, FrameReader, Kind, frame, split_open
+from serving.engine.protocol import (
+    PROTOCOL_VERSION,
+    Call,
+    CompletionCall,
+    End,
+    Engine,
+    Fail,
+    Head,
+    Hello,
+    Load,
+    Welcome,
+)
+from serving.errors import ServingError
+from serving.observability.logs import Log
+
+# A load report is sent when something changed, at most this often, and at least once a second:
+# silence for longer tells a router that the replica hangs.
+LOAD_INTERVAL_S = 0.02
+HEARTBEAT_S = 1.0
+
+_encode = msgspec.json.encode
+_decode_call = msgspec.json.Decoder(Call).decode
+_decode_hello = msgspec.json.Decoder(Hello).decode
+
+
+class LinkReply:
+    """Writes one call's answer into its link."""
+
+    __slots__ = ("_link", "_stream", "started")
+
+    def __init__(self, link: Link, stream: int) -> None:
+        self._link = link
+        self._stream = stream
+        self.started = False
+
+    def head(self, head: Head) -> None:
+        self.started = True
+        self._link.send(Kind.HEAD, self._stream, _encode(head))
+
+    def data(self, data: bytes) -> None:
+        self.started = True
+        self._link.send(Kind.DATA, self._stream, data)
+
+    async def drained(self) -> None:
+        if not self._link.writable.is_set():
+            await self._link.writable.wait()
+
+
+class Link(asyncio.Protocol):
+    """One router's connection."""
+
+    def __init__(self, server: LinkServer) -> None:
+        self._server = server
+        self._reader = FrameReader()
+        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._out: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self.router = ""
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._calls)
+
+    def send(self, kind: int, stream: int, payload: bytes = b"") -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame(kind, stream, payload))
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(out))
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for kind, stream, payload in self._reader.feed(data):
+                self._on_frame(kind, stream, payload)
+        except (FrameError, msgspec.MsgspecError) as error:
+            self._server.log.warning("link_refused", router=self.router, reason=str(error))
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.forget(self)
+        self._transport = None
+        self.writable.set()
+        for task in list(self._calls.values()):
+            task.cancel()
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # frames
+
+    def _on_frame(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == Kind.HELLO:
+            self._on_hello(_decode_hello(payload))
+        elif not self.router:
+            raise FrameError("a frame before HELLO")
+        elif kind == Kind.OPEN:
+            call, body = split_open(payload)
+            task = self._loop.create_task(self._run(stream, _decode_call(call), body))
+            self._calls[stream] = task
+            self._server.changed()
+        elif kind == Kind.CANCEL:
+            if (running := self._calls.get(stream)) is not None:
+                running.cancel()
+        elif kind == Kind.PING:
+            self.send(Kind.PONG, stream, payload)
+        else:
+            raise FrameError(f"frame kind {kind}")
+
+    def _on_hello(self, hello: Hello) -> None:
+        if not hmac.compare_digest(hello.token, self._server.token):
+            raise FrameError("wrong cluster token")
+        if hello.version != PROTOCOL_VERSION:
+            raise FrameError(f"protocol version {hello.version}")
+        self.router = hello.router or "router"
+        self._server.welcome(self)
+
+    async def _run(self, stream: int, call: Call, body: bytes) -> None:
+        """Run one call to its single last frame: END, FAIL, or none if the router cancelled."""
+        server = self._server
+        reply = LinkReply(self, stream)
+        started = time.monotonic()
+        outcome, end = "error", End()
+        try:
+            if isinstance(call, CompletionCall):
+                end = await run_completion(server.engine, call, reply)
+            else:
+                end = await server.engine.http(call, body, reply)
+            self.send(Kind.END, stream, _encode(end))
+            outcome = "ok"
+        except asyncio.CancelledError:
+            # The router asked for it or is gone: there is nobody to answer.
+            outcome = "cancelled"
+        except ServingError as error:
+            outcome = "error" if error.status >= 500 else "rejected"
+            retryable = error.status >= 500 and error.retryable and not reply.started
+            fail = Fail(error.status, error.code, error.message, error.param, retryable)
+            self.send(Kind.FAIL, stream, _encode(fail))
+        except Exception as error:  # noqa: BLE001 - one call's bug must not end the replica
+            server.log.exception("call_failed", error, request_id=call.request_id)
+            fail = Fail(500, "internal_error", "the engine replica failed on this request")
+            self.send(Kind.FAIL, stream, _encode(fail))
+        finally:
+            del self._calls[stream]
+            server.changed()
+            server.on_call_end(call, outcome, end, time.monotonic() - started)
+
+
+class LinkServer:
+    """Accepts links for one engine and tells every router how busy the engine is."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        replica: str,
+        model: str,
+        token: str,
+        log: Log,
+        on_call_end: Callable[[Call, str, End, float], None],
+    ) -> None:
+        self.engine = engine
+        self.token = token
+        self.log = log
+        self.on_call_end = on_call_end
+        self._replica = replica
+        self._model = model
+        self._links: set[Link] = set()
+        self._draining = False
+        self._dirty = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._reporter: asyncio.Task[None] | None = None
+
+    @property
+    def in_flight(self) -> int:
+        return sum(link.in_flight for link in self._links)
+
+    async def start(self, host: str, port: int = 0) -> int:
+        """Listen; returns the port."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Link(self), host, port)
+        self._reporter = loop.create_task(self._report())
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def drain(self, timeout_s: float) -> None:
+        """Tell the routers to send nothing more and wait for what is running."""
+        self._draining = True
+        self.changed()
+        deadline = time.monotonic() + timeout_s
+        while self.in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        if self._reporter is not None:
+            self._reporter.cancel()
+        if self._server is not None:
+            self._server.close()
+        for link in list(self._links):
+            link.close()
+
+    # called by links
+
+    def welcome(self, link: Link) -> None:
+        self._links.add(link)
+        hello = Welcome(self._replica, self._model, self.engine.max_model_len, self._load(link))
+        link.send(Kind.WELCOME, 0, _encode(hello))
+        self.log.info("link_opened", router=link.router)
+
+    def forget(self, link: Link) -> None:
+        if link in self._links:
+            self._links.discard(link)
+            self.changed()
+            self.log.info("link_closed", router=link.router)
+
+    def changed(self) -> None:
+        self._dirty.set()
+
+    def _load(self, link: Link) -> Load:
+        load = self.engine.load()
+        return Load(
+            in_flight=self.in_flight,
+            yours=link.in_flight,
+            running=load.running,
+            waiting=load.waiting,
+            adapters=load.adapters,
+            draining=self._draining,
+        )
+
+    async def _report(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._dirty.wait(), HEARTBEAT_S)
+            except TimeoutError:
+                pass
+            self._dirty.clear()
+            for link in self._links:
+                link.send(Kind.LOAD, 0, _encode(self._load(link)))
+            await asyncio.sleep(LOAD_INTERVAL_S)

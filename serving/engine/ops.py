@@ -1,0 +1,50 @@
+"""What an engine replica answers over plain HTTP: `/health`, `/ready` and `/metrics`.
+
+Nothing else: completions come over the links only.
+"""
+
+from __future__ import annotations
+
+import json
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serving.engine.protocol import Engine
+from serving.errors import EngineFailed
+
+
+def ops_app(engine: Engine, *, model: str, replica: str) -> Starlette:
+    """The ASGI app. `/health` and `/ready` are 503 once the engine is dead."""
+
+    async def health(request: Request) -> Response:
+        try:
+            await engine.check()
+        except EngineFailed as error:
+            return _json({"alive": False, "model": model, "reason": error.message}, 503)
+        load = engine.load()
+        return _json(
+            {
+                "alive": True,
+                "ready": True,
+                "model": model,
+                "replica": replica,
+                "running": load.running,
+                "waiting": load.waiting,
+                "adapters": list(load.adapters),
+            }
+        )
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(REGISTRY), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return Starlette(
+        routes=[Route("/health", health), Route("/ready", health), Route("/metrics", metrics)]
+    )
+
+
+def _json(body: dict[str, object], status: int = 200) -> Response:
+    return Response(json.dumps(body), status, media_type="application/json")

@@ -1,0 +1,184 @@
+"""What crosses the boundary between a router and an engine replica, and the engine's interface.
+
+Every structure here travels as JSON inside a link frame (`frames.py`), so a router and an engine
+replica of neighbouring versions can talk: unknown fields are ignored, new ones have defaults.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+
+
+class AdapterRef(msgspec.Struct, frozen=True):
+    """A LoRA adapter as a replica needs it: its ID and the directory that holds its files."""
+
+    id: str
+    path: str
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """Sampling parameters of one completion, already validated; None means the engine's default."""
+
+    temperature: float = 0.2
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    top_p: float | None = None
+    top_k: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
+    """Run one Create Completion request. `model` is the ID the caller asked for."""
+
+    request_id: str
+    model: str
+    prompt: str
+    stream: bool
+    sampling: Sampling
+    served_model: str
+    adapter: AdapterRef | None = None
+
+
+class HttpCall(msgspec.Struct, tag="http", frozen=True):
+    """Run one HTTP request in the engine's own OpenAI app; the body follows in the same frame."""
+
+    request_id: str
+    model: str
+    method: str
+    path: str
+    query: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    adapter: AdapterRef | None = None
+
+
+Call = CompletionCall | HttpCall
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """First frame of a router on a new link."""
+
+    router: str
+    token: str = ""
+    version: int = PROTOCOL_VERSION
+
+
+class Load(msgspec.Struct, frozen=True):
+    """How busy a replica is. Counts are requests.
+
+    `in_flight` are all requests the replica has accepted and not ended, `yours` those of the
+    link that the report is sent on, so that a router can tell its own share from the others'.
+    `running` and `waiting` are the engine scheduler's own counts. `adapters` are the IDs held in
+    memory.
+    """
+
+    in_flight: int = 0
+    yours: int = 0
+    running: int = 0
+    waiting: int = 0
+    adapters: tuple[str, ...] = ()
+    draining: bool = False
+
+
+class Welcome(msgspec.Struct, frozen=True):
+    """First frame of a replica: who it is and how busy."""
+
+    replica: str
+    model: str
+    max_model_len: int
+    load: Load
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Status and headers of an `HttpCall`'s response."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+
+
+class End(msgspec.Struct, frozen=True):
+    """Last frame of a request that ended well. Tokens are counted by the engine.
+
+    `queue_s` is the time in seconds between arrival in the engine and its first scheduling.
+    """
+
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    queue_s: float | None = None
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """Last frame of a request that did not. `retryable`: another replica may succeed."""
+
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retryable: bool = False
+
+
+class Chunk(msgspec.Struct):
+    """One step of a completion: text that was not sent before, and the counts so far."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str | None = None
+    queue_s: float | None = None
+
+
+class Reply(Protocol):
+    """Where an engine writes the answer to one call."""
+
+    def head(self, head: Head) -> None: ...
+
+    def data(self, data: bytes) -> None: ...
+
+    async def drained(self) -> None:
+        """Wait until the link can take more (a router that stopped reading)."""
+
+
+class EngineLoad(msgspec.Struct, frozen=True):
+    """The scheduler's counts and the adapters held, as the engine itself sees them."""
+
+    running: int = 0
+    waiting: int = 0
+    adapters: tuple[str, ...] = ()
+
+
+class Engine(ABC):
+    """One model on one set of devices. Implementations: `vllm.py`, `echo.py` (test double)."""
+
+    max_model_len: int
+
+    @abstractmethod
+    def generate(self, call: CompletionCall) -> AsyncIterator[Chunk]:
+        """Text of one completion as it is made. Closing the iterator frees the engine's slot.
+
+        Raises:
+            ContextLengthExceeded: the prompt does not fit.
+            EngineFailed: the engine is dead.
+        """
+
+    @abstractmethod
+    async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+        """Answer an OpenAI request in the engine's own app. Cancelling it frees the slot."""
+
+    @abstractmethod
+    def load(self) -> EngineLoad:
+        """The current load, without waiting."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Raise `EngineFailed` if the engine cannot serve any more."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop the engine and free its memory."""

@@ -1,0 +1,194 @@
+"""vLLM's own OpenAI app, called in process: no HTTP server stands between it and the link.
+
+Tools, JSON schema, logprobs, chat templates and streaming options are vLLM's, not ours. Two
+things differ from `vllm serve`: which adapter a request uses is decided by the router, and the
+response's `model` is the ID the caller asked for (vLLM would name the base model for an alias).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import Message
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
+from vllm.lora.request import LoRARequest
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from serving.engine.protocol import End, Head, HttpCall, Reply
+from serving.errors import EngineFailed
+
+# How vLLM writes a failure into a stream that has begun.
+_ERROR_EVENT = b'data: {"error"'
+_SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"))
+
+
+class Asked:
+    """The model ID of the request a task works on, and the adapter that goes with it."""
+
+    def __init__(self) -> None:
+        self._current: ContextVar[tuple[str, LoRARequest | None]] = ContextVar("asked")
+
+    def set(self, model: str, lora: LoRARequest | None) -> None:
+        self._current.set((model, lora))
+
+    @property
+    def model(self) -> str:
+        return self._current.get(("", None))[0]
+
+    @property
+    def lora(self) -> LoRARequest | None:
+        return self._current.get(("", None))[1]
+
+
+class AskedAdapter(Mapping[str, LoRARequest]):
+    """vLLM's table of adapters, which for us holds the one the router chose, if any."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+
+    def __getitem__(self, name: str) -> LoRARequest:
+        lora = self._asked.lora
+        if lora is None or name != self._asked.model:
+            raise KeyError(name)
+        return lora
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([self._asked.model] if self._asked.lora is not None else [])
+
+    def __len__(self) -> int:
+        return 1 if self._asked.lora is not None else 0
+
+
+class OpenAIApp:
+    """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
+
+    def __init__(self, app: FastAPI, llm: AsyncLLM, asked: Asked) -> None:
+        self._app = app
+        self._llm = llm
+        self._asked = asked
+
+    @classmethod
+    async def build(cls, llm: AsyncLLM, args: Namespace, model: str) -> OpenAIApp:
+        """The app for `model` with the arguments of `vllm serve`."""
+        tasks = await llm.get_supported_tasks()
+        app = build_app(args, tasks, llm.model_config)
+        await init_app_state(llm, app.state, args, tasks)
+        # vLLM's handlers tell their server to exit when the engine is dead; ours watches itself.
+        app.state.server = SimpleNamespace(should_exit=False)
+        asked = Asked()
+        models = app.state.openai_serving_models
+        models.lora_requests = AskedAdapter(asked)
+        models.is_base_model = lambda name: asked.lora is None and name in (asked.model, model)
+        models.model_name = lambda lora=None: asked.model or model
+        return cls(app, llm, asked)
+
+    async def run(
+        self, call: HttpCall, body: bytes, reply: Reply, lora: LoRARequest | None
+    ) -> End:
+        """Answer one request; cancelling this tells vLLM that its client left.
+
+        Raises:
+            EngineFailed: the engine died; the part of the answer that says so is not written.
+        """
+        self._asked.set(call.model, lora)
+        exchange = _Exchange(call, body, reply, self._llm)
+        task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # vLLM's handlers do not pass a plain cancellation on to the engine; they stop, and
+            # abort the request there, when they receive a disconnect.
+            exchange.disconnect()
+            await asyncio.wait([task], timeout=5)
+            task.cancel()
+            raise
+        except EngineFailed:
+            raise
+        except Exception:
+            if exchange.failure is not None:
+                raise exchange.failure from None
+            raise
+        if exchange.failure is not None:
+            raise exchange.failure
+        return exchange.end()
+
+
+class _Exchange:
+    """One request and response in ASGI's terms (asgi.readthedocs.io/en/latest/specs/www.html)."""
+
+    def __init__(self, call: HttpCall, body: bytes, reply: Reply, llm: AsyncLLM) -> None:
+        self._reply = reply
+        self._llm = llm
+        self._body: bytes | None = body
+        self._left = asyncio.Event()
+        self.failure: EngineFailed | None = None
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in call.headers]
+        headers.append((b"x-request-id", call.request_id.encode("latin-1", "replace")))
+        headers.append((b"content-length", str(len(body)).encode()))
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            # Below 2.4 starlette's StreamingResponse listens for the disconnect itself.
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": call.method,
+            "scheme": "http",
+            "path": call.path,
+            "raw_path": call.path.encode(),
+            "query_string": call.query.encode("latin-1"),
+            "root_path": "",
+            "headers": headers,
+            "client": None,
+            "server": None,
+            "state": {},
+        }
+
+    def disconnect(self) -> None:
+        self._left.set()
+
+    async def receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if self._left.is_set():
+            raise OSError("the client left")
+        if message["type"] == "http.response.start":
+            status = int(message["status"])
+            if status >= 500 and self._llm.errored:
+                self._fail()
+            headers = tuple(
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in message["headers"]
+                if name.lower() not in _SKIPPED_HEADERS
+            )
+            self._reply.head(Head(status, headers))
+        elif message["type"] == "http.response.body" and (body := message.get("body")):
+            if body.startswith(_ERROR_EVENT):
+                self._fail()
+            self._reply.data(body)
+            await self._reply.drained()
+
+    def _fail(self) -> None:
+        self.failure = EngineFailed("the engine of this replica failed")
+        self.disconnect()
+        raise self.failure
+
+    def end(self) -> End:
+        """Token counts as vLLM itself reports them."""
+        metadata = self.scope["state"].get("request_metadata")
+        usage = getattr(metadata, "final_usage_info", None)
+        if usage is None:
+            return End()
+        return End(
+            prompt_tokens=usage.prompt_tokens or 0, completion_tokens=usage.completion_tokens or 0
+        )

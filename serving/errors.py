@@ -1,0 +1,199 @@
+"""Every error a caller can be shown, each with its HTTP status and stable code.
+
+    ServingError                      500 internal_error
+    ├── InvalidRequest                400 invalid_request
+    │   └── ContextLengthExceeded     400 context_length_exceeded
+    ├── Unauthenticated               401 unauthenticated
+    ├── Forbidden                     403 forbidden
+    ├── NotFound                      404 not_found
+    │   └── UnknownModel              404 unknown_model
+    ├── MethodNotAllowed              405 method_not_allowed
+    ├── RequestTimeout                408 request_timeout
+    ├── BodyTooLarge                  413 body_too_large
+    ├── InvalidField                  422 invalid_field
+    ├── HeadersTooLarge               431 headers_too_large
+    ├── ClientLeft                    499 client_left          (recorded, never sent)
+    ├── Ended                         500                      (told in the stream already)
+    ├── ModelUnavailable              503 model_unavailable
+    │   ├── Overloaded                503 overloaded
+    │   └── EngineFailed              503 engine_failed
+    └── DeadlineExceeded              504 deadline_exceeded
+
+A message says what was wrong and what to do about it; it never carries a prompt, a key or a
+stack trace. `retryable` decides the `x-should-retry` header that the Stainless SDKs obey.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class ServingError(Exception):
+    """Base of every error that may be shown to a caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    type: ClassVar[str] = "server_error"
+    retryable: ClassVar[bool] = True
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class InvalidRequest(ServingError):
+    """The request is malformed or contradicts itself."""
+
+    status = HTTPStatus.BAD_REQUEST.value
+    code = "invalid_request"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt, or the prompt and `max_tokens` together, do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class Unauthenticated(ServingError):
+    """No API key, or one that is not known."""
+
+    status = HTTPStatus.UNAUTHORIZED.value
+    code = "unauthenticated"
+    type = "authentication_error"
+    retryable = False
+
+
+class Forbidden(ServingError):
+    """The key is known but may not use this account or model."""
+
+    status = HTTPStatus.FORBIDDEN.value
+    code = "forbidden"
+    type = "permission_error"
+    retryable = False
+
+
+class NotFound(ServingError):
+    """No such path or resource."""
+
+    status = HTTPStatus.NOT_FOUND.value
+    code = "not_found"
+    type = "not_found_error"
+    retryable = False
+
+
+class UnknownModel(NotFound):
+    """No model, alias or custom model has this ID."""
+
+    code = "unknown_model"
+
+
+class MethodNotAllowed(ServingError):
+    """The path exists, the method does not."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED.value
+    code = "method_not_allowed"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class RequestTimeout(ServingError):
+    """The request's body did not arrive in time."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT.value
+    code = "request_timeout"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class BodyTooLarge(ServingError):
+    """The request's body is larger than the server accepts."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value
+    code = "body_too_large"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class InvalidField(ServingError):
+    """One field is unknown, of the wrong type or out of range."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY.value
+    code = "invalid_field"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class HeadersTooLarge(ServingError):
+    """The request's headers are larger than the server accepts."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value
+    code = "headers_too_large"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class ClientLeft(ServingError):
+    """The caller closed its connection first. Recorded as 499; there is nobody to send it to."""
+
+    status = 499
+    code = "client_left"
+    type = "client_error"
+    retryable = False
+
+
+class Ended(ServingError):
+    """The failure `error` of a stream whose client has already been told."""
+
+    code = "ended"
+
+    def __init__(self, error: ServingError) -> None:
+        super().__init__(error.message, param=error.param)
+        self.error = error
+
+
+class ModelUnavailable(ServingError):
+    """The model is known and no replica of it can take the request now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE.value
+    code = "model_unavailable"
+    type = "overloaded_error"
+
+
+class Overloaded(ModelUnavailable):
+    """Every replica of the model has a full queue."""
+
+    code = "overloaded"
+
+
+class EngineFailed(ModelUnavailable):
+    """The replica that worked on the request failed."""
+
+    code = "engine_failed"
+
+
+class DeadlineExceeded(ServingError):
+    """The request ran longer than the server allows."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT.value
+    code = "deadline_exceeded"
+    type = "timeout_error"
+
+
+def error_class(status: int, code: str) -> type[ServingError]:
+    """The class that stands for `status` and `code`: how an error that an engine replica sent
+    over its link becomes an exception again. An unknown pair is a plain `ServingError`."""
+    found: type[ServingError] = ServingError
+    todo: list[type[ServingError]] = [ServingError]
+    while todo:
+        cls = todo.pop()
+        todo.extend(cls.__subclasses__())
+        if cls.status == status and cls.code == code:
+            found = cls
+    return found

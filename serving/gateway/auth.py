@@ -1,0 +1,89 @@
+"""Who is calling: API keys and the account a request is charged to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from serving.errors import Forbidden, InvalidRequest, Unauthenticated
+
+ACCOUNT_HEADER = b"x-selected-account-id"
+DEFAULT_ACCOUNT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A known key. `account` None: the key may use any account."""
+
+    key_id: str
+    account: str | None
+
+
+class KeyRing:
+    """The API keys of an installation.
+
+    Keys are kept and compared as SHA-256 digests, so that a lookup takes the same time for any
+    wrong key and a dump of this process's tables shows none.
+    """
+
+    def __init__(self, keys: str) -> None:
+        self._callers: dict[bytes, Caller] = {}
+        for item in keys.split(","):
+            key, _, account = item.strip().partition("=")
+            if key:
+                digest = hashlib.sha256(key.encode()).digest()
+                self._callers[digest] = Caller(digest.hex()[:8], account or None)
+
+    def authenticate(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """The caller of a request, by `x-api-key` or `Authorization: Bearer`.
+
+        Raises:
+            Unauthenticated: no key, or an unknown one.
+        """
+        key = headers.get(b"x-api-key")
+        if key is None:
+            scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
+            key = rest.strip() if scheme.lower() == b"bearer" else None
+        if not key:
+            raise Unauthenticated(
+                "no API key: send 'x-api-key: KEY' or 'Authorization: Bearer KEY'"
+            )
+        caller = self._callers.get(hashlib.sha256(key).digest())
+        if caller is None:
+            raise Unauthenticated("unknown API key")
+        return caller
+
+
+def choose_account(
+    caller: Caller, headers: Mapping[bytes, bytes], body_account: str | None
+) -> str | None:
+    """The account a request is charged to: header, else body, else the key's own.
+
+    Raises:
+        InvalidRequest: header and body name different accounts.
+        Forbidden: the key may not use the account.
+    """
+    header = headers.get(ACCOUNT_HEADER, b"").decode("latin-1") or None
+    if header and body_account and header != body_account:
+        raise InvalidRequest(
+            f"header x-selected-account-id names account '{header}', the body's account_id "
+            f"names '{body_account}'",
+            param="account_id",
+        )
+    account = header or body_account or caller.account
+    if account and caller.account and account != caller.account:
+        raise Forbidden(f"this API key may not use account '{account}'", param="account_id")
+    return account
+
+
+def user_info(caller: Caller, account: str | None) -> dict[str, object]:
+    """`GET /user-info` as scale-egp reads it: the accounts this key may use."""
+    account = account or DEFAULT_ACCOUNT
+    return {
+        "id": caller.key_id,
+        "email": f"{caller.key_id}@serving.invalid",
+        "first_name": None,
+        "last_name": None,
+        "access_profiles": [{"role": "admin", "account": {"id": account, "name": account}}],
+    }

@@ -1,0 +1,119 @@
+"""The little HTTP the raw ASGI app needs: headers, bodies with limits, whole responses.
+
+ASGI: asgi.readthedocs.io/en/latest/specs/www.html. There is no framework on the token path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from serving.errors import BodyTooLarge, ClientLeft, HeadersTooLarge, RequestTimeout
+
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def read_headers(scope: Scope, limit: int) -> Mapping[bytes, bytes]:
+    """The request's headers by lower-case name; the first one counts.
+
+    Raises:
+        HeadersTooLarge: names and values together have more than `limit` bytes.
+    """
+    headers: dict[bytes, bytes] = {}
+    size = 0
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        headers.setdefault(name, value)
+    if size > limit:
+        raise HeadersTooLarge(f"the headers have {size} bytes; the limit is {limit}")
+    return headers
+
+
+def request_id(scope: Scope) -> str:
+    """The caller's `x-request-id` if it is printable and short, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode("ascii") if _REQUEST_ID.fullmatch(value) else uuid.uuid4().hex
+    return uuid.uuid4().hex
+
+
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout_s: float
+) -> bytes:
+    """The request's whole body.
+
+    Raises:
+        BodyTooLarge: it has, or says it has, more than `limit` bytes.
+        RequestTimeout: it did not arrive within `timeout_s`.
+        ClientLeft: the connection closed first.
+    """
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    message = await _receive(receive, timeout_s)
+    if not message.get("more_body"):
+        body = bytes(message.get("body", b""))
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    parts = [message.get("body", b"")]
+    size = len(parts[0])
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while message.get("more_body"):
+        message = await _receive(receive, deadline - asyncio.get_running_loop().time())
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _receive(receive: Receive, timeout_s: float) -> Any:
+    try:
+        async with asyncio.timeout(timeout_s):
+            message = await receive()
+    except TimeoutError:
+        raise RequestTimeout("the request's body did not arrive in time") from None
+    if message["type"] == "http.disconnect":
+        raise ClientLeft("the client left before its request was complete")
+    return message
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {limit} bytes")
+
+
+async def respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes = b"application/json",
+    headers: Headers | None = None,
+) -> None:
+    """Send a whole response."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", content_type),
+                (b"content-length", str(len(body)).encode()),
+                *(headers or ()),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_json(send: Send, status: int, body: object, headers: Headers) -> None:
+    """Send an object as JSON."""
+    await respond(send, status, json.dumps(body).encode(), headers=headers)

@@ -1,0 +1,319 @@
+"""The router side of a link: one connection to one engine replica, many requests on it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from serving.engine.frames import FrameError, FrameReader, Kind, frame, open_payload
+from serving.engine.protocol import Call, End, Fail, Head, Hello, Load, Welcome
+from serving.errors import EngineFailed, ServingError, error_class
+from serving.observability.logs import Log
+
+# A replica reports its load at least once a second; three times that without a byte and it
+# hangs or its machine is gone.
+SILENCE_S = 3.0
+CONNECT_TIMEOUT_S = 2.0
+RECONNECT_MIN_S = 0.05
+RECONNECT_MAX_S = 1.0
+# What a slow client may leave unread before its request is given up, in bytes.
+MAX_UNREAD = 4 * 1024 * 1024
+
+_encode = msgspec.json.encode
+_decode_head = msgspec.json.Decoder(Head).decode
+_decode_end = msgspec.json.Decoder(End).decode
+_decode_fail = msgspec.json.Decoder(Fail).decode
+_decode_load = msgspec.json.Decoder(Load).decode
+_decode_welcome = msgspec.json.Decoder(Welcome).decode
+
+
+class Failed(Exception):
+    """A request ended badly on its replica. `retryable`: nothing was produced yet."""
+
+    def __init__(self, error: ServingError, *, retryable: bool) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.retryable = retryable
+
+
+class Answer:
+    """What comes back for one request. Read `head` first, then `read` until `end` is set.
+
+    Bytes that arrive while the reader is busy are joined, so a slow client costs fewer events,
+    not more.
+    """
+
+    __slots__ = ("_link", "_parts", "_size", "_stream", "_waiter", "end", "failed", "head")
+
+    def __init__(self, link: ReplicaLink, stream: int) -> None:
+        self._link = link
+        self._stream = stream
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self.head: Head | None = None
+        self.end: End | None = None
+        self.failed: Failed | None = None
+
+    async def wait(self) -> None:
+        """Wait until there is something to read: a head, bytes, an end or a failure."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are bytes, an end or a failure to act on."""
+        return bool(self._parts) or self.end is not None or self.failed is not None
+
+    def take(self) -> bytes:
+        """All bytes that have arrived since the last call."""
+        parts = self._parts
+        if not parts:
+            return b""
+        self._parts = []
+        self._size = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def abandon(self) -> None:
+        """Tell the replica to stop; a no-op after the end."""
+        self._link.cancel(self._stream)
+
+    # called by the link
+
+    def on_head(self, head: Head) -> None:
+        self.head = head
+        self.wake()
+
+    def on_data(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > MAX_UNREAD:
+            self._link.cancel(self._stream)
+            self.on_fail(Failed(EngineFailed("the client reads too slowly"), retryable=False))
+        self.wake()
+
+    def on_end(self, end: End) -> None:
+        self.end = end
+        self.wake()
+
+    def on_fail(self, failed: Failed) -> None:
+        self.failed = failed
+        self.wake()
+
+    def wake(self) -> None:
+        """Let `wait` return although nothing has come: time to look at the clock."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class ReplicaLink(asyncio.Protocol):
+    """A replica as this router sees it: its connection, its load, its requests.
+
+    Args:
+        replica: the replica's ID.
+        host, port: where its engine server accepts links.
+        on_change: called when the link comes up, goes down or starts to drain.
+    """
+
+    def __init__(
+        self,
+        replica: str,
+        host: str,
+        port: int,
+        *,
+        router: str,
+        token: str,
+        log: Log,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.replica = replica
+        self.address = (host, port)
+        self._hello = Hello(router, token)
+        self._log = log.bind(replica=replica)
+        self._on_change = on_change
+        self._streams: dict[int, Answer] = {}
+        self._numbers = itertools.count(1)
+        self._transport: asyncio.Transport | None = None
+        self._reader = FrameReader()
+        self._out: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+        self._heard = 0.0
+        self._closed = False
+        self._lost = asyncio.Event()
+        self.welcome: Welcome | None = None
+        self.load = Load()
+        # Requests other routers have on this replica, as of its last report.
+        self.others = 0
+        # Adapters sent there since the last report, which the report cannot know yet.
+        self.adapters: set[str] = set()
+        self._task = self._loop.create_task(self._stay_connected())
+
+    @property
+    def up(self) -> bool:
+        """Whether requests may be sent here."""
+        return self.welcome is not None and not self.load.draining
+
+    @property
+    def connected(self) -> bool:
+        return self.welcome is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of this router on the replica."""
+        return len(self._streams)
+
+    @property
+    def busy(self) -> int:
+        """Requests on the replica: our own now, the others' as last reported."""
+        return self.others + len(self._streams)
+
+    def open(self, call: Call, body: bytes = b"") -> Answer:
+        """Send one call.
+
+        Raises:
+            Failed: the link is down (retryable).
+        """
+        if not self.up:
+            raise Failed(EngineFailed("the replica went away"), retryable=True)
+        stream = next(self._numbers) & 0xFFFFFFFF
+        answer = Answer(self, stream)
+        self._streams[stream] = answer
+        if call.adapter is not None:
+            self.adapters.add(call.adapter.id)
+        self._send(Kind.OPEN, stream, open_payload(_encode(call), body))
+        return answer
+
+    def cancel(self, stream: int) -> None:
+        if self._streams.pop(stream, None) is not None:
+            self._send(Kind.CANCEL, stream)
+
+    async def close(self) -> None:
+        """Disconnect for good."""
+        self._closed = True
+        self._task.cancel()
+        if self._transport is not None:
+            self._transport.close()
+        await asyncio.wait([self._task])
+
+    def _send(self, kind: int, stream: int, payload: bytes = b"") -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame(kind, stream, payload))
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(out))
+
+    async def _stay_connected(self) -> None:
+        delay = RECONNECT_MIN_S
+        while not self._closed:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await self._loop.create_connection(lambda: self, *self.address)
+            except (OSError, TimeoutError):
+                await asyncio.sleep(delay * random.uniform(0.5, 1.5))
+                delay = min(RECONNECT_MAX_S, delay * 2)
+                continue
+            delay = RECONNECT_MIN_S
+            await self._watch()
+
+    async def _watch(self) -> None:
+        """Until the connection is lost, which silence counts as."""
+        while not self._lost.is_set():
+            try:
+                async with asyncio.timeout(SILENCE_S / 3):
+                    await self._lost.wait()
+            except TimeoutError:
+                if time.monotonic() - self._heard > SILENCE_S and self._transport is not None:
+                    self._log.warning("replica_silent", seconds=SILENCE_S)
+                    self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._reader = FrameReader()
+        self._heard = time.monotonic()
+        self._lost.clear()
+        self._out.clear()
+        self._send(Kind.HELLO, 0, _encode(self._hello))
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = time.monotonic()
+        streams = self._streams
+        try:
+            for kind, stream, payload in self._reader.feed(data):
+                if kind == Kind.DATA:
+                    if (answer := streams.get(stream)) is not None:
+                        answer.on_data(payload)
+                elif stream:
+                    self._on_stream_frame(kind, stream, payload)
+                else:
+                    self._on_link_frame(kind, payload)
+        except (FrameError, msgspec.MsgspecError) as error:
+            self._log.error("link_broken", reason=str(error))
+            if self._transport is not None:
+                self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        was_up = self.welcome is not None
+        self._transport = None
+        self.welcome = None
+        self.load = Load()
+        self.others = 0
+        self.adapters = set()
+        self._lost.set()
+        streams, self._streams = self._streams, {}
+        for answer in streams.values():
+            answer.on_fail(
+                Failed(
+                    EngineFailed("the replica that worked on this request died"),
+                    retryable=answer.head is None,
+                )
+            )
+        if was_up:
+            self._log.warning("replica_lost", streams=len(streams))
+            self._on_change()
+
+    # frames
+
+    def _on_stream_frame(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == Kind.HEAD:
+            if (answer := self._streams.get(stream)) is not None:
+                answer.on_head(_decode_head(payload))
+        elif kind == Kind.END:
+            if (answer := self._streams.pop(stream, None)) is not None:
+                answer.on_end(_decode_end(payload))
+        elif kind == Kind.FAIL:
+            if (answer := self._streams.pop(stream, None)) is not None:
+                fail = _decode_fail(payload)
+                error = error_class(fail.status, fail.code)(fail.message, param=fail.param)
+                answer.on_fail(Failed(error, retryable=fail.retryable))
+
+    def _on_link_frame(self, kind: int, payload: bytes) -> None:
+        if kind == Kind.LOAD:
+            self._on_load(_decode_load(payload))
+        elif kind == Kind.WELCOME:
+            self.welcome = _decode_welcome(payload)
+            self._on_load(self.welcome.load)
+            self._log.info("replica_found", address=f"{self.address[0]}:{self.address[1]}")
+            self._on_change()
+
+    def _on_load(self, load: Load) -> None:
+        drains = load.draining and not self.load.draining
+        self.load = load
+        self.others = load.in_flight - load.yours
+        self.adapters = set(load.adapters)
+        if drains:
+            self._on_change()

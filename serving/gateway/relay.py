@@ -1,0 +1,229 @@
+"""Carries one request to a replica and its answer, unparsed, back to the client.
+
+Rules: the status line is held back until the replica has answered, so an early failure has its
+real status; a request that failed before a byte is sent once more, to another replica; once bytes
+have left, a failure is an event in the stream; while nothing flows, a comment keeps the
+connection alive; a client that leaves is told to the replica at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.types import Receive, Send
+
+from serving.api.sse import CONTENT_TYPE, KEEPALIVE
+from serving.engine.protocol import Call, Head
+from serving.errors import ClientLeft, DeadlineExceeded, Ended, ServingError
+from serving.gateway.fleet import Fleet
+from serving.gateway.http import Headers
+from serving.gateway.link import Answer, Failed
+from serving.gateway.record import Record
+from serving.gateway.resolve import Route
+from serving.observability.metrics import RouterMetrics
+
+_SSE = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request, ready to be sent. `error_event` renders a failure inside its stream."""
+
+    call: Call
+    body: bytes
+    route: Route
+    headers: Headers
+    error_event: Callable[[ServingError], bytes]
+
+
+class Departure:
+    """Notices that the client has gone, whoever runs the app: Ray Serve cancels the request's
+    task, plain uvicorn only says so when asked."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._task = asyncio.create_task(self._wait(receive))
+        self._wake: Callable[[], None] | None = None
+
+    @property
+    def happened(self) -> bool:
+        return self._task.done()
+
+    def notify(self, wake: Callable[[], None]) -> None:
+        """Call `wake` when the client leaves; replaces the function given before."""
+        self._wake = wake
+
+    def close(self) -> None:
+        self._wake = None
+        self._task.cancel()
+
+    async def _wait(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        asyncio.get_running_loop().call_soon(self._fire)
+
+    def _fire(self) -> None:
+        if self._wake is not None:
+            self._wake()
+
+
+class _Response:
+    """The client's side of one relay: what has been sent so far."""
+
+    def __init__(self, send: Send, headers: Headers, record: Record) -> None:
+        self._send = send
+        self._headers = headers
+        self._record = record
+        self.started = False
+        self.last_sent = time.monotonic()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.started = True
+        self._record.status = status
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": headers + self._headers,
+            }
+        )
+
+    async def body(self, data: bytes, *, more: bool) -> None:
+        self.last_sent = time.monotonic()
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+class Relay:
+    """Relays jobs over the fleet's links.
+
+    Args:
+        keepalive_s: silence after which a stream gets a comment.
+        timeout_s: how long one request may take in all.
+    """
+
+    def __init__(
+        self, fleet: Fleet, metrics: RouterMetrics, *, keepalive_s: float, timeout_s: float
+    ) -> None:
+        self._fleet = fleet
+        self._metrics = metrics
+        self._keepalive_s = keepalive_s
+        self._timeout_s = timeout_s
+
+    async def run(self, job: Job, record: Record, receive: Receive, send: Send) -> None:
+        """Answer one request.
+
+        Raises:
+            ServingError: nothing has been sent; the caller renders it. A failure after the first
+                byte is written into the stream and raised too, as `Ended`.
+            ClientLeft: the client is gone.
+        """
+        response = _Response(send, job.headers, record)
+        departure = Departure(receive)
+        try:
+            await self._attempts(job, record, response, departure)
+        except ServingError as error:
+            if not response.started or isinstance(error, ClientLeft):
+                raise
+            await response.body(job.error_event(error), more=False)
+            raise Ended(error) from None
+        finally:
+            departure.close()
+
+    async def _attempts(
+        self, job: Job, record: Record, response: _Response, departure: Departure
+    ) -> None:
+        engine = job.route.engine.id
+        adapter = job.route.adapter.id if job.route.adapter else None
+        tried: frozenset[str] = frozenset()
+        while True:
+            link = self._fleet.pick(engine, adapter, tried)
+            record.replica = link.replica
+            try:
+                answer = link.open(job.call, job.body)
+                try:
+                    await self._copy(answer, record, response, departure)
+                    return
+                finally:
+                    answer.abandon()
+            except Failed as failed:
+                if not failed.retryable or tried:
+                    raise failed.error from None
+                record.retried = True
+                self._metrics.retries.labels(engine).inc()
+                tried = frozenset((link.replica,))
+
+    async def _copy(
+        self, answer: Answer, record: Record, response: _Response, departure: Departure
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = record.arrived + self._timeout_s
+        ticker = loop.call_later(self._keepalive_s, answer.wake)
+        departure.notify(answer.wake)
+        try:
+            while True:
+                if not answer.ready:
+                    await answer.wait()
+                if departure.happened:
+                    raise ClientLeft("the client left")
+                if answer.failed is not None:
+                    await self._flush(answer, record, response)
+                    raise answer.failed
+                if answer.end is not None:
+                    record.end = answer.end
+                    await self._finish(answer, record, response)
+                    return
+                if time.monotonic() > deadline:
+                    raise DeadlineExceeded(f"the request took longer than {self._timeout_s:g} s")
+                await self._flush(answer, record, response)
+                if record.stream and ticker.when() <= loop.time():
+                    await self._keep_alive(response)
+                    ticker = loop.call_later(self._keepalive_s, answer.wake)
+        finally:
+            ticker.cancel()
+
+    async def _flush(self, answer: Answer, record: Record, response: _Response) -> None:
+        """Send what has arrived of a stream; a whole answer waits for its end."""
+        head = answer.head
+        if head is None or not _is_stream(head):
+            return
+        data = answer.take()
+        if data:
+            if not response.started:
+                await response.start(head.status, _head_headers(head))
+            record.on_bytes()
+            await response.body(data, more=True)
+
+    async def _finish(self, answer: Answer, record: Record, response: _Response) -> None:
+        head = answer.head or Head(200, ())
+        data = answer.take()
+        if not response.started:
+            headers = _head_headers(head)
+            if not _is_stream(head):
+                headers.append((b"content-length", str(len(data)).encode()))
+            await response.start(head.status, headers)
+        if data:
+            record.on_bytes()
+        await response.body(data, more=False)
+
+    async def _keep_alive(self, response: _Response) -> None:
+        if time.monotonic() - response.last_sent < self._keepalive_s / 2:
+            return
+        if not response.started:
+            await response.start(200, [(b"content-type", CONTENT_TYPE)])
+        await response.body(KEEPALIVE, more=True)
+
+
+def _is_stream(head: Head) -> bool:
+    return any(
+        name.lower() == "content-type" and value.startswith(_SSE) for name, value in head.headers
+    )
+
+
+def _head_headers(head: Head) -> Headers:
+    return [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in head.headers
+        if name.lower() != "content-length"
+    ]

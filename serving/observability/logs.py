@@ -1,0 +1,79 @@
+"""Logs: one JSON object a line, to a file or to standard error.
+
+Prompts, completions and keys are never passed to a log. `Log` is a small wrapper so that call
+sites name their fields instead of formatting them into a sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+
+MAX_FILE_BYTES = 128 * 1024 * 1024
+
+
+class Log:
+    """Structured events with fields that every line of this process repeats."""
+
+    def __init__(self, logger: logging.Logger, **fields: Any) -> None:
+        self._logger = logger
+        self._fields = fields
+
+    def bind(self, **fields: Any) -> Log:
+        """The same log with more repeated fields."""
+        return Log(self._logger, **{**self._fields, **fields})
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._logger.info(event, extra={**self._fields, **fields})
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._logger.warning(event, extra={**self._fields, **fields})
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._logger.error(event, extra={**self._fields, **fields})
+
+    def exception(self, event: str, error: BaseException, **fields: Any) -> None:
+        """An unexpected exception with its stack; only for bugs, never for bad input."""
+        self._logger.error(event, exc_info=error, extra={**self._fields, **fields})
+
+
+def open_log(component: str, directory: str | None = None, **fields: Any) -> Log:
+    """The log of one process.
+
+    Args:
+        component: `router`, `engine`, ...; the logger's name and the file's.
+        directory: where `COMPONENT-PID.jsonl` goes (made if need be); None is standard error.
+        fields: repeated on every line, `model` and `replica` for example.
+    """
+    logger = logging.getLogger(f"serving.{component}")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for old in list(logger.handlers):
+        logger.removeHandler(old)
+        old.close()
+    handler: logging.Handler
+    if directory:
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(
+            folder / f"{component}-{os.getpid()}.jsonl", maxBytes=MAX_FILE_BYTES, backupCount=4
+        )
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter(
+            "%(levelname)s %(message)s",
+            rename_fields={"levelname": "level", "message": "event"},
+            static_fields={"component": component},
+            timestamp="time",
+        )
+    )
+    logger.addHandler(handler)
+    return Log(logger, **fields)

@@ -1,0 +1,35 @@
+"""Settings of the router, read once from the environment (`SERVING_*`) and then frozen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOCAL_KEY = "sk-local"
+
+
+class Settings(BaseSettings):
+    """Every knob with its default; `docs/operations.md` lists them."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVING_", frozen=True)
+
+    api_keys: SecretStr = Field(
+        default=SecretStr(""),
+        description="comma-separated `key` or `key=account`; a key without an account may use any",
+    )
+    account_policy: Literal["off", "warn", "enforce"] = Field(
+        default="off", description="a completion without an account: accept, warn, or refuse"
+    )
+    cluster_token: SecretStr = Field(
+        default=SecretStr(""), description="secret between routers and engine replicas"
+    )
+    log_dir: str | None = Field(default=None, description="folder of JSON logs; default: stderr")
+    max_body_bytes: Annotated[int, Field(gt=0)] = 4 * 1024 * 1024
+    max_header_bytes: Annotated[int, Field(gt=0)] = 16 * 1024
+    body_timeout_s: Annotated[float, Field(gt=0)] = 20.0
+    keepalive_s: Annotated[float, Field(gt=0)] = 10.0
+    request_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+
+
