@@ -24,6 +24,7 @@ from serving.catalogue.spec import EngineSpec
 from serving.engine.server import VLLM, Ready, ServerConfig
 from serving.gateway.fleet import Entry
 from serving.observability.logs import open_log
+from serving.observability.tasks import background
 from serving.settings import Settings
 
 DRAIN_S = 30.0
@@ -61,8 +62,10 @@ class EngineReplica:
             port=ready.link_port,
             ops=f"{host}:{ready.ops_port}",
         )
-        self._announcing = asyncio.create_task(keep_announced(self._directory, self._entry))
-        self._watching = asyncio.create_task(self._end_with_server())
+        self._announcing = background(
+            keep_announced(self._directory, self._entry), "announce", self._log
+        )
+        self._watching = background(self._end_with_server(), "watch_server", self._log)
 
     async def _start_server(
         self, spec: dict[str, Any], engine: str, settings: Settings, host: str

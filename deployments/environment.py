@@ -25,9 +25,13 @@ def serve_environment() -> dict[str, str]:
 
 
 def local_environment(run_dir: Path) -> dict[str, str]:
-    """More variables for a cluster on this machine alone: files in `run_dir`, free ports, short
-    drains. `run_dir` must be short: it holds Unix sockets (108 bytes at most)."""
+    """More variables for a cluster on this machine alone: everything on loopback, files in
+    `run_dir`, free ports, short drains. `run_dir` must be short: it holds Unix sockets, whose
+    paths have 108 bytes at most."""
     return {
+        # Named for the systems it was made for; it gives a node the address 127.0.0.1, so that
+        # no port of a local cluster is open to the network.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),

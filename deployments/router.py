@@ -23,6 +23,7 @@ from serving.gateway.resolve import Resolver
 from serving.http_server import HttpServer
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
+from serving.observability.tasks import background
 from serving.settings import Settings
 
 WATCH_TIMEOUT_S = 10.0
@@ -60,8 +61,8 @@ class RouterReplica:
         port = self._own_listener.port
         entry = Entry(router, "router", "", host, port, f"{host}:{port}")
         self._tasks = [
-            asyncio.create_task(keep_announced(self._directory, entry)),
-            asyncio.create_task(self._follow_directory()),
+            background(keep_announced(self._directory, entry), "announce", log),
+            background(self._follow_directory(), "follow_directory", log),
         ]
         log.info("router_ready", port=port)
 

@@ -194,7 +194,6 @@ class Up:
             log_to_driver=False,
             logging_level="ERROR",
             configure_logging=True,
-            _node_ip_address="127.0.0.1" if self._host in ("127.0.0.1", "localhost") else None,
         )
         # Ray installs a handler of its own.
         signal.signal(signal.SIGTERM, self._on_signal)

@@ -13,6 +13,7 @@
     ├── InvalidField                  422 invalid_field
     ├── HeadersTooLarge               431 headers_too_large
     ├── ClientLeft                    499 client_left          (recorded, never sent)
+    ├── BadAdapter                    500 bad_adapter
     ├── Ended                         500                      (told in the stream already)
     ├── ModelUnavailable              503 model_unavailable
     │   ├── Overloaded                503 overloaded
@@ -145,6 +146,16 @@ class ClientLeft(ServingError):
     status = 499
     code = "client_left"
     type = "client_error"
+    retryable = False
+
+
+class BadAdapter(ServingError):
+    """A fine-tuned model's files are missing, broken or made for another base model.
+
+    The operator's mistake, not the caller's and not the engine's: 500, and no retry helps.
+    """
+
+    code = "bad_adapter"
     retryable = False
 
 

@@ -17,6 +17,11 @@ from serving.errors import InvalidField, InvalidRequest, ServingError
 DEFAULT_TEMPERATURE = 0.2
 MAX_STOP_SEQUENCES = 4
 MAX_MODEL_ID = 256
+MAX_ACCOUNT_ID = 256
+# Engines keep counts in 32 bits.
+MAX_INT = 2**31 - 1
+# Of a field's path that is repeated in a message; a caller can put anything into a name.
+MAX_PATH = 128
 
 
 class Image(BaseModel):
@@ -34,12 +39,12 @@ class ModelParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     stop_sequences: Annotated[list[str], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, validation_alias=AliasChoices("top_p", "topP")
     )
-    top_k: Annotated[int, Field(ge=1)] | None = Field(
+    top_k: Annotated[int, Field(ge=1, le=MAX_INT)] | None = Field(
         default=None, validation_alias=AliasChoices("top_k", "topK")
     )
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -61,7 +66,7 @@ class CompletionRequest(BaseModel):
 
     model: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID)]
     prompt: str
-    account_id: str | None = None
+    account_id: Annotated[str, Field(max_length=MAX_ACCOUNT_ID)] | None = None
     images: list[Image] | None = None
     model_parameters: ModelParameters | None = None
     stream: bool | None = None
@@ -99,7 +104,7 @@ def _as_serving_error(error: ValidationError) -> ServingError:
     if first["type"] == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
     where = _path(first["loc"])
-    if not where:
+    if not first["loc"]:
         return InvalidRequest("the body must be a JSON object")
     if first["type"] == "extra_forbidden":
         return InvalidField(f"unknown field '{where}'", param=where)
@@ -110,7 +115,7 @@ def _as_serving_error(error: ValidationError) -> ServingError:
 
 
 def _path(loc: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in loc if not str(part).startswith("function-"))
+    return ".".join(str(part) for part in loc)[:MAX_PATH]
 
 
 _TEXT = b'data: {"completion":{"text":'

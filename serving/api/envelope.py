@@ -9,6 +9,8 @@ from serving.errors import ServingError
 
 # scale-gp ignores a `retry-after` above 60 s.
 MAX_RETRY_AFTER_S = 60
+# Of a 429 or 503 that does not know better.
+DEFAULT_RETRY_AFTER_S = 1
 
 
 def error_body(error: ServingError, request_id: str) -> bytes:
@@ -47,7 +49,10 @@ def retry_headers(error: ServingError) -> list[tuple[bytes, bytes]]:
     """`x-should-retry: false` where a retry cannot help, an honest `retry-after` where it can."""
     if not error.retryable:
         return [(b"x-should-retry", b"false")]
-    if error.retry_after_s is None:
-        return []
-    seconds = min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s)))
+    wait_s = error.retry_after_s
+    if wait_s is None:
+        if error.status not in (429, 503):
+            return []
+        wait_s = DEFAULT_RETRY_AFTER_S
+    seconds = min(MAX_RETRY_AFTER_S, max(1, math.ceil(wait_s)))
     return [(b"retry-after", str(seconds).encode())]

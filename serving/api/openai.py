@@ -36,6 +36,8 @@ def peek(body: bytes) -> Peek:
         if "stream" in message:
             raise InvalidField("'stream': must be true or false", param="stream") from None
         raise InvalidField("'model' is required and must be a string", param="model") from None
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
     if not found.model or len(found.model) > MAX_MODEL_ID:

@@ -28,11 +28,12 @@ def load_catalogue(path: str | Path) -> Catalogue:
         data = yaml.safe_load(file.read_text())
     except OSError as error:
         raise CatalogueError(f"{file}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{file}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise CatalogueError(f"{file}: must be a mapping with `models:`")
-    for model in data.get("models") or ():
+    models = data.get("models")
+    for model in models if isinstance(models, list) else ():
         if isinstance(model, dict):
             model.setdefault("kind", "engine")
             _resolve_weights(model, file.parent)

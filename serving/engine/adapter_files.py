@@ -14,19 +14,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from serving.errors import ServingError
+from serving.errors import BadAdapter
 
 _PREFIX = "base_model.model."
-
-
-class BadAdapter(ServingError):
-    """An adapter's files are missing, broken or made for another model.
-
-    The operator's mistake, not the caller's and not the engine's: 500, and no retry helps.
-    """
-
-    code = "bad_adapter"
-    retryable = False
 
 
 def check_adapter(

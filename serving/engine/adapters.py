@@ -10,7 +10,7 @@ before the engine would need that slot. GPU kernels skip -1 and merely waste the
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,6 +55,9 @@ class AdapterPool(Generic[Loaded]):
         self._wait_s = wait_s
         self._entries: OrderedDict[str, _Entry[Loaded]] = OrderedDict()
         self._loads: dict[AdapterRef, asyncio.Task[None]] = {}
+        # Requests between asking for an adapter and holding it: one just loaded for them must not
+        # be evicted by the next load before they wake up, or two of them chase each other forever.
+        self._wanted: Counter[AdapterRef] = Counter()
         self._one_load = asyncio.Lock()
         self._idle = asyncio.Event()
 
@@ -70,9 +73,16 @@ class AdapterPool(Generic[Loaded]):
         Raises:
             Overloaded: every slot was in use for `wait_s`.
         """
-        while (entry := self._entries.get(ref.id)) is None or entry.ref != ref:
-            await self._loaded(ref)
-        entry.holders += 1
+        self._wanted[ref] += 1
+        try:
+            while (entry := self._entries.get(ref.id)) is None or entry.ref != ref:
+                await self._loaded(ref)
+            entry.holders += 1
+        finally:
+            self._wanted[ref] -= 1
+            if not self._wanted[ref]:
+                del self._wanted[ref]
+                self._idle.set()
         self._entries.move_to_end(ref.id)
         try:
             yield entry.loaded
@@ -110,7 +120,7 @@ class AdapterPool(Generic[Loaded]):
         deadline = asyncio.get_running_loop().time() + self._wait_s
         while True:
             for entry in self._entries.values():
-                if not entry.holders and may_go(entry):
+                if not entry.holders and not self._wanted[entry.ref] and may_go(entry):
                     del self._entries[entry.ref.id]
                     await self._unload(entry.ref, entry.loaded)
                     return

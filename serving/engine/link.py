@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -94,8 +95,8 @@ class Link(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not isinstance: uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -136,14 +137,16 @@ class Link(asyncio.Protocol):
             self._server.changed()
         elif kind == Kind.CANCEL:
             if (running := self._calls.get(stream)) is not None:
-                running.cancel()
+                # Not at once: OPEN and CANCEL may arrive together, and a task that is cancelled
+                # before its first step never gets to the `finally` that takes it off the books.
+                self._loop.call_soon(running.cancel)
         elif kind == Kind.PING:
             self.send(Kind.PONG, stream, payload)
         else:
             raise FrameError(f"frame kind {kind}")
 
     def _on_hello(self, hello: Hello) -> None:
-        if not hmac.compare_digest(hello.token, self._server.token):
+        if not hmac.compare_digest(hello.token.encode(), self._server.token.encode()):
             raise FrameError("wrong cluster token")
         if hello.version != PROTOCOL_VERSION:
             raise FrameError(f"protocol version {hello.version}")
@@ -169,7 +172,14 @@ class Link(asyncio.Protocol):
         except ServingError as error:
             outcome = "error" if error.status >= 500 else "rejected"
             retryable = error.status >= 500 and error.retryable and not reply.started
-            fail = Fail(error.status, error.code, error.message, error.param, retryable)
+            fail = Fail(
+                error.status,
+                error.code,
+                error.message,
+                error.param,
+                retryable,
+                error.retry_after_s,
+            )
             self.send(Kind.FAIL, stream, _encode(fail))
         except Exception as error:  # noqa: BLE001 - one call's bug must not end the replica
             server.log.exception("call_failed", error, request_id=call.request_id)

@@ -122,6 +122,7 @@ class Fail(msgspec.Struct, frozen=True):
     message: str
     param: str | None = None
     retryable: bool = False
+    retry_after_s: float | None = None
 
 
 class Chunk(msgspec.Struct):

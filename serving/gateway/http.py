@@ -58,6 +58,7 @@ async def read_body(
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
+    deadline = asyncio.get_running_loop().time() + timeout_s
     message = await _receive(receive, timeout_s)
     if not message.get("more_body"):
         body = bytes(message.get("body", b""))
@@ -66,7 +67,6 @@ async def read_body(
         return body
     parts = [message.get("body", b"")]
     size = len(parts[0])
-    deadline = asyncio.get_running_loop().time() + timeout_s
     while message.get("more_body"):
         message = await _receive(receive, deadline - asyncio.get_running_loop().time())
         part = message.get("body", b"")

@@ -7,6 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -148,6 +149,7 @@ class ReplicaLink(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._heard = 0.0
         self._closed = False
+        self._delay_s = RECONNECT_MIN_S
         self._lost = asyncio.Event()
         self.welcome: Welcome | None = None
         self.load = Load()
@@ -184,12 +186,13 @@ class ReplicaLink(asyncio.Protocol):
         """
         if not self.up:
             raise Failed(EngineFailed("the replica went away"), retryable=True)
+        payload = open_payload(_encode(call), body)
         stream = next(self._numbers) & 0xFFFFFFFF
         answer = Answer(self, stream)
         self._streams[stream] = answer
         if call.adapter is not None:
             self.adapters.add(call.adapter.id)
-        self._send(Kind.OPEN, stream, open_payload(_encode(call), body))
+        self._send(Kind.OPEN, stream, payload)
         return answer
 
     def cancel(self, stream: int) -> None:
@@ -215,17 +218,16 @@ class ReplicaLink(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
     async def _stay_connected(self) -> None:
-        delay = RECONNECT_MIN_S
         while not self._closed:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     await self._loop.create_connection(lambda: self, *self.address)
             except (OSError, TimeoutError):
-                await asyncio.sleep(delay * random.uniform(0.5, 1.5))
-                delay = min(RECONNECT_MAX_S, delay * 2)
-                continue
-            delay = RECONNECT_MIN_S
-            await self._watch()
+                pass
+            else:
+                await self._watch()
+            await asyncio.sleep(self._delay_s * random.uniform(0.5, 1.5))
+            self._delay_s = min(RECONNECT_MAX_S, self._delay_s * 2)
 
     async def _watch(self) -> None:
         """Until the connection is lost, which silence counts as."""
@@ -241,8 +243,8 @@ class ReplicaLink(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not isinstance: uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
         self._reader = FrameReader()
         self._heard = time.monotonic()
         self._lost.clear()
@@ -298,7 +300,9 @@ class ReplicaLink(asyncio.Protocol):
         elif kind == Kind.FAIL:
             if (answer := self._streams.pop(stream, None)) is not None:
                 fail = _decode_fail(payload)
-                error = error_class(fail.status, fail.code)(fail.message, param=fail.param)
+                error = error_class(fail.status, fail.code)(
+                    fail.message, param=fail.param, retry_after_s=fail.retry_after_s
+                )
                 answer.on_fail(Failed(error, retryable=fail.retryable))
 
     def _on_link_frame(self, kind: int, payload: bytes) -> None:
@@ -306,6 +310,8 @@ class ReplicaLink(asyncio.Protocol):
             self._on_load(_decode_load(payload))
         elif kind == Kind.WELCOME:
             self.welcome = _decode_welcome(payload)
+            # Only now: a replica that accepts and refuses us must not be asked without a pause.
+            self._delay_s = RECONNECT_MIN_S
             self._on_load(self.welcome.load)
             self._log.info("replica_found", address=f"{self.address[0]}:{self.address[1]}")
             self._on_change()

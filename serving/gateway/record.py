@@ -98,7 +98,8 @@ class Recorder:
             self._finish(record, "error")
             raise
         else:
-            self._finish(record, "ok" if record.status < 400 else "rejected")
+            status = record.status
+            self._finish(record, "ok" if status < 400 else "rejected" if status < 500 else "error")
 
     @contextmanager
     def in_flight(self, record: Record) -> Iterator[None]:

@@ -78,6 +78,7 @@ class _Response:
         self._record = record
         self.started = False
         self.last_sent = time.monotonic()
+        self.whole: list[bytes] = []
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
@@ -163,7 +164,7 @@ class Relay:
         departure.notify(answer.wake)
         try:
             while True:
-                if not answer.ready:
+                if not answer.ready and not departure.happened:
                     await answer.wait()
                 if departure.happened:
                     raise ClientLeft("the client left")
@@ -177,19 +178,20 @@ class Relay:
                 if time.monotonic() > deadline:
                     raise DeadlineExceeded(f"the request took longer than {self._timeout_s:g} s")
                 await self._flush(answer, record, response)
-                if record.stream and ticker.when() <= loop.time():
-                    await self._keep_alive(response)
+                if ticker.when() <= loop.time():
+                    if record.stream:
+                        await self._keep_alive(response)
                     ticker = loop.call_later(self._keepalive_s, answer.wake)
         finally:
             ticker.cancel()
 
     async def _flush(self, answer: Answer, record: Record, response: _Response) -> None:
-        """Send what has arrived of a stream; a whole answer waits for its end."""
+        """Send what has arrived of a stream; a whole answer is put aside until its end."""
         head = answer.head
-        if head is None or not _is_stream(head):
-            return
         data = answer.take()
-        if data:
+        if data and (head is None or not _is_stream(head)):
+            response.whole.append(data)
+        elif data:
             if not response.started:
                 await response.start(head.status, _head_headers(head))
             record.on_bytes()
@@ -197,7 +199,7 @@ class Relay:
 
     async def _finish(self, answer: Answer, record: Record, response: _Response) -> None:
         head = answer.head or Head(200, ())
-        data = answer.take()
+        data = b"".join((*response.whole, answer.take()))
         if not response.started:
             headers = _head_headers(head)
             if not _is_stream(head):

@@ -1,0 +1,38 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from serving.observability.logs import Log
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def log() -> Log:
+    """A log that nobody reads."""
+    logger = logging.getLogger("serving.test")
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    return Log(logger)
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """`await eventually(condition)`: what `condition()` returns once it is true."""
+
+    async def poll(condition: Callable[[], Any], within_s: float = 5.0) -> Any:
+        deadline = time.monotonic() + within_s
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"not within {within_s:g} s"
+            await asyncio.sleep(0.005)
+        return found
+
+    return poll

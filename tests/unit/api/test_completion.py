@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from serving.api.completion import parse_completion, stream_event, whole_response
+from serving.engine.protocol import End, Sampling
+from serving.errors import InvalidField, InvalidRequest, ServingError
+
+NASTY = 'say "hi"\n\\ \u2028\u2029\x85\x00 Grüße 🎉'
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "prompt": "p", **fields}).encode()
+
+
+def parameters(**fields: Any) -> bytes:
+    return body(model_parameters=fields)
+
+
+def refusal(data: bytes) -> ServingError:
+    with pytest.raises(ServingError) as caught:
+        parse_completion(data)
+    return caught.value
+
+
+def test_defaults() -> None:
+    request = parse_completion(body())
+    assert (request.model, request.prompt) == ("m", "p")
+    assert not request.stream
+    assert request.sampling() == Sampling(temperature=0.2, max_tokens=None, stop=())
+
+
+def test_null_is_the_same_as_absent() -> None:
+    nulls = dict.fromkeys(
+        ("temperature", "max_tokens", "stop_sequences", "top_p", "top_k", "frequency_penalty")
+        + ("presence_penalty", "reasoning_effort")
+    )
+    spelled = parse_completion(
+        body(account_id=None, images=None, stream=None, model_parameters=nulls)
+    )
+    assert spelled.sampling() == parse_completion(body()).sampling()
+    assert parse_completion(body(model_parameters=None)).sampling() == Sampling()
+
+
+def test_everything_given_reaches_the_engine() -> None:
+    data = parameters(
+        temperature=0,
+        max_tokens=7,
+        stop_sequences=["a", "b"],
+        top_p=0.5,
+        top_k=3,
+        frequency_penalty=-2,
+        presence_penalty=2,
+    )
+    assert parse_completion(data).sampling() == Sampling(0.0, 7, ("a", "b"), 0.5, 3, -2.0, 2.0)
+
+
+@pytest.mark.parametrize(("top_p", "top_k"), [("top_p", "top_k"), ("topP", "topK")])
+def test_both_spellings(top_p: str, top_k: str) -> None:
+    sampling = parse_completion(parameters(**{top_p: 0.5, top_k: 3})).sampling()
+    assert (sampling.top_p, sampling.top_k) == (0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [
+        (body(promt="x"), "promt"),
+        (body(**{"function-x": 1}), "function-x"),
+        (parameters(temprature=1), "model_parameters.temprature"),
+        (body(images=[{"image_url": "u", "url": "v"}]), "images.0.url"),
+    ],
+)
+def test_an_unknown_field_is_named(data: bytes, param: str) -> None:
+    error = refusal(data)
+    assert (error.status, error.param) == (422, param)
+    assert error.message == f"unknown field '{param}'"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 1.1),
+        ("temperature", True),
+        ("temperature", "0.5"),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("max_tokens", 0),
+        ("max_tokens", 1.5),
+        ("max_tokens", True),
+        ("max_tokens", 2**31),
+        ("max_tokens", 10**30),
+        ("top_p", 0),
+        ("top_p", 1.01),
+        ("topP", 2),
+        ("top_k", 0),
+        ("topK", -1),
+        ("top_k", 2**31),
+        ("frequency_penalty", 2.1),
+        ("presence_penalty", -2.1),
+        ("reasoning_effort", "enormous"),
+        ("stop_sequences", list("abcde")),
+        ("stop_sequences", [""]),
+        ("stop_sequences", "stop"),
+        ("stop_sequences", [1]),
+    ],
+)
+def test_a_parameter_out_of_range_is_named(name: str, value: object) -> None:
+    error = refusal(parameters(**{name: value}))
+    assert isinstance(error, InvalidField)
+    assert (error.param or "").startswith(f"model_parameters.{name}")
+    assert name in error.message
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [
+        (b'{"prompt": "p"}', "model"),
+        (b'{"model": "m"}', "prompt"),
+        (body(model=""), "model"),
+        (body(model="m" * 257), "model"),
+        (body(model=7), "model"),
+        (body(prompt=None), "prompt"),
+        (body(prompt=["p"]), "prompt"),
+        (body(stream="yes"), "stream"),
+        (body(stream=1), "stream"),
+        (body(account_id=7), "account_id"),
+        (body(account_id="a" * 257), "account_id"),
+        (body(model_parameters=[]), "model_parameters"),
+    ],
+)
+def test_a_bad_field_is_named(data: bytes, param: str) -> None:
+    error = refusal(data)
+    assert (error.status, error.param) == (422, param)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b'{"model": "m", "prompt": "\xff"}',
+        b'{"model": "m", "prompt": "\\ud800"}',
+        b'{"model": "m", "prompt": "\\udc00 low"}',
+        b'{"model": "m", "prompt": ' + b"[" * 100_000,
+        b"[" * 100_000,
+        b'{"model": "m", "prompt": "p"} trailing',
+    ],
+)
+def test_what_is_no_json_object_is_malformed(data: bytes) -> None:
+    assert type(refusal(data)) is InvalidRequest
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        body(stream="SECRET"),
+        body(model=["SECRET"]),
+        body(prompt={"SECRET": 1}),
+        body(images="SECRET"),
+        parameters(temperature="SECRET"),
+        parameters(stop_sequences=["SECRET", ""]),
+        parameters(reasoning_effort="SECRET"),
+        b'{"model": "m", "prompt": "SECRET',
+        b'{"model": "m", "prompt": "SECRET" "SECRET"}',
+        b'{"model": "m", "prompt": "SECRET \xff"}',
+    ],
+)
+def test_the_input_is_not_repeated(data: bytes) -> None:
+    assert "SECRET" not in refusal(data).message
+
+
+def test_a_huge_field_name_is_not_repeated_whole() -> None:
+    assert len(refusal(body(**{"x" * 100_000: 1})).message) < 200
+
+
+@pytest.mark.parametrize("text", ["", "plain", NASTY, "\ud83d", "x" * 10_000])
+def test_written_json_is_ascii_and_reads_back(text: str) -> None:
+    end = End("stop", prompt_tokens=2, completion_tokens=3)
+    whole = whole_response(text, end, "m")
+    event = stream_event(text)
+    last = stream_event(text, end, "m")
+    for data in (whole, event, last):
+        assert data.isascii()
+    for data in (event, last):
+        assert data.startswith(b"data: ")
+        assert data.endswith(b"\n\n")
+        assert len(data.decode().splitlines()) == 2
+        assert json.loads(data[6:])["completion"]["text"] == text
+    assert json.loads(whole)["completion"]["text"] == text
+
+
+def test_shape_of_a_whole_response() -> None:
+    end = End("length", prompt_tokens=2, completion_tokens=3)
+    assert json.loads(whole_response("hi", end, 'm"1')) == {
+        "completion": {
+            "text": "hi",
+            "finish_reason": "length",
+            "response_metadata": {"model": 'm"1'},
+        },
+        "token_usage": {"prompt": 2, "completion": 3, "total": 5},
+    }
+
+
+def test_shape_of_events() -> None:
+    assert json.loads(stream_event("hi")[6:]) == {
+        "completion": {"text": "hi", "finish_reason": None, "response_metadata": None},
+        "token_usage": None,
+    }
+    end = End("stop", prompt_tokens=1, completion_tokens=2)
+    assert json.loads(stream_event("", end, "m")[6:]) == json.loads(whole_response("", end, "m"))

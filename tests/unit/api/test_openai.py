@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from serving.api.openai import model_object, peek
+from serving.errors import InvalidField, InvalidRequest
+
+
+def test_the_model_and_the_stream_flag_are_read() -> None:
+    found = peek(b'{"messages": [{"role": "user"}], "model": "m", "stream": true, "n": 2}')
+    assert (found.model, found.stream) == ("m", True)
+    assert not peek(b'{"model": "m"}').stream
+    assert not peek(b'{"model": "m", "stream": null}').stream
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [
+        (b"{}", "model"),
+        (b'{"model": 5}', "model"),
+        (b'{"model": null}', "model"),
+        (b'{"model": ""}', "model"),
+        (b'{"model": "' + b"m" * 257 + b'"}', "model"),
+        (b'{"model": "m", "stream": 1}', "stream"),
+        (b'{"model": "m", "stream": "true"}', "stream"),
+    ],
+)
+def test_a_bad_field_is_named(data: bytes, param: str) -> None:
+    with pytest.raises(InvalidField) as caught:
+        peek(data)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"5",
+        b'{"model": "m"',
+        b'{"model": "\xff"}',
+        b'{"model": "\\ud800"}',
+        b'{"model": "m"} x',
+        b'{"x": ' + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_json_object_is_malformed(data: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        peek(data)
+
+
+def test_model_object() -> None:
+    entry = model_object("a", 5, "root", "base", 128)
+    assert entry["object"] == "model"
+    assert (entry["id"], entry["root"], entry["parent"]) == ("a", "root", "base")
+    assert (entry["created"], entry["max_model_len"]) == (5, 128)

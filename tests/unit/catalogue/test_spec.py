@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from serving.catalogue.spec import AdapterSpec, Catalogue, EngineSpec
+
+BASE = {"kind": "engine", "id": "base", "weights": "org/base-7b", "context": 128, "lora": {}}
+TUNED = {"kind": "adapter", "id": "base.tuned", "base": "base", "weights": "/w/tuned"}
+
+
+def catalogue(*models: dict[str, Any], **aliases: str) -> Catalogue:
+    return Catalogue.model_validate({"models": models, "aliases": aliases})
+
+
+def test_engines_and_adapters() -> None:
+    found = catalogue(BASE, TUNED, latest="base.tuned")
+    assert [model.id for model in found.engines] == ["base"]
+    assert [model.id for model in found.adapters] == ["base.tuned"]
+    assert isinstance(found.models[1], AdapterSpec)
+    assert found.aliases == {"latest": "base.tuned"}
+
+
+@pytest.mark.parametrize(
+    ("models", "aliases", "message"),
+    [
+        ([BASE, BASE], {}, "model ID 'base' is used twice"),
+        ([TUNED], {}, "'base.tuned': base 'base' is no engine model"),
+        ([BASE, TUNED, {**TUNED, "id": "b", "base": "base.tuned"}], {}, "'b': base 'base.tuned'"),
+        ([{**BASE, "lora": None}, TUNED], {}, "base 'base' has no `lora:`"),
+        ([BASE], {"base": "base"}, "alias 'base' is also a model ID"),
+        ([BASE], {"new": "gone"}, "alias 'new' points to 'gone'"),
+        ([BASE], {"a": "b", "b": "base"}, "alias 'a' points to 'b'"),
+    ],
+)
+def test_a_reference_to_nowhere_is_refused(
+    models: list[dict[str, Any]], aliases: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        catalogue(*models, **aliases)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": ""},
+        {"id": "has space"},
+        {"id": "-flag"},
+        {"id": "x" * 257},
+        {"context": 0},
+        {"replicas": 0},
+        {"tensor_parallel": 0},
+        {"gpus": -1},
+        {"prompt_style": "poem"},
+        {"lora": {"max_rank": 7}},
+        {"lora": {"max_loaded": 0}},
+        {"wieghts": "typo"},
+    ],
+)
+def test_nonsense_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        EngineSpec.model_validate({**BASE, **change})
+
+
+def test_gpus_follow_tensor_parallel_unless_said() -> None:
+    assert EngineSpec.model_validate({**BASE, "tensor_parallel": 4}).gpus_per_replica == 4
+    assert EngineSpec.model_validate({**BASE, "gpus": 0}).gpus_per_replica == 0
+
+
+def test_base_names() -> None:
+    assert EngineSpec.model_validate(BASE).base_names == {"base", "base-7b"}
+
+
+def test_a_spec_is_frozen() -> None:
+    spec = EngineSpec.model_validate(BASE)
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.context = 5  # type: ignore[misc]

@@ -1,0 +1,375 @@
+"""Both ends of a link over loopback TCP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from serving.catalogue.spec import EngineSpec
+from serving.engine.echo import EchoEngine
+from serving.engine.frames import HEADER, MAX_PAYLOAD, FrameReader, Kind, frame, open_payload
+from serving.engine.link import LinkServer
+from serving.engine.protocol import (
+    AdapterRef,
+    Call,
+    CompletionCall,
+    End,
+    Hello,
+    HttpCall,
+    Load,
+    Sampling,
+)
+from serving.errors import ContextLengthExceeded, EngineFailed, Overloaded
+from serving.gateway import link as gateway_link
+from serving.gateway.link import Answer, Failed, ReplicaLink
+from serving.observability.logs import Log
+from tests.conftest import Eventually
+
+TOKEN = "sécret"
+
+
+def completion(prompt: str = "one two three", **fields: Any) -> CompletionCall:
+    values = {"request_id": "r1", "model": "m", "stream": True, "sampling": Sampling()}
+    return CompletionCall(prompt=prompt, served_model="m", **{**values, **fields})
+
+
+async def read(answer: Answer) -> bytes:
+    """Everything up to the answer's end or failure."""
+    data = b""
+    async with asyncio.timeout(5):
+        while answer.end is None and answer.failed is None:
+            if not answer.ready:
+                await answer.wait()
+            data += answer.take()
+    return data + answer.take()
+
+
+class Pair:
+    """One engine server and the links that a test opens to it."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.links: list[ReplicaLink] = []
+        self.changes = 0
+        self.ended: list[tuple[str, End]] = []
+        self.engine = EchoEngine(
+            EngineSpec(id="m", weights="w", context=1000, engine_args={"interval_s": 0.0})
+        )
+        self.server = self.new_server()
+        self.port = 0
+
+    def new_server(self) -> LinkServer:
+        def on_call_end(call: Call, outcome: str, end: End, seconds: float) -> None:
+            self.ended.append((outcome, end))
+
+        return LinkServer(
+            self.engine,
+            replica="m#1",
+            model="m",
+            token=TOKEN,
+            log=self.log,
+            on_call_end=on_call_end,
+        )
+
+    def link(self, token: str = TOKEN, router: str = "r") -> ReplicaLink:
+        def changed() -> None:
+            self.changes += 1
+
+        link = ReplicaLink(
+            "m#1",
+            "127.0.0.1",
+            self.port,
+            router=router,
+            token=token,
+            log=self.log,
+            on_change=changed,
+        )
+        self.links.append(link)
+        return link
+
+
+@pytest.fixture
+async def pair(log: Log) -> AsyncIterator[Pair]:
+    pair = Pair(log)
+    pair.port = await pair.server.start("127.0.0.1")
+    yield pair
+    for link in pair.links:
+        await link.close()
+    await pair.server.close()
+
+
+@pytest.fixture
+async def link(pair: Pair, eventually: Eventually) -> ReplicaLink:
+    link = pair.link()
+    await eventually(lambda: link.up)
+    return link
+
+
+async def test_an_answer(pair: Pair, link: ReplicaLink) -> None:
+    answer = link.open(completion())
+    data = await read(answer)
+    assert data.count(b"data: ") == 4
+    assert answer.head is not None
+    assert answer.head.status == 200
+    assert answer.end == End("stop", 3, 3, 0.0)
+    assert link.in_flight == pair.server.in_flight == pair.engine.running == 0
+    assert [outcome for outcome, _ in pair.ended] == ["ok"]
+
+
+async def test_an_http_call_and_its_body(link: ReplicaLink) -> None:
+    body = b'{"x": "' + b"y" * 300_000 + b'"}'
+    answer = link.open(HttpCall("r1", "m", "POST", "/v1/completions"), body)
+    assert msgspec.json.decode(await read(answer)) == {"model": "m", "bytes": len(body)}
+
+
+async def test_many_answers_at_once_do_not_mix(link: ReplicaLink) -> None:
+    answers = [link.open(completion(f"n{number} " * 20)) for number in range(50)]
+    for number, data in enumerate(await asyncio.gather(*map(read, answers))):
+        assert data.count(b"n%d " % number) == 20
+        assert data.count(b'"text":"n') == 20
+
+
+async def test_welcome_tells_who_is_there(link: ReplicaLink) -> None:
+    assert link.welcome is not None
+    assert (link.welcome.replica, link.welcome.max_model_len) == ("m#1", 1000)
+
+
+async def test_cancel_frees_the_engine(
+    pair: Pair, link: ReplicaLink, eventually: Eventually
+) -> None:
+    pair.engine.interval_s = 60
+    answer = link.open(completion())
+    await eventually(lambda: pair.engine.running == 1)
+    answer.abandon()
+    assert link.in_flight == 0
+    await eventually(lambda: pair.engine.running == 0, 1)
+    await eventually(lambda: pair.server.in_flight == 0, 1)
+    assert [outcome for outcome, _ in pair.ended] == ["cancelled"]
+    answer.abandon()
+
+
+async def test_a_call_cancelled_before_its_first_step_is_taken_off_the_books(
+    pair: Pair, eventually: Eventually
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
+    call = open_payload(msgspec.json.encode(completion()), b"")
+    hello = msgspec.json.encode(Hello("r", TOKEN))
+    writer.write(frame(Kind.HELLO, 0, hello) + frame(Kind.OPEN, 1, call) + frame(Kind.CANCEL, 1))
+    writer.write(frame(Kind.PING, 0, b"still there"))
+    frames = FrameReader()
+    async with asyncio.timeout(2):
+        while not any(kind == Kind.PONG for kind, _, _ in frames.feed(await reader.read(65536))):
+            pass
+    await eventually(lambda: pair.server.in_flight == 0, 1)
+    assert [outcome for outcome, _ in pair.ended] == ["cancelled"]
+    writer.close()
+
+
+async def test_a_router_that_vanishes_frees_the_engine(
+    pair: Pair, link: ReplicaLink, eventually: Eventually
+) -> None:
+    pair.engine.interval_s = 60
+    link.open(completion())
+    await eventually(lambda: pair.engine.running == 1)
+    await link.close()
+    await eventually(lambda: pair.engine.running == 0 and pair.server.in_flight == 0, 1)
+
+
+@pytest.mark.parametrize("token", ["", "wrong", "secret"])
+async def test_a_wrong_token_is_refused(
+    pair: Pair, eventually: Eventually, token: str
+) -> None:
+    right = pair.link()
+    wrong = pair.link(token=token)
+    await eventually(lambda: right.up)
+    await eventually(lambda: wrong._delay_s > gateway_link.RECONNECT_MIN_S)
+    assert not wrong.connected
+    with pytest.raises(Failed):
+        wrong.open(completion())
+
+
+async def test_a_refused_router_does_not_hammer_the_replica(
+    pair: Pair, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_link, "RECONNECT_MIN_S", 0.02)
+    connections = 0
+    made = ReplicaLink.connection_made
+
+    def count(self: ReplicaLink, transport: asyncio.BaseTransport) -> None:
+        nonlocal connections
+        connections += 1
+        made(self, transport)
+
+    monkeypatch.setattr(ReplicaLink, "connection_made", count)
+    wrong = pair.link(token="wrong")
+    await eventually(lambda: wrong._delay_s > 0.2)
+    assert 3 <= connections <= 10
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(Kind.OPEN, 1, open_payload(b"{}", b"")),
+        frame(Kind.HELLO, 0, b"not json"),
+        frame(Kind.HELLO, 0, msgspec.json.encode(Hello("r", TOKEN, version=99))),
+        HEADER.pack(MAX_PAYLOAD + 1, Kind.HELLO, 0),
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+async def test_a_stranger_is_disconnected(pair: Pair, data: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
+    writer.write(data)
+    async with asyncio.timeout(2):
+        assert await reader.read() == b""
+    writer.close()
+    assert pair.server.in_flight == 0
+
+
+@pytest.mark.parametrize("seen", [False, True])
+async def test_a_replicas_death_is_retryable_only_if_nothing_was_seen(
+    pair: Pair, link: ReplicaLink, eventually: Eventually, seen: bool
+) -> None:
+    pair.engine.interval_s = 0.001 if seen else 60
+    answer = link.open(completion("word " * 900))
+    await eventually(lambda: answer.head is not None if seen else pair.engine.running)
+    await pair.server.close()
+    await read(answer)
+    assert answer.failed is not None
+    assert isinstance(answer.failed.error, EngineFailed)
+    assert answer.failed.retryable is not seen
+    assert not link.up
+
+
+async def test_it_reconnects(pair: Pair, link: ReplicaLink, eventually: Eventually) -> None:
+    await pair.server.close()
+    await eventually(lambda: not link.connected)
+    changes = pair.changes
+    pair.server = pair.new_server()
+    await pair.server.start("127.0.0.1", pair.port)
+    await eventually(lambda: link.up)
+    assert pair.changes == changes + 1
+    answer = link.open(completion())
+    await read(answer)
+    assert answer.end is not None
+
+
+async def test_an_error_keeps_its_class_param_and_retry_time(
+    pair: Pair, link: ReplicaLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = link.open(completion("word " * 1000))
+    await read(answer)
+    assert answer.failed is not None
+    assert isinstance(answer.failed.error, ContextLengthExceeded)
+    assert answer.failed.error.param == "prompt"
+    assert not answer.failed.retryable
+
+    async def full() -> None:
+        raise Overloaded("full", retry_after_s=5)
+
+    monkeypatch.setattr(pair.engine, "check", full)
+    answer = link.open(completion())
+    await read(answer)
+    assert answer.failed is not None
+    assert isinstance(answer.failed.error, Overloaded)
+    assert answer.failed.error.retry_after_s == 5
+    assert answer.failed.retryable
+
+
+async def test_a_bug_in_one_call_ends_only_that_call(
+    pair: Pair, link: ReplicaLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = link.open(HttpCall("r1", "m", "POST", "/v1/completions"), b"not json")
+    await read(answer)
+    assert answer.failed is not None
+    assert answer.failed.error.status == 500
+    assert "json" not in answer.failed.error.message
+    await read(again := link.open(completion()))
+    assert again.end is not None
+
+
+async def test_a_call_that_cannot_be_written_leaves_nothing_behind(link: ReplicaLink) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        link.open(completion("\ud800"))
+    assert link.in_flight == 0
+
+
+async def test_load_reports_tell_ours_from_others(
+    pair: Pair, link: ReplicaLink, eventually: Eventually
+) -> None:
+    other = pair.link(router="other")
+    await eventually(lambda: other.up)
+    pair.engine.interval_s = 60
+    ours = [link.open(completion(adapter=AdapterRef("a", "/w"))) for _ in range(2)]
+    theirs = [other.open(completion()) for _ in range(3)]
+    assert (link.busy, link.adapters) == (2, {"a"})
+    await eventually(lambda: link.busy == other.busy == 5, 1)
+    await eventually(lambda: link.load.running == 5, 1)
+    assert link.load == Load(5, 2, 5, 0, ("a",))
+    assert (link.others, other.others) == (3, 2)
+    for answer in ours + theirs:
+        answer.abandon()
+    await eventually(lambda: link.busy == other.busy == 0, 1)
+
+
+async def test_a_draining_replica_finishes_but_takes_nothing_new(
+    pair: Pair, link: ReplicaLink, eventually: Eventually
+) -> None:
+    pair.engine.interval_s = 0.02
+    answer = link.open(completion())
+    await eventually(lambda: pair.engine.running == 1)
+    changes = pair.changes
+    drain = asyncio.create_task(pair.server.drain(5))
+    await eventually(lambda: not link.up, 1)
+    assert link.connected
+    assert pair.changes == changes + 1
+    with pytest.raises(Failed) as caught:
+        link.open(completion())
+    assert caught.value.retryable
+    assert (await read(answer)).count(b"data: ") == 4
+    assert answer.end is not None
+    await drain
+
+
+async def test_a_drain_does_not_wait_forever(pair: Pair, link: ReplicaLink) -> None:
+    pair.engine.interval_s = 60
+    link.open(completion())
+    async with asyncio.timeout(2):
+        await pair.server.drain(0.1)
+
+
+async def test_a_silent_replica_is_given_up(
+    log: Log, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_link, "SILENCE_S", 0.15)
+    connections = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    link = ReplicaLink(
+        "x", "127.0.0.1", port, router="r", token="", log=log, on_change=lambda: None
+    )
+    await eventually(lambda: connections >= 2)
+    await link.close()
+    server.close()
+
+
+async def test_an_answer_nobody_reads_is_given_up(
+    pair: Pair, link: ReplicaLink, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_link, "MAX_UNREAD", 10_000)
+    answer = link.open(completion("x" * 20_000))
+    await eventually(lambda: answer.failed)
+    assert answer.failed is not None
+    assert not answer.failed.retryable
+    assert link.in_flight == 0
+    await eventually(lambda: pair.server.in_flight == 0, 1)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from serving.catalogue.spec import Catalogue
+from serving.engine.protocol import AdapterRef
+from serving.errors import UnknownModel
+from serving.gateway.resolve import Resolver
+
+CATALOGUE = Catalogue.model_validate(
+    {
+        "models": [
+            {"kind": "engine", "id": "llama", "weights": "w", "context": 64, "lora": {}},
+            {"kind": "adapter", "id": "gpt.odd.name", "base": "llama", "weights": "/w/odd"},
+        ],
+        "aliases": {"latest": "gpt.odd.name"},
+    }
+)
+
+
+@pytest.fixture
+def resolver() -> Resolver:
+    return Resolver(CATALOGUE)
+
+
+def test_ids_in_catalogue_order(resolver: Resolver) -> None:
+    assert resolver.ids == ["llama", "gpt.odd.name", "latest"]
+
+
+def test_an_engine_model(resolver: Resolver) -> None:
+    route = resolver.resolve("llama")
+    assert (route.model, route.engine.id, route.adapter, route.kind) == (
+        "llama",
+        "llama",
+        None,
+        "base",
+    )
+
+
+@pytest.mark.parametrize("name", ["gpt.odd.name", "latest"])
+def test_an_adapter_and_its_alias(resolver: Resolver, name: str) -> None:
+    route = resolver.resolve(name)
+    assert (route.model, route.engine.id, route.kind) == ("gpt.odd.name", "llama", "adapter")
+    assert route.adapter == AdapterRef("gpt.odd.name", "/w/odd")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("lama", "closest IDs are 'llama'"),
+        ("LLAMA", "closest IDs are 'llama'"),
+        ("lattest", "'latest'"),
+        ("zzzzzz", "GET /v1/models lists every ID"),
+        ("", "GET /v1/models"),
+    ],
+)
+def test_an_unknown_id_is_told_the_nearest(resolver: Resolver, asked: str, words: str) -> None:
+    with pytest.raises(UnknownModel, match="unknown model") as caught:
+        resolver.resolve(asked)
+    assert words in caught.value.message
+    assert caught.value.param == "model"

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.engine.metrics import AdapterMetrics, CallMetrics
+from serving.observability.metrics import RouterMetrics
+
+BOUNDED = {"model", "kind", "endpoint", "outcome", "state", "result"}
+
+
+def registries() -> Iterator[CollectorRegistry]:
+    yield RouterMetrics().registry
+    engine = CollectorRegistry()
+    AdapterMetrics(engine)
+    CallMetrics(engine)
+    yield engine
+
+
+def families() -> list[Metric]:
+    return [family for registry in registries() for family in registry.collect()]
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
+def test_names_units_and_help(family: Metric) -> None:
+    assert family.name.startswith("serving_")
+    assert len(family.documentation) > 10
+    if family.type == "histogram":
+        assert family.name.endswith("_seconds")
+    if family.type == "gauge":
+        assert not family.name.endswith("_total")
+
+
+def test_counters_end_in_total() -> None:
+    metrics = RouterMetrics()
+    metrics.requests.labels("m", "base", "/v4/completions", "ok").inc()
+    text = metrics.text().decode()
+    assert "serving_requests_total{" in text
+    for line in text.splitlines():
+        if line.startswith("# TYPE") and line.endswith(" counter"):
+            assert line.split()[2].endswith("_total"), line
+
+
+def test_labels_are_bounded() -> None:
+    for registry in registries():
+        for collector in set(registry._collector_to_names):
+            assert set(collector._labelnames) <= BOUNDED  # type: ignore[attr-defined]
+
+
+def test_two_routers_in_one_process_do_not_meet() -> None:
+    one, two = RouterMetrics(), RouterMetrics()
+    one.retries.labels("m").inc()
+    assert two.registry.get_sample_value("serving_retries_total", {"model": "m"}) is None
+
+
+def test_the_text_can_be_parsed() -> None:
+    metrics = RouterMetrics()
+    metrics.requests.labels('odd"name', "base", "/v4/completions", "ok").inc()
+    names = {family.name for family in text_string_to_metric_families(metrics.text().decode())}
+    assert "serving_requests" in names
+
+
+def test_adapter_loads_are_counted_by_result() -> None:
+    registry = CollectorRegistry()
+    metrics = AdapterMetrics(registry)
+    with metrics.loading():
+        pass
+    with pytest.raises(ValueError, match="no"), metrics.loading():
+        raise ValueError("no")
+    metrics.unloaded()
+    loads = "serving_adapter_loads_total"
+    assert registry.get_sample_value(loads, {"result": "ok"}) == 1
+    assert registry.get_sample_value(loads, {"result": "error"}) == 1
+    assert registry.get_sample_value("serving_adapters_held") == 0
