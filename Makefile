@@ -1,4 +1,9 @@
 # `make` alone lists the targets. Everything lives in .venv; nothing is installed outside it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,44 +13,83 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODELS ?= deployments/models/local.yaml
 HOST ?= 127.0.0.1
 PORT ?= 8000
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps
+STREAMS ?= 200
+SECONDS_ ?= 120
+# The locks are complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
+# triton and their like, which do not fit the CPU torch, stay out.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
+# pip is silent while it fetches and unpacks; this says how far it is, and all of it on failure.
+PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement already)/ {n++; \
+	if (n % 25 == 0) {printf "    %d packages\n", n; fflush()}} \
+	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
+	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev serve test test-fast test-cluster test-sdk check format overhead soak clean
+.PHONY: help setup setup-dev serve test test-fast test-cluster test-sdk check format soak clean
 
 help:
-	@echo "make serve [MODELS=FILE] [PORT=8000]  serve models here until Ctrl-C (default: tiny local ones)"
-	@echo "make test                             all tests: unit, gateway, cluster (real engines), SDKs"
-	@echo "make test-fast                        unit and gateway tests only, seconds"
-	@echo "make check                            ruff and mypy"
-	@echo "make format                           let ruff mend what it can"
-	@echo "make soak [STREAMS=200] [SECONDS=120] hold many streams against a running 'make serve'"
-	@echo "make setup | setup-dev                make .venv (with the test tools)"
-	@echo "make clean                            remove .venv and caches"
+	@cat <<-'EOF'
+	make serve [MODELS=FILE] [PORT=8000]  serve models here until Ctrl-C (default: tiny local ones)
+	make test                             every test: unit, gateway, cluster (real engines), SDKs
+	make test-fast                        unit and gateway tests only: seconds
+	make test-cluster | test-sdk          the tests on a real cluster; with the published SDKs
+	make check                            ruff and mypy
+	make format                           let ruff mend what it can
+	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
+	make setup | setup-dev                make .venv (with the test tools)
+	make clean                            remove .venv and caches
+	EOF
 
 $(VENV)/bin/python:
 	@echo "==> making $(VENV)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or later is needed (make PYTHON=python3.11 ...)"; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
+		echo "the lock is for Python 3.11; name one with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
 
-# The lock is complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
-# triton and their like, which do not fit the CPU torch, stay out.
 $(VENV)/.installed: $(LOCK) pyproject.toml | $(VENV)/bin/python
-	@echo "==> installing the locked packages of $(LOCK) (about 3 GB, a few minutes the first time)"
-	@set -e; torch=$$(grep '^torch==' $(LOCK)); \
-	$(PIP) "$$torch" 2>/dev/null || \
-		{ echo "    $$torch from $(TORCH_INDEX)"; $(PIP) --extra-index-url $(TORCH_INDEX) "$$torch"; }
-	@$(BIN)/python scripts/install_lock.py $(LOCK)
-	@$(PIP) --editable .
-	@touch $@
+	@echo "==> installing the locked packages of $(LOCK) (3 GB; a few minutes the first time)"
+	torch=$$(grep '^torch==' $(LOCK) || true)
+	if [ -n "$$torch" ]; then
+		echo "    $$torch"
+		$(PIP) --quiet "$$torch" 2>/dev/null || $(PIP) --quiet --extra-index-url $(TORCH_INDEX) "$$torch"
+	fi
+	$(PIP) -r $(LOCK) 2>&1 | $(PROGRESS)
+	$(PIP) --quiet --editable . 2>&1 | { grep -v '^WARNING: Location' || true; }
+	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
-	@echo "==> installing the test tools"
-	@$(BIN)/python scripts/install_lock.py requirements/dev.txt
-	@touch $@
+	@echo "==> installing the test tools of requirements/dev.txt"
+	$(PIP) -r requirements/dev.txt 2>&1 | $(PROGRESS)
+	touch $@
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
 
 serve: setup
 	@exec $(BIN)/python -m deployments.up --models $(MODELS) --host $(HOST) --port $(PORT)
+
+test: setup-dev
+	@$(BIN)/python -m pytest
+
+test-fast: setup-dev
+	@$(BIN)/python -m pytest -m "not cluster and not sdk"
+
+test-cluster: setup-dev
+	@$(BIN)/python -m pytest -m cluster
+
+test-sdk: setup-dev
+	@$(BIN)/python -m pytest -m sdk
+
+check: setup-dev
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup-dev
+	@$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+soak: setup
+	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
+
+clean:
+	rm -rf $(VENV) .venv-sdk .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -91,22 +91,8 @@ class EngineReplica:
         env["SERVING_ENGINE_PARENT"] = str(os.getpid())
         output = None
         if settings.log_dir:
-            output = open(  # noqa: SIM115 - the child's, closed below
-                os.path.join(settings.log_dir, f"engine-{self._replica}.out"), "ab"
-            )
-        # A group of its own, so that whatever the engine started can be ended with it.
-        server = subprocess.Popen(
-            [sys.executable, "-m", "serving.engine.server"],
-            env=env,
-            pass_fds=[write_fd],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        os.close(write_fd)
-        if output is not None:
-            output.close()
+            output = os.path.join(settings.log_dir, f"engine-{self._replica}.out")
+        server = _spawn(env, write_fd, output)
         self._log.info("engine_server_started", pid=server.pid)
         try:
             line = await asyncio.wait_for(
@@ -159,6 +145,23 @@ class EngineReplica:
         _kill_group(self._server)
         with contextlib.suppress(Exception):
             await self._directory.withdraw.remote(self._replica)
+
+
+def _spawn(env: dict[str, str], ready_fd: int, output: str | None) -> subprocess.Popen[bytes]:
+    """Start an engine server that writes to the file `output`, or where we write."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, ready_fd)
+        stream = stack.enter_context(open(output, "ab")) if output else None
+        return subprocess.Popen(
+            [sys.executable, "-m", "serving.engine.server"],
+            env=env,
+            pass_fds=[ready_fd],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            # A group of its own, so that whatever the engine started can be ended with it.
+            start_new_session=True,
+        )
 
 
 def _read_line(fd: int) -> bytes:

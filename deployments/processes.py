@@ -6,8 +6,10 @@ worker had started, HAProxy for one, is still found and ended.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+from collections.abc import Callable
 
 import psutil
 
@@ -47,11 +49,9 @@ def _alive(me: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def _quietly(action: object) -> None:
-    try:
-        action()  # type: ignore[operator]
-    except psutil.NoSuchProcess:
-        pass
+def _quietly(action: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        action()
 
 
 def _reap() -> None:

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any, cast
 
 import uvicorn
-from uvicorn._types import ASGIApplication
+from starlette.types import ASGIApp
 
 
 class _Server(uvicorn.Server):
@@ -20,13 +21,13 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """Serves an ASGI app on a port of its own until `close`."""
 
-    def __init__(self, app: ASGIApplication, host: str, port: int = 0) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int = 0) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((host, port))
         self._server = _Server(
             uvicorn.Config(
-                app,
+                cast(Any, app),  # uvicorn and starlette spell the same protocol in other types
                 http="httptools",
                 lifespan="off",
                 access_log=False,

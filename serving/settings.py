@@ -31,5 +31,3 @@ class Settings(BaseSettings):
     body_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     keepalive_s: Annotated[float, Field(gt=0)] = 10.0
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0
-
-

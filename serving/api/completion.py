@@ -132,8 +132,10 @@ def stream_event(text: str, end: End | None = None, served_model: str = "") -> b
 
 def whole_response(text: str, end: End, served_model: str) -> bytes:
     """The body of a completion that is not streamed."""
-    return b'{"completion":{"text":' + encode_basestring_ascii(text).encode() + _tail(
-        end, served_model
+    return (
+        b'{"completion":{"text":'
+        + encode_basestring_ascii(text).encode()
+        + _tail(end, served_model)
     )
 
 

@@ -41,9 +41,7 @@ def peek(body: bytes) -> Peek:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
     if not found.model or len(found.model) > MAX_MODEL_ID:
-        raise InvalidField(
-            f"'model': must have 1 to {MAX_MODEL_ID} characters", param="model"
-        )
+        raise InvalidField(f"'model': must have 1 to {MAX_MODEL_ID} characters", param="model")
     return found
 
 

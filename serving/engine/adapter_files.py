@@ -19,9 +19,7 @@ from serving.errors import BadAdapter
 _PREFIX = "base_model.model."
 
 
-def check_adapter(
-    path: str, *, base_path: str, base_names: frozenset[str], max_rank: int
-) -> None:
+def check_adapter(path: str, *, base_path: str, base_names: frozenset[str], max_rank: int) -> None:
     """Refuse an adapter that does not fit its base model.
 
     Args:
@@ -71,7 +69,7 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Tensor shapes by name, from the file's header; the data is not read."""
     try:
         with safe_open(file, framework="np") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise BadAdapter(f"cannot read {file.name}: {error}") from None
 

@@ -11,6 +11,7 @@ ports to the file descriptor it was given. SIGTERM drains it; if the engine dies
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import signal
@@ -114,10 +115,8 @@ async def _until(stop: asyncio.Event, engine: Engine) -> bool:
             await engine.check()
         except EngineFailed:
             return False
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), CHECK_INTERVAL_S)
-        except TimeoutError:
-            pass
     return True
 
 
@@ -133,7 +132,7 @@ def main() -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(serve(config, log))
-    except Exception as error:  # noqa: BLE001 - the last chance to say why
+    except Exception as error:
         log.exception("engine_failed_to_start", error)
         status = 1
     sys.stdout.flush()

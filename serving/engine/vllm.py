@@ -44,7 +44,7 @@ from serving.errors import ContextLengthExceeded, EngineFailed, InvalidField
 INLINE_TOKENIZE_CHARS = 4096
 
 
-class LatestStats(StatLoggerBase):
+class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
     """Keeps the scheduler's newest counts for load reports."""
 
     def __init__(self, vllm_config: Any = None, engine_index: int = 0) -> None:
@@ -205,9 +205,7 @@ class VllmEngine(Engine):
             top_k=0 if given.top_k is None else given.top_k,
             frequency_penalty=given.frequency_penalty or 0.0,
             presence_penalty=given.presence_penalty or 0.0,
-            output_kind=(
-                RequestOutputKind.DELTA if call.stream else RequestOutputKind.FINAL_ONLY
-            ),
+            output_kind=(RequestOutputKind.DELTA if call.stream else RequestOutputKind.FINAL_ONLY),
         )
 
     # OpenAI
@@ -271,4 +269,3 @@ def _queue_s(output: Any) -> float | None:
     if metrics is None or not metrics.scheduled_ts or not metrics.queued_ts:
         return None
     return max(0.0, float(metrics.scheduled_ts - metrics.queued_ts))
-

@@ -89,9 +89,7 @@ class OpenAIApp:
         models.model_name = lambda lora=None: asked.model or model
         return cls(app, llm, asked)
 
-    async def run(
-        self, call: HttpCall, body: bytes, reply: Reply, lora: LoRARequest | None
-    ) -> End:
+    async def run(self, call: HttpCall, body: bytes, reply: Reply, lora: LoRARequest | None) -> End:
         """Answer one request; cancelling this tells vLLM that its client left.
 
         Raises:
@@ -129,7 +127,9 @@ class _Exchange:
         self._body: bytes | None = body
         self._left = asyncio.Event()
         self.failure: EngineFailed | None = None
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in call.headers]
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in call.headers
+        ]
         headers.append((b"x-request-id", call.request_id.encode("latin-1", "replace")))
         headers.append((b"content-length", str(len(body)).encode()))
         self.scope: dict[str, Any] = {

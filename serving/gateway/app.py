@@ -258,9 +258,7 @@ class Gateway:
         parent = None
         if route.adapter is not None and model_id == route.model:
             parent = route.engine.id
-        return model_object(
-            model_id, int(self._started), route.model, parent, route.engine.context
-        )
+        return model_object(model_id, int(self._started), route.model, parent, route.engine.context)
 
     async def _models(self, request: Request) -> None:
         self._keys.authenticate(request.headers)

@@ -59,22 +59,18 @@ async def read_body(
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     deadline = asyncio.get_running_loop().time() + timeout_s
-    message = await _receive(receive, timeout_s)
-    if not message.get("more_body"):
-        body = bytes(message.get("body", b""))
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
-    parts = [message.get("body", b"")]
-    size = len(parts[0])
-    while message.get("more_body"):
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
         message = await _receive(receive, deadline - asyncio.get_running_loop().time())
-        part = message.get("body", b"")
+        part = bytes(message.get("body", b""))
         size += len(part)
         if size > limit:
             raise _too_large(limit)
         parts.append(part)
-    return b"".join(parts)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 async def _receive(receive: Receive, timeout_s: float) -> Any:

@@ -291,19 +291,23 @@ class ReplicaLink(asyncio.Protocol):
     # frames
 
     def _on_stream_frame(self, kind: int, stream: int, payload: bytes) -> None:
+        answer = self._streams.get(stream)
+        if answer is None:  # cancelled, and the replica did not know yet
+            return
         if kind == Kind.HEAD:
-            if (answer := self._streams.get(stream)) is not None:
-                answer.on_head(_decode_head(payload))
-        elif kind == Kind.END:
-            if (answer := self._streams.pop(stream, None)) is not None:
-                answer.on_end(_decode_end(payload))
+            answer.on_head(_decode_head(payload))
+            return
+        del self._streams[stream]
+        if kind == Kind.END:
+            answer.on_end(_decode_end(payload))
         elif kind == Kind.FAIL:
-            if (answer := self._streams.pop(stream, None)) is not None:
-                fail = _decode_fail(payload)
-                error = error_class(fail.status, fail.code)(
-                    fail.message, param=fail.param, retry_after_s=fail.retry_after_s
-                )
-                answer.on_fail(Failed(error, retryable=fail.retryable))
+            fail = _decode_fail(payload)
+            error = error_class(fail.status, fail.code)(
+                fail.message, param=fail.param, retry_after_s=fail.retry_after_s
+            )
+            answer.on_fail(Failed(error, retryable=fail.retryable))
+        else:
+            raise FrameError(f"frame kind {kind}")
 
     def _on_link_frame(self, kind: int, payload: bytes) -> None:
         if kind == Kind.LOAD:

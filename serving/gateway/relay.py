@@ -189,9 +189,11 @@ class Relay:
         """Send what has arrived of a stream; a whole answer is put aside until its end."""
         head = answer.head
         data = answer.take()
-        if data and (head is None or not _is_stream(head)):
+        if not data:
+            return
+        if head is None or not _is_stream(head):
             response.whole.append(data)
-        elif data:
+        else:
             if not response.started:
                 await response.start(head.status, _head_headers(head))
             record.on_bytes()

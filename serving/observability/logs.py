@@ -15,7 +15,6 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-
 MAX_FILE_BYTES = 128 * 1024 * 1024
 
 
