@@ -6,8 +6,14 @@ Labels are bounded: `model` is the ID of an engine model (an adapter counts unde
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 NO_MODEL = "none"
 
@@ -20,6 +26,7 @@ class RouterMetrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # memory and CPU of this router
         model = ["model"]
         self.requests = Counter(
             "serving_requests_total",
@@ -81,10 +88,6 @@ class RouterMetrics:
             ["model", "state"],
             registry=registry,
         )
-
-    def register(self, collector: Collector) -> None:
-        """Add a collector of another part (the process's own figures, for example)."""
-        self.registry.register(collector)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text form."""

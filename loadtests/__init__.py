@@ -1,0 +1,1 @@
+"""Black-box load tests over HTTP; they import nothing of the product."""

@@ -1,0 +1,79 @@
+"""One Create Completion stream, timed and checked, as a client sees it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aiohttp
+
+
+@dataclass
+class Result:
+    """What one stream did. Times in seconds since the request was sent."""
+
+    status: int = 0
+    error: str | None = None
+    text: str = ""
+    finish_reason: str | None = None
+    completion_tokens: int = 0
+    first_byte_s: float | None = None
+    total_s: float = 0.0
+    gaps_s: list[float] = field(default_factory=list)
+
+
+async def stream_completion(
+    session: aiohttp.ClientSession, url: str, key: str, body: dict[str, object]
+) -> Result:
+    """Run one stream to its end. Failures are in the result, not raised."""
+    result = Result()
+    started = last = time.perf_counter()
+    try:
+        async with session.post(
+            f"{url}/v4/completions", json=body | {"stream": True}, headers={"x-api-key": key}
+        ) as response:
+            result.status = response.status
+            if response.status != 200:
+                result.error = (await response.text())[:300]
+                return result
+            async for frame in _frames(response):
+                now = time.perf_counter()
+                if result.first_byte_s is None:
+                    result.first_byte_s = now - started
+                else:
+                    result.gaps_s.append(now - last)
+                last = now
+                _take(frame, result)
+        if result.error is None and result.finish_reason is None:
+            result.error = "the stream ended without a finish reason"
+    except (TimeoutError, aiohttp.ClientError) as error:
+        result.error = f"{type(error).__name__}: {error}"
+    finally:
+        result.total_s = time.perf_counter() - started
+    return result
+
+
+async def _frames(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Server-sent events, whole, without their blank line."""
+    rest = b""
+    async for data in response.content.iter_any():
+        rest += data
+        *frames, rest = rest.split(b"\n\n")
+        for frame in frames:
+            if not frame.startswith(b":"):
+                yield frame
+    if rest:
+        raise aiohttp.ClientPayloadError("the last frame is not closed by a blank line")
+
+
+def _take(frame: bytes, result: Result) -> None:
+    if frame.startswith(b"event: error"):
+        result.error = frame.decode(errors="replace")[:300]
+        return
+    event = json.loads(frame.removeprefix(b"data: "))
+    result.text += event["completion"]["text"]
+    result.finish_reason = event["completion"]["finish_reason"]
+    if event["token_usage"] is not None:
+        result.completion_tokens = event["token_usage"]["completion"]
