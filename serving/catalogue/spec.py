@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# Arguments of vLLM that fields of ours set. Two of them together bound the LoRA slots, which base
+# models' output depends on (serving/engine/adapters.py).
+OWN_ARGUMENTS = {
+    "model": "weights",
+    "served_model_name": "id",
+    "max_model_len": "context",
+    "tensor_parallel_size": "tensor_parallel",
+    "enable_lora": "lora",
+    "max_loras": "lora.max_loaded",
+    "max_lora_rank": "lora.max_rank",
+}
 
 ModelId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][\w.:/@-]*$")]
 
@@ -50,6 +62,14 @@ class EngineSpec(_Spec):
     )
     env: dict[str, str] = Field(default_factory=dict, description="environment of the engine")
     start_timeout_s: Annotated[float, Field(gt=0)] = 1800
+
+    @field_validator("engine_args")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if own := OWN_ARGUMENTS.get(name.replace("-", "_")):
+                raise ValueError(f"'{name}' is set by the field `{own}`")
+        return value
 
     @property
     def gpus_per_replica(self) -> int:

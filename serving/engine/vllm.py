@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -37,11 +39,18 @@ from serving.engine.protocol import (
     Sampling,
 )
 from serving.engine.vllm_app import OpenAIApp
-from serving.errors import ContextLengthExceeded, EngineFailed, InvalidField
+from serving.errors import (
+    ContextLengthExceeded,
+    EngineFailed,
+    InvalidField,
+    InvalidRequest,
+    Overloaded,
+)
 
 # Longer prompts are tokenized in a thread: a long one takes milliseconds, in which every other
 # stream of this replica would stand still.
 INLINE_TOKENIZE_CHARS = 4096
+MAX_QUEUED = 2048
 
 
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
@@ -73,6 +82,9 @@ def cli_arguments(spec: EngineSpec) -> list[str]:
         "served-model-name": spec.id,
         "max-model-len": spec.context,
         "tensor-parallel-size": spec.tensor_parallel,
+        # Waiting and running together. A longer queue only means that its end has given up by
+        # the time it is served; `engine_args` can say otherwise.
+        "max-num-queued-reqs": MAX_QUEUED,
     }
     if spec.lora is not None:
         args["enable-lora"] = True
@@ -85,6 +97,10 @@ def cli_arguments(spec: EngineSpec) -> list[str]:
             line.append(f"--{key}")
         elif value is False:
             line.append(f"--no-{key}")
+        elif isinstance(value, dict):
+            line += [f"--{key}", json.dumps(value)]
+        elif isinstance(value, list):
+            line += [f"--{key}", *(str(item) for item in value)]
         elif value is not None:
             line += [f"--{key}", str(value)]
     return line
@@ -156,6 +172,10 @@ class VllmEngine(Engine):
                     )
             except (EngineDeadError, EngineGenerateError) as error:
                 raise EngineFailed("the engine of this replica failed") from error
+            except GracefulHTTPError as error:
+                raise Overloaded(f"the queue of this replica is full: {error}") from None
+            except VLLMClientError as error:
+                raise InvalidRequest(str(error)) from None
             finally:
                 # Closing the generator is what aborts the request in the engine.
                 await outputs.aclose()
