@@ -36,3 +36,7 @@ def eventually() -> Eventually:
         return found
 
     return poll
+
+
+# The server that cluster and SDK tests share.
+pytest_plugins = ["tests.live"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
@@ -248,7 +250,7 @@ class VllmEngine(Engine):
             await asyncio.to_thread(
                 check_adapter,
                 ref.path,
-                base_path=self._spec.weights,
+                base_path=_checkpoint_directory(self._spec.weights),
                 base_names=self._spec.base_names,
                 max_rank=self._spec.lora.max_rank,
             )
@@ -282,6 +284,16 @@ class VllmEngine(Engine):
     async def close(self) -> None:
         """See `Engine.close`."""
         await asyncio.to_thread(self._llm.shutdown)
+
+
+def _checkpoint_directory(weights: str) -> str:
+    """Where the checkpoint's files are: `weights` itself, or the repository's local snapshot."""
+    if os.path.isdir(weights):
+        return weights
+    try:
+        return str(snapshot_download(weights, local_files_only=True))
+    except (OSError, ValueError):  # huggingface_hub's errors derive from these
+        return weights
 
 
 def _queue_s(output: Any) -> float | None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from serving import errors
-from serving.errors import EngineFailed, Ended, Overloaded, ServingError, error_class
+from serving.errors import Ended, EngineFailed, Overloaded, ServingError, error_class
 
 
 def classes() -> list[type[ServingError]]:

@@ -34,10 +34,8 @@ def test_defaults() -> None:
 
 
 def test_null_is_the_same_as_absent() -> None:
-    nulls = dict.fromkeys(
-        ("temperature", "max_tokens", "stop_sequences", "top_p", "top_k", "frequency_penalty")
-        + ("presence_penalty", "reasoning_effort")
-    )
+    names = "temperature max_tokens stop_sequences top_p top_k frequency_penalty"
+    nulls = dict.fromkeys(f"{names} presence_penalty reasoning_effort".split())
     spelled = parse_completion(
         body(account_id=None, images=None, stream=None, model_parameters=nulls)
     )
@@ -148,8 +146,8 @@ def test_a_bad_field_is_named(data: bytes, param: str) -> None:
         b'{"model": "m", "prompt": "\xff"}',
         b'{"model": "m", "prompt": "\\ud800"}',
         b'{"model": "m", "prompt": "\\udc00 low"}',
-        b'{"model": "m", "prompt": ' + b"[" * 100_000,
-        b"[" * 100_000,
+        pytest.param(b'{"model": "m", "prompt": ' + b"[" * 100_000, id="deep-prompt"),
+        pytest.param(b"[" * 100_000, id="deep"),
         b'{"model": "m", "prompt": "p"} trailing',
     ],
 )
@@ -180,7 +178,7 @@ def test_a_huge_field_name_is_not_repeated_whole() -> None:
     assert len(refusal(body(**{"x" * 100_000: 1})).message) < 200
 
 
-@pytest.mark.parametrize("text", ["", "plain", NASTY, "\ud83d", "x" * 10_000])
+@pytest.mark.parametrize("text", ["", "plain", NASTY, "\ud83d"])
 def test_written_json_is_ascii_and_reads_back(text: str) -> None:
     end = End("stop", prompt_tokens=2, completion_tokens=3)
     whole = whole_response(text, end, "m")

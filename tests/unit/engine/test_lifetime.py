@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,10 +54,8 @@ def test_a_killed_parent_takes_child_and_grandchild_with_it(tmp_path: Path) -> N
             assert time.monotonic() < deadline, "a process outlived the one that started it"
             time.sleep(0.01)
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(parent.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         parent.wait()
         assert parent.stdout is not None
         parent.stdout.close()

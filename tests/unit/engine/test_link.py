@@ -180,9 +180,7 @@ async def test_a_router_that_vanishes_frees_the_engine(
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "secret"])
-async def test_a_wrong_token_is_refused(
-    pair: Pair, eventually: Eventually, token: str
-) -> None:
+async def test_a_wrong_token_is_refused(pair: Pair, eventually: Eventually, token: str) -> None:
     right = pair.link()
     wrong = pair.link(token=token)
     await eventually(lambda: right.up)

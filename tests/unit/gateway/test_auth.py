@@ -77,7 +77,7 @@ def test_the_account(
 
 
 def test_header_and_body_must_agree() -> None:
-    with pytest.raises(InvalidRequest, match="'a'.*'b'"):
+    with pytest.raises(InvalidRequest, match=r"'a'.*'b'"):
         choose_account(ANY, {b"x-selected-account-id": b"a"}, "b")
 
 

@@ -48,6 +48,7 @@ async def test_bodies() -> None:
     [
         (Client(), b"11"),
         (Client(part(b"x" * 11)), None),
+        (Client(part(b"x" * 11, more=True)), None),
         (Client(part(b"x" * 6, more=True), part(b"x" * 5, more=True)), None),
         (Client(part(b"x" * 11)), b"3"),
         (Client(part(b"x" * 11)), b"nonsense"),
@@ -68,11 +69,9 @@ async def test_a_body_too_slow(parts: int) -> None:
 
 
 async def test_the_first_part_counts_against_the_time() -> None:
-    client = Client(part(b"", more=True), part(b"", more=True), pause_s=0.2)
-    started = time.monotonic()
+    client = Client(part(b"", more=True), part(b""), pause_s=0.2)
     with pytest.raises(RequestTimeout):
         await read(client, timeout_s=0.3)
-    assert time.monotonic() - started < 0.45
 
 
 @pytest.mark.parametrize("client", [Client(LEFT), Client(part(b"a", more=True), LEFT)])
