@@ -1,0 +1,208 @@
+"""Requests that are refused: their status, envelope and headers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.gateway.conftest import Open, Site
+
+
+def envelope(response: httpx.Response) -> dict[str, Any]:
+    """Our envelope's error, checked against its headers."""
+    body = response.json()
+    error = body["error"]
+    assert set(error) == {"type", "code", "message", "param", "request_id"}
+    assert body["detail"] == error["message"]
+    assert error["request_id"] == response.headers["x-request-id"]
+    assert response.headers["content-type"] == "application/json"
+    if response.status_code < 500:
+        assert response.headers["x-should-retry"] == "false"
+    return error  # type: ignore[no-any-return]
+
+
+async def post(site: Site, content: bytes) -> httpx.Response:
+    return await site.client.post("/v4/completions", content=content)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "param"),
+    [
+        ({"promt": 1}, 422, "invalid_field", "promt"),
+        ({"model_parameters": {"top_k": 0}}, 422, "invalid_field", "model_parameters.top_k"),
+        ({"model_parameters": {"max_tokens": 10**30}}, 422, "invalid_field", None),
+        ({"prompt": None}, 422, "invalid_field", "prompt"),
+        ({"images": [{"image_url": "https://x/y.png"}]}, 422, "invalid_field", "images"),
+        ({"model_parameters": {"reasoning_effort": "low"}}, 422, "invalid_field", None),
+        ({"model": "ecko"}, 404, "unknown_model", "model"),
+        ({"prompt": "word " * 2000}, 400, "context_length_exceeded", "prompt"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_bad_request(
+    site: Site, fields: dict[str, Any], status: int, code: str, param: str | None, stream: bool
+) -> None:
+    body = {"model": "echo", "prompt": "p", "stream": stream, **fields}
+    response = await site.client.post("/v4/completions", json=body)
+    error = envelope(response)
+    assert (response.status_code, error["code"]) == (status, code)
+    if param is not None:
+        assert error["param"] == param
+    assert site.counted(outcome="rejected") == site.counted() == 1
+    assert (await site.complete()).status_code == 200
+
+
+async def test_an_unknown_model_is_told_the_closest(site: Site) -> None:
+    assert "'echo'" in envelope(await site.complete(model="ecko"))["message"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"model": "echo", "prompt": "SECRET\xff"}',
+        pytest.param(b"[" * 100_000, id="deep"),
+    ],
+)
+async def test_what_is_no_json_object(site: Site, content: bytes) -> None:
+    response = await post(site, content)
+    assert response.status_code == 400
+    assert "SECRET" not in envelope(response)["message"]
+
+
+async def test_a_body_of_5_mb(site: Site) -> None:
+    response = await post(site, b'{"prompt": "' + b"x" * 5 * 1024 * 1024 + b'"}')
+    assert response.status_code == 413
+    assert envelope(response)["code"] == "body_too_large"
+    assert response.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", ["/", "/v4/completion", "/v4/completions/", "/v1/unknown"])
+async def test_an_unknown_path(site: Site, path: str) -> None:
+    response = await site.client.get(path)
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "not_found"
+    if not path.startswith("/v1/"):
+        envelope(response)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [("GET", "/v4/completions", "POST"), ("POST", "/health", "GET"), ("PUT", "/v1/models", "GET")],
+)
+async def test_a_wrong_method(site: Site, method: str, path: str, allow: str) -> None:
+    response = await site.client.request(method, path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == allow
+
+
+async def test_no_replica(open_site: Open) -> None:
+    site = await open_site(replicas=0)
+    response = await site.complete()
+    assert response.status_code == 503
+    assert envelope(response)["code"] == "model_unavailable"
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+    assert "x-should-retry" not in response.headers
+    assert site.counted(outcome="rejected") == site.counted() == 1
+
+
+# keys and accounts
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-api-key": "sk-any"}, 200),
+        ({"authorization": "Bearer sk-any"}, 200),
+        ({}, 401),
+        ({"x-api-key": "sk-wrong"}, 401),
+        ({"authorization": "Bearer sk-wrong"}, 401),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v4/completions", "/v1/completions"])
+async def test_keys(site: Site, headers: dict[str, str], status: int, path: str) -> None:
+    del site.client.headers["x-api-key"]
+    body = {"model": "echo", "prompt": "p"}
+    response = await site.client.post(path, json=body, headers=headers)
+    assert response.status_code == status
+    if status == 401:
+        assert response.json()["error"]["code"] == "unauthenticated"
+        assert "sk-" not in response.text
+
+
+async def test_a_stranger_learns_nothing_about_models(site: Site) -> None:
+    response = await site.client.post(
+        "/v4/completions", json={"model": "nope"}, headers={"x-api-key": "no"}
+    )
+    assert response.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("key", "header", "body", "status"),
+    [
+        ("sk-any", "a", "b", 400),
+        ("sk-any", "a", "a", 200),
+        ("sk-acme", "other", None, 403),
+        ("sk-acme", None, "other", 403),
+        ("sk-acme", "acme", "acme", 200),
+    ],
+)
+async def test_accounts(
+    site: Site, key: str, header: str | None, body: str | None, status: int
+) -> None:
+    headers = {"x-api-key": key} | ({"x-selected-account-id": header} if header else {})
+    response = await site.client.post(
+        "/v4/completions",
+        json={"model": "echo", "prompt": "p", "account_id": body},
+        headers=headers,
+    )
+    assert response.status_code == status
+    if status != 200:
+        assert envelope(response)["param"] == "account_id"
+
+
+@pytest.mark.parametrize(
+    ("policy", "status", "warned"), [("off", 200, 0), ("warn", 200, 1), ("enforce", 400, 0)]
+)
+async def test_account_policy(open_site: Open, policy: str, status: int, warned: int) -> None:
+    site = await open_site(account_policy=policy)
+    response = await site.complete()
+    assert response.status_code == status
+    assert ("x-account-warning" in response.headers) == bool(warned)
+    count = site.metrics.registry.get_sample_value("serving_requests_without_account_total")
+    assert count == warned
+    named = await site.complete(account_id="acme")
+    assert named.status_code == 200
+    assert "x-account-warning" not in named.headers
+
+
+# request IDs
+
+
+async def test_the_callers_request_id_comes_back(site: Site) -> None:
+    for path, status in (("/health", 200), ("/nowhere", 404)):
+        response = await site.client.get(path, headers={"x-request-id": "mine-1"})
+        assert (response.status_code, response.headers["x-request-id"]) == (status, "mine-1")
+    response = await site.client.post(
+        "/v4/completions", content=b"{", headers={"x-request-id": "mine-2"}
+    )
+    assert envelope(response)["request_id"] == "mine-2"
+    assert '"request_id": "mine-2"' in site.log_text()
+
+
+@pytest.mark.parametrize("hostile", [b"x" * 129, b"caf\xc3\xa9", b"two words", b""])
+async def test_a_hostile_request_id_is_replaced(site: Site, hostile: bytes) -> None:
+    async with site.wire() as wire:
+        response = await wire.post(
+            "/v4/completions",
+            content=json.dumps({"model": "echo", "prompt": "p"}),
+            headers=[(b"x-request-id", hostile)],
+        )
+    assert response.status_code == 200
+    assert len(response.headers.get_list("x-request-id")) == 1
+    assert len(response.headers["x-request-id"]) == 32
