@@ -46,7 +46,7 @@ Examples:
   serving up --port 9000
 \b
 Environment:
-  SERVING_API_KEYS   keys callers may use, "KEY" or "KEY=ACCOUNT", comma-separated
+  SERVING_API_KEYS   keys callers may use, "KEY" or "KEY:ACCOUNT", comma-separated
                      (default: "sk-local", for this machine only)
   SERVING_LOG_DIR    where the JSON logs go (default: --run-dir/logs)
 \b
@@ -235,7 +235,7 @@ class Up:
         return False
 
     def _banner(self) -> None:
-        key = os.environ["SERVING_API_KEYS"].split(",")[0].split("=")[0]
+        key = os.environ["SERVING_API_KEYS"].split(",")[0].split(":")[0]
         shown = key if key == LOCAL_KEY else "(the first of $SERVING_API_KEYS)"
         catalogue = self._catalogue
         lines = [

@@ -17,7 +17,7 @@ class Settings(BaseSettings):
 
     api_keys: SecretStr = Field(
         default=SecretStr(""),
-        description="comma-separated `key` or `key=account`; a key without an account may use any",
+        description="comma-separated `key` or `key:account`; a key without an account may use any",
     )
     account_policy: Literal["off", "warn", "enforce"] = Field(
         default="off", description="a completion without an account: accept, warn, or refuse"

@@ -9,7 +9,15 @@ from __future__ import annotations
 from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from serving.engine.protocol import End, Sampling
 from serving.errors import InvalidField, InvalidRequest, ServingError
@@ -50,6 +58,20 @@ class ModelParameters(BaseModel):
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     reasoning_effort: Literal["low", "medium", "high"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, data: Any) -> Any:
+        """scale-gp sends `topP` and `topK`, others `top_p`; both only if one is null."""
+        if not isinstance(data, dict):
+            return data
+        for names in (("top_p", "topP"), ("top_k", "topK")):
+            if all(name in data for name in names):
+                nulls = [name for name in names if data[name] is None]
+                if not nulls:
+                    raise ValueError(f"'{names[0]}' and '{names[1]}' are the same; send one")
+                data = {name: value for name, value in data.items() if name != nulls[0]}
+        return data
 
     @field_validator("stop_sequences")
     @classmethod

@@ -107,30 +107,55 @@ class AdapterPool(Generic[Loaded]):
             task.exception()  # seen, also when every waiter has left
 
     async def _make_room_and_load(self, ref: AdapterRef) -> None:
-        async with self._one_load:
+        deadline = asyncio.get_running_loop().time() + self._wait_s
+        async with self._turn(deadline):
             if (old := self._entries.get(ref.id)) is not None:
                 if old.ref == ref:
                     return
-                await self._evict_when_idle(lambda entry: entry.ref.id == ref.id)
+                await self._evict_when_idle(lambda entry: entry.ref.id == ref.id, deadline)
             if len(self._entries) >= self._capacity:
-                await self._evict_when_idle(lambda entry: True)
+                await self._evict_when_idle(lambda entry: True, deadline)
             self._entries[ref.id] = _Entry(ref, await self._load(ref))
 
-    async def _evict_when_idle(self, may_go: Callable[[_Entry[Loaded]], bool]) -> None:
-        deadline = asyncio.get_running_loop().time() + self._wait_s
+    @asynccontextmanager
+    async def _turn(self, deadline: float) -> AsyncIterator[None]:
+        """One load at a time; waiting for one's turn is part of the wait for a slot."""
+        async with self._in_time(deadline):
+            await self._one_load.acquire()
+        try:
+            yield
+        finally:
+            self._one_load.release()
+
+    async def _evict_when_idle(
+        self, may_go: Callable[[_Entry[Loaded]], bool], deadline: float
+    ) -> None:
         while True:
             for entry in self._entries.values():
                 if not entry.holders and not self._wanted[entry.ref] and may_go(entry):
-                    del self._entries[entry.ref.id]
-                    await self._unload(entry.ref, entry.loaded)
+                    await self._evict(entry)
                     return
             self._idle.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._idle.wait()
-            except TimeoutError:
-                raise Overloaded(
-                    f"all {self._capacity} adapter slots of this replica are in use; "
-                    "raise lora.max_loaded of the base model or add a replica",
-                    retry_after_s=5,
-                ) from None
+            async with self._in_time(deadline):
+                await self._idle.wait()
+
+    async def _evict(self, entry: _Entry[Loaded]) -> None:
+        """Off the books first, so that nobody takes hold of it; back on them if it stays."""
+        del self._entries[entry.ref.id]
+        try:
+            await self._unload(entry.ref, entry.loaded)
+        except BaseException:
+            self._entries[entry.ref.id] = entry
+            raise
+
+    @asynccontextmanager
+    async def _in_time(self, deadline: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError:
+            raise Overloaded(
+                f"all {self._capacity} adapter slots of this replica are in use; "
+                "raise lora.max_loaded of the base model or add a replica",
+                retry_after_s=5,
+            ) from None

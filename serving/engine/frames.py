@@ -69,18 +69,22 @@ def split_open(payload: bytes) -> tuple[bytes, bytes]:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames. One per connection."""
+    """Cuts a byte stream into frames. One per connection.
 
-    __slots__ = ("_buffer",)
+    `max_payload` may be raised later: a peer that has not said who it is gets little room.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_buffer", "max_payload")
+
+    def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
         self._buffer = b""
+        self.max_payload = max_payload
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         """The (kind, stream, payload) of every frame completed by `data`.
 
         Raises:
-            FrameError: a frame announces more than `MAX_PAYLOAD` bytes.
+            FrameError: a frame announces more than `max_payload` bytes.
         """
         buffer = self._buffer + data if self._buffer else data
         size = len(buffer)
@@ -89,7 +93,7 @@ class FrameReader:
         try:
             while size - at >= HEADER_SIZE:
                 length, kind, stream = unpack(buffer, at)
-                if length > MAX_PAYLOAD:
+                if length > self.max_payload:
                     raise FrameError(f"a frame of {length} bytes")
                 end = at + HEADER_SIZE + length
                 if end > size:

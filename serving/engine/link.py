@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 
 from serving.engine.completion import run_completion
-from serving.engine.frames import FrameError, FrameReader, Kind, frame, split_open
+from serving.engine.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, frame, split_open
 from serving.engine.protocol import (
     PROTOCOL_VERSION,
     Call,
@@ -36,6 +36,7 @@ from serving.observability.logs import Log
 # silence for longer tells a router that the replica hangs.
 LOAD_INTERVAL_S = 0.02
 HEARTBEAT_S = 1.0
+MAX_HELLO = 4096
 
 _encode = msgspec.json.encode
 _decode_call = msgspec.json.Decoder(Call).decode
@@ -70,7 +71,7 @@ class Link(asyncio.Protocol):
 
     def __init__(self, server: LinkServer) -> None:
         self._server = server
-        self._reader = FrameReader()
+        self._reader = FrameReader(MAX_HELLO)
         self._calls: dict[int, asyncio.Task[None]] = {}
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
@@ -132,10 +133,7 @@ class Link(asyncio.Protocol):
         elif not self.router:
             raise FrameError("a frame before HELLO")
         elif kind == Kind.OPEN:
-            call, body = split_open(payload)
-            task = self._loop.create_task(self._run(stream, _decode_call(call), body))
-            self._calls[stream] = task
-            self._server.changed()
+            self._on_open(stream, payload)
         elif kind == Kind.CANCEL:
             if (running := self._calls.get(stream)) is not None:
                 # Not at once: OPEN and CANCEL may arrive together, and a task that is cancelled
@@ -146,12 +144,26 @@ class Link(asyncio.Protocol):
         else:
             raise FrameError(f"frame kind {kind}")
 
+    def _on_open(self, stream: int, payload: bytes) -> None:
+        encoded, body = split_open(payload)
+        try:
+            call = _decode_call(encoded)
+        except msgspec.MsgspecError as error:
+            # Only this call: the others on the link are sound, as is a router of another version.
+            self._server.log.error("call_not_understood", router=self.router, reason=str(error))
+            fail = Fail(500, "internal_error", "the engine replica does not understand this call")
+            self.send(Kind.FAIL, stream, _encode(fail))
+            return
+        self._calls[stream] = self._loop.create_task(self._run(stream, call, body))
+        self._server.changed()
+
     def _on_hello(self, hello: Hello) -> None:
         if not hmac.compare_digest(hello.token.encode(), self._server.token.encode()):
             raise FrameError("wrong cluster token")
         if hello.version != PROTOCOL_VERSION:
             raise FrameError(f"protocol version {hello.version}")
         self.router = hello.router or "router"
+        self._reader.max_payload = MAX_PAYLOAD
         self._server.welcome(self)
 
     async def _run(self, stream: int, call: Call, body: bytes) -> None:

@@ -161,7 +161,9 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if self._left.is_set():
-            raise OSError("the client left")
+            # Not an error: starlette would drop the stream's generator unclosed, and its request
+            # would run on in the engine until the garbage collector comes by.
+            return
         if message["type"] == "http.response.start":
             status = int(message["status"])
             if status >= 500 and self._llm.errored:

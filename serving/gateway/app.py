@@ -52,6 +52,10 @@ from serving.settings import Settings
 _RELAYED_HEADERS = (b"content-type", b"accept", b"traceparent", b"tracestate")
 
 
+# The `endpoint` label of paths that do not exist.
+OTHER_ENDPOINT = "other"
+
+
 @dataclass(slots=True)
 class Request:
     """One HTTP request on its way through a handler."""
@@ -93,6 +97,7 @@ class Gateway:
         self._relay = Relay(
             fleet,
             metrics,
+            log,
             keepalive_s=settings.keepalive_s,
             timeout_s=settings.request_timeout_s,
         )
@@ -120,17 +125,26 @@ class Gateway:
             scope, receive, send, path, identity, self._reply_headers(scope, identity), {}
         )
         try:
-            request.headers = read_headers(scope, self._settings.max_header_bytes)
-            await self._handler(request)(request)
-        except Ended:
-            pass
-        except ClientLeft:
+            handler = self._admit(request)
+            await handler(request)
+        except (ClientLeft, Ended):
             pass
         except ServingError as error:
             await self._refuse(request, error)
         except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, the log does
             self._log.exception("request_failed", error, request_id=identity, path=path)
             await self._refuse(request, ServingError("internal error; the log has its cause"))
+
+    def _admit(self, request: Request) -> Handler:
+        """The handler of a request whose path, method and headers are acceptable; one that is
+        refused here is counted here."""
+        try:
+            request.headers = read_headers(request.scope, self._settings.max_header_bytes)
+            return self._handler(request)
+        except ServingError as error:
+            endpoint = request.path if request.path in self._paths else OTHER_ENDPOINT
+            with self._recorder.request(request.id, endpoint):
+                raise error
 
     def _reply_headers(self, scope: Scope, identity: str) -> Headers:
         # Behind Ray Serve its middleware sets x-request-id, from the same request header.
@@ -290,7 +304,9 @@ class Gateway:
         await respond_json(request.send, 200, body, request.reply_headers)
 
     async def _targets(self, request: Request) -> None:
-        """Prometheus' HTTP service discovery: every router and engine replica."""
+        """Prometheus' HTTP service discovery: every router and engine replica. It asks for a key
+        because it names internal addresses."""
+        self._keys.authenticate(request.headers)
         targets = scrape_targets(self._fleet.listed)
         await respond_json(request.send, 200, targets, request.reply_headers)
 

@@ -30,7 +30,7 @@ class KeyRing:
     def __init__(self, keys: str) -> None:
         self._callers: dict[bytes, Caller] = {}
         for item in keys.split(","):
-            key, _, account = item.strip().partition("=")
+            key, _, account = item.strip().partition(":")
             if key:
                 digest = hashlib.sha256(key.encode()).digest()
                 self._callers[digest] = Caller(digest.hex()[:8], account or None)

@@ -96,7 +96,8 @@ class Answer:
     def on_data(self, data: bytes) -> None:
         self._parts.append(data)
         self._size += len(data)
-        if self._size > MAX_UNREAD:
+        # One frame may be larger: a whole answer comes in one.
+        if self._size > MAX_UNREAD and len(self._parts) > 1:
             self._link.cancel(self._stream)
             self.on_fail(Failed(EngineFailed("the client reads too slowly"), retryable=False))
         self.wake()

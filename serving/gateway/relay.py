@@ -3,7 +3,7 @@
 Rules: the status line is held back until the replica has answered, so an early failure has its
 real status; a request that failed before a byte is sent once more, to another replica; once bytes
 have left, a failure is an event in the stream; while nothing flows, a comment keeps the
-connection alive; a client that leaves is told to the replica at once.
+connection alive; a client that leaves, or stops reading, is told to the replica at once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from serving.gateway.http import Headers
 from serving.gateway.link import Answer, Failed
 from serving.gateway.record import Record
 from serving.gateway.resolve import Route
+from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 
 _SSE = "text/event-stream"
+# A client that takes nothing for this long is treated as gone.
+STALL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class _Response:
         self._record = record
         self.started = False
         self.last_sent = time.monotonic()
+        # Since when a `send` waits for the client to read; None while none does.
+        self.blocked_since: float | None = None
         self.whole: list[bytes] = []
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -92,8 +97,41 @@ class _Response:
         )
 
     async def body(self, data: bytes, *, more: bool) -> None:
-        self.last_sent = time.monotonic()
+        self.last_sent = self.blocked_since = time.monotonic()
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        self.blocked_since = None
+
+
+class _Pulse:
+    """Wakes a relay every `interval_s` to look at the clock, and ends one whose client reads
+    nothing for `stall_s`; one timer per request instead of one per event."""
+
+    def __init__(
+        self, response: _Response, wake: Callable[[], None], interval_s: float, stall_s: float
+    ) -> None:
+        self._response = response
+        self._wake = wake
+        self._interval_s = interval_s
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer = self._loop.call_later(interval_s, self._beat)
+        self.due = False
+        self.stalled = False
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        since = self._response.blocked_since
+        if since is not None and time.monotonic() - since > self._stall_s:
+            self.stalled = True
+            if self._task is not None:
+                self._task.cancel()
+            return
+        self.due = True
+        self._wake()
+        self._timer = self._loop.call_later(self._interval_s, self._beat)
 
 
 class Relay:
@@ -102,15 +140,25 @@ class Relay:
     Args:
         keepalive_s: silence after which a stream gets a comment.
         timeout_s: how long one request may take in all.
+        stall_s: how long a client may read nothing of what is sent.
     """
 
     def __init__(
-        self, fleet: Fleet, metrics: RouterMetrics, *, keepalive_s: float, timeout_s: float
+        self,
+        fleet: Fleet,
+        metrics: RouterMetrics,
+        log: Log,
+        *,
+        keepalive_s: float,
+        timeout_s: float,
+        stall_s: float = STALL_S,
     ) -> None:
         self._fleet = fleet
         self._metrics = metrics
+        self._log = log
         self._keepalive_s = keepalive_s
         self._timeout_s = timeout_s
+        self._stall_s = stall_s
 
     async def run(self, job: Job, record: Record, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -123,14 +171,32 @@ class Relay:
         response = _Response(send, job.headers, record)
         departure = Departure(receive)
         try:
-            await self._attempts(job, record, response, departure)
+            async with asyncio.timeout(self._timeout_s):
+                await self._attempts(job, record, response, departure)
+        except ClientLeft:
+            raise
+        except OSError as error:  # of `send`; TimeoutError is one too
+            if not isinstance(error, TimeoutError):
+                raise ClientLeft("the client left") from None
+            late = DeadlineExceeded(f"the request took longer than {self._timeout_s:g} s")
+            await self._fail(late, job, response)
         except ServingError as error:
-            if not response.started or isinstance(error, ClientLeft):
+            await self._fail(error, job, response)
+        except Exception as error:
+            if not response.started:
                 raise
-            await response.body(job.error_event(error), more=False)
-            raise Ended(error) from None
+            self._log.exception("relay_failed", error, request_id=record.request_id)
+            bug = ServingError("internal error; the log has its cause")
+            await self._fail(bug, job, response)
         finally:
             departure.close()
+
+    async def _fail(self, error: ServingError, job: Job, response: _Response) -> None:
+        """Write `error` into a stream that has begun, or leave it to the caller."""
+        if not response.started:
+            raise error
+        await response.body(job.error_event(error), more=False)
+        raise Ended(error)
 
     async def _attempts(
         self, job: Job, record: Record, response: _Response, departure: Departure
@@ -158,9 +224,7 @@ class Relay:
     async def _copy(
         self, answer: Answer, record: Record, response: _Response, departure: Departure
     ) -> None:
-        loop = asyncio.get_running_loop()
-        deadline = record.arrived + self._timeout_s
-        ticker = loop.call_later(self._keepalive_s, answer.wake)
+        pulse = _Pulse(response, answer.wake, self._keepalive_s, self._stall_s)
         departure.notify(answer.wake)
         try:
             while True:
@@ -175,15 +239,18 @@ class Relay:
                     record.end = answer.end
                     await self._finish(answer, record, response)
                     return
-                if time.monotonic() > deadline:
-                    raise DeadlineExceeded(f"the request took longer than {self._timeout_s:g} s")
                 await self._flush(answer, record, response)
-                if ticker.when() <= loop.time():
+                if pulse.due:
+                    pulse.due = False
                     if record.stream:
                         await self._keep_alive(response)
-                    ticker = loop.call_later(self._keepalive_s, answer.wake)
+        except asyncio.CancelledError:
+            if not pulse.stalled:
+                raise
+            _uncancel()
+            raise ClientLeft(f"the client read nothing for {self._stall_s:g} s") from None
         finally:
-            ticker.cancel()
+            pulse.stop()
 
     async def _flush(self, answer: Answer, record: Record, response: _Response) -> None:
         """Send what has arrived of a stream; a whole answer is put aside until its end."""
@@ -202,6 +269,10 @@ class Relay:
     async def _finish(self, answer: Answer, record: Record, response: _Response) -> None:
         head = answer.head or Head(200, ())
         data = b"".join((*response.whole, answer.take()))
+        if response.started and not _is_stream(head):
+            # A comment has gone out before the engine refused: its JSON becomes an event.
+            record.status = head.status
+            data = b"data: " + data + b"\n\n"
         if not response.started:
             headers = _head_headers(head)
             if not _is_stream(head):
@@ -217,6 +288,12 @@ class Relay:
         if not response.started:
             await response.start(200, [(b"content-type", CONTENT_TYPE)])
         await response.body(KEEPALIVE, more=True)
+
+
+def _uncancel() -> None:
+    """The cancellation was our own and has been dealt with."""
+    if (task := asyncio.current_task()) is not None:
+        task.uncancel()
 
 
 def _is_stream(head: Head) -> bool:

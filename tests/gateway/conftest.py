@@ -32,7 +32,7 @@ class Site:
     """One router and the replicas of model `echo`, which adapter `echo.pirate` sits on."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], engine_args: dict[str, Any]) -> None:
-        defaults = {"api_keys": "sk-any,sk-acme=acme", "cluster_token": "token"}
+        defaults = {"api_keys": "sk-any,sk-acme:acme", "cluster_token": "token"}
         self.settings = Settings(**{**defaults, **settings})
         self.log_folder = folder / "logs"
         self.log = open_log("gateway-test", str(self.log_folder))

@@ -291,3 +291,32 @@ async def test_an_engines_own_error_status_is_passed_on(
     assert response.status_code == status
     assert response.json() == {"error": {}}
     assert site.counted(outcome=outcome) == site.counted() == 1
+
+
+async def test_a_client_that_reads_nothing_is_treated_as_gone(
+    open_site: Open, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = await open_site(engine={"repeat": 500}, keepalive_s=0.05)
+    monkeypatch.setattr(site.gateway._relay, "_stall_s", 0.2)
+    _, writer = await stalled(site, prompt="x" * 50_000)
+    await eventually(lambda: site.counted(outcome="cancelled") == 1)
+    await eventually(lambda: site.idle)
+    assert not writer.is_closing(), "the connection was still open"
+    assert site.counted() == 1
+    writer.close()
+
+
+async def test_a_refusal_after_a_keepalive_is_an_event(
+    open_site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(Pieces):
+        async def __call__(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+            await asyncio.sleep(0.15)
+            return await super().__call__(call, body, reply)
+
+    site = await open_site(keepalive_s=0.05)
+    monkeypatch.setattr(site.engines[0], "http", Late(b'{"error": {"code": 400}}', status=400))
+    response = await site.client.post("/v1/completions", json={"model": "echo", "stream": True})
+    assert response.status_code == 200
+    assert events(response.text)[-1] == ("", {"error": {"code": 400}})
+    assert site.counted(outcome="rejected") == site.counted() == 1

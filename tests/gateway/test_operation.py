@@ -27,9 +27,9 @@ async def test_health_and_ready(open_site: Open, eventually: Eventually) -> None
 
 async def test_probes_need_no_key_but_status_does(site: Site) -> None:
     del site.client.headers["x-api-key"]
-    for path in ("/health", "/ready", "/metrics", "/metrics/targets"):
+    for path in ("/health", "/ready", "/metrics"):
         assert (await site.client.get(path)).status_code == 200, path
-    for path in ("/status", "/v1/models", "/v1/models/echo", "/user-info"):
+    for path in ("/metrics/targets", "/status", "/v1/models", "/v1/models/echo", "/user-info"):
         assert (await site.client.get(path)).status_code == 401, path
 
 

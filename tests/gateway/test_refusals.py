@@ -206,3 +206,19 @@ async def test_a_hostile_request_id_is_replaced(site: Site, hostile: bytes) -> N
     assert response.status_code == 200
     assert len(response.headers.get_list("x-request-id")) == 1
     assert len(response.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "endpoint"),
+    [
+        ("POST", "/v9/completions", {}, 404, "other"),
+        ("GET", "/v4/completions", {}, 405, "/v4/completions"),
+        ("POST", "/v4/completions", {"x-bomb": "x" * 20_000}, 431, "/v4/completions"),
+    ],
+)
+async def test_what_never_reaches_a_handler_is_counted_too(
+    site: Site, method: str, path: str, headers: dict[str, str], status: int, endpoint: str
+) -> None:
+    response = await site.client.request(method, path, headers=headers)
+    assert response.status_code == status
+    assert site.counted(outcome="rejected", endpoint=endpoint) == site.counted() == 1

@@ -143,7 +143,14 @@ def cluster(*, second_ready: bool = True) -> dict[str, Any]:
     big = [replica("big-2", "ready" if second_ready else "connecting")]
 
     def model(id: str, kind: str, base: str | None, replicas: Any, ready: bool) -> dict[str, Any]:
-        return dict(id=id, kind=kind, base=base, ready=ready, in_flight=7, replicas=replicas)
+        return {
+            "id": id,
+            "kind": kind,
+            "base": base,
+            "ready": ready,
+            "in_flight": 7,
+            "replicas": replicas,
+        }
 
     return {
         "router": "prefix",
@@ -655,7 +662,8 @@ def start(url: str) -> subprocess.Popen[bytes]:
 
 def test_a_reader_that_leaves_ends_the_command_quietly(endless_server: str) -> None:
     process = start(endless_server)
-    assert process.stdout and process.stderr
+    assert process.stdout
+    assert process.stderr
     assert process.stdout.read(5) == b"word "
     process.stdout.close()
     assert process.wait(timeout=10) == 141

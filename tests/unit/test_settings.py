@@ -45,7 +45,7 @@ def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: 
 
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SERVING_API_KEYS", "sk-hidden=acme")
+    monkeypatch.setenv("SERVING_API_KEYS", "sk-hidden:acme")
     monkeypatch.setenv("SERVING_CLUSTER_TOKEN", "hidden-too")
     settings = Settings()
     assert "hidden" not in repr(settings) + str(settings.model_dump())

@@ -56,6 +56,12 @@ def test_everything_given_reaches_the_engine() -> None:
     assert parse_completion(data).sampling() == Sampling(0.0, 7, ("a", "b"), 0.5, 3, -2.0, 2.0)
 
 
+def test_both_spellings_at_once() -> None:
+    assert parse_completion(parameters(top_p=None, topP=0.5)).sampling().top_p == 0.5
+    assert parse_completion(parameters(top_k=None, topK=None)).sampling().top_k is None
+    assert "the same" in refusal(parameters(top_p=0.5, topP=0.6)).message
+
+
 @pytest.mark.parametrize(("top_p", "top_k"), [("top_p", "top_k"), ("topP", "topK")])
 def test_both_spellings(top_p: str, top_k: str) -> None:
     sampling = parse_completion(parameters(**{top_p: 0.5, top_k: 3})).sampling()

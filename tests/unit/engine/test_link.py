@@ -11,8 +11,8 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
-from serving.engine.frames import HEADER, MAX_PAYLOAD, FrameReader, Kind, frame, open_payload
-from serving.engine.link import LinkServer
+from serving.engine.frames import HEADER, FrameReader, Kind, frame, open_payload
+from serving.engine.link import MAX_HELLO, LinkServer
 from serving.engine.protocol import (
     AdapterRef,
     Call,
@@ -214,7 +214,7 @@ async def test_a_refused_router_does_not_hammer_the_replica(
         frame(Kind.OPEN, 1, open_payload(b"{}", b"")),
         frame(Kind.HELLO, 0, b"not json"),
         frame(Kind.HELLO, 0, msgspec.json.encode(Hello("r", TOKEN, version=99))),
-        HEADER.pack(MAX_PAYLOAD + 1, Kind.HELLO, 0),
+        HEADER.pack(MAX_HELLO + 1, Kind.HELLO, 0),
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
     ],
 )
@@ -371,3 +371,18 @@ async def test_an_answer_nobody_reads_is_given_up(
     assert not answer.failed.retryable
     assert link.in_flight == 0
     await eventually(lambda: pair.server.in_flight == 0, 1)
+
+
+async def test_a_call_that_is_not_understood_ends_only_itself(
+    pair: Pair, link: ReplicaLink
+) -> None:
+    other = link.open(completion())
+    strange = Answer(link, 77)
+    link._streams[77] = strange
+    link._send(Kind.OPEN, 77, open_payload(b'{"type": "from the future"}', b""))
+    await read(strange)
+    assert strange.failed is not None
+    assert strange.failed.error.status == 500
+    await read(other)
+    assert other.end is not None
+    assert link.up

@@ -5,7 +5,7 @@ import pytest
 from serving.errors import Forbidden, InvalidRequest, Unauthenticated
 from serving.gateway.auth import Caller, KeyRing, choose_account, user_info
 
-KEYS = KeyRing("sk-any, sk-acme=acme,,")
+KEYS = KeyRing("sk-any, sk-acme:acme,,")
 ANY = Caller("k", None)
 ACME = Caller("k", "acme")
 
@@ -33,7 +33,7 @@ def test_a_key_without_an_account() -> None:
         {},
         {b"x-api-key": b""},
         {b"x-api-key": b"sk-other"},
-        {b"x-api-key": b"sk-acme=acme"},
+        {b"x-api-key": b"sk-acme:acme"},
         {b"x-api-key": b"\xff\xfe"},
         {b"x-api-key": b"sk-other", b"authorization": b"Bearer sk-acme"},
         {b"authorization": b"sk-acme"},
@@ -92,3 +92,8 @@ def test_user_info() -> None:
     profiles = user_info(ACME, "acme")["access_profiles"]
     assert profiles == [{"role": "admin", "account": {"id": "acme", "name": "acme"}}]
     assert user_info(ANY, None)["access_profiles"][0]["account"]["id"] == "default"  # type: ignore[index]
+
+
+def test_a_key_may_hold_equals_signs() -> None:
+    caller = KeyRing("c2VjcmV0==:acme").authenticate({b"x-api-key": b"c2VjcmV0=="})
+    assert caller.account == "acme"
