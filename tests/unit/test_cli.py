@@ -19,7 +19,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from serving import cli, cli_output
+from serving import cli, cli_client, cli_output
 
 Handler = Callable[[httpx.Request], httpx.Response]
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(
     handler: Handler, *args: str, stdin: bytes = b"", env: dict[str, str] | None = None
 ) -> Result:
-    factory = functools.partial(cli.make_client, transport=httpx.MockTransport(handler))
+    factory = functools.partial(cli_client.make_client, transport=httpx.MockTransport(handler))
     return CliRunner().invoke(cli.main, args, input=stdin, env=env, obj=factory)
 
 
@@ -587,8 +587,8 @@ def test_the_defaults_are_those_of_make_serve() -> None:
 
 
 def test_the_timeout_bounds_connecting_more_tightly() -> None:
-    target = cli.Target(httpx.URL("http://h"), "k", "--api-key", timeout=600)
-    with cli.make_client(target) as client:
+    target = cli_client.Target(httpx.URL("http://h"), "k", "--api-key", timeout=600)
+    with cli_client.make_client(target) as client:
         assert client.timeout == httpx.Timeout(600, connect=10)
 
 
@@ -602,7 +602,7 @@ def test_a_proxy_is_not_asked_for_this_machine(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example.com:3128")
-    with cli.make_client(cli.Target(httpx.URL(url), "k", "--api-key", 1)) as client:
+    with cli_client.make_client(cli_client.Target(httpx.URL(url), "k", "--api-key", 1)) as client:
         assert client.trust_env is uses_proxy
 
 
@@ -611,7 +611,7 @@ def test_a_proxy_is_not_asked_for_this_machine(
 
 def test_help_documents_every_exit_code() -> None:
     text = run(never, "--help").stdout
-    for code in (0, 1, 2, cli.EXIT_NO_SERVER, cli.EXIT_BAD_KEY, 130, 141):
+    for code in (0, 1, 2, cli_client.EXIT_NO_SERVER, cli_client.EXIT_BAD_KEY, 130, 141):
         assert f"\n    {code:<5}" in text
 
 

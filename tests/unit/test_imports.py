@@ -20,7 +20,7 @@ LAYERS = (
     ("serving.catalogue",),
     ("serving.engine",),
     ("serving.gateway",),
-    ("serving.cli", "serving.cli_output"),
+    ("serving.cli", "serving.cli_client", "serving.cli_output"),
 )
 # The router speaks to engines over the link and needs nothing else of theirs.
 SHARED_WITH_GATEWAY = {"serving.engine.protocol", "serving.engine.frames"}
