@@ -27,7 +27,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev serve test test-fast test-cluster test-sdk check format soak clean
+.PHONY: help setup setup-dev tiny-models serve test test-fast test-cluster test-sdk check format soak clean
 
 help:
 	@cat <<-'EOF'
@@ -39,6 +39,7 @@ help:
 	make format                           let ruff mend what it can
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
 	make setup | setup-dev                make .venv (with the test tools)
+	make tiny-models                      train the tiny local models again (they are kept in git)
 	make clean                            remove .venv and caches
 	EOF
 
@@ -93,6 +94,10 @@ format: setup-dev
 
 soak: setup
 	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
+
+# The weights are in the repository, since training them takes ten minutes; this makes them anew.
+tiny-models: setup
+	@$(BIN)/python -m deployments.tiny.make
 
 clean:
 	rm -rf $(VENV) .venv-sdk .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info

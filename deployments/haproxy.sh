@@ -45,6 +45,8 @@ if [ -n "$config" ] && ! grep -q 'serving: own errors' "$config"; then
         failed 504 timeout_error gateway_timeout 'the router did not answer in time'
     } >"$config.defaults"
     {
+        echo '    # An ID that we would not echo is none; Ray Serve makes one then.'
+        echo '    http-request del-header x-request-id unless { req.hdr(x-request-id) -m reg ^[!-~]{1,128}$ }'
         echo '    http-request set-var(txn.request_id) req.hdr(x-request-id)'
         echo '    http-request set-var(txn.request_id) uuid() if !{ var(txn.request_id) -m found }'
     } >"$config.frontend"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -181,6 +182,7 @@ class Up:
 
         from deployments.app import run_targets
 
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         catalogue = self._catalogue
         cpus = catalogue.router.cpus * catalogue.router.replicas + sum(
             spec.cpus * spec.replicas for spec in catalogue.engines

@@ -36,7 +36,7 @@ async def stream_completion(
         ) as response:
             result.status = response.status
             if response.status != 200:
-                result.error = (await response.text())[:300]
+                result.error = f"{response.status}: {_reason(await response.read())}"
                 return result
             async for frame in _frames(response):
                 now = time.perf_counter()
@@ -70,10 +70,18 @@ async def _frames(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 def _take(frame: bytes, result: Result) -> None:
     if frame.startswith(b"event: error"):
-        result.error = frame.decode(errors="replace")[:300]
+        result.error = f"event: error: {_reason(frame.partition(b'data: ')[2])}"
         return
     event = json.loads(frame.removeprefix(b"data: "))
     result.text += event["completion"]["text"]
     result.finish_reason = event["completion"]["finish_reason"]
     if event["token_usage"] is not None:
         result.completion_tokens = event["token_usage"]["completion"]
+
+
+def _reason(body: bytes) -> str:
+    """What an error says, without its request ID, so that equal errors can be counted."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:200]

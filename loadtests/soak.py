@@ -99,6 +99,7 @@ async def run(url: str, key: str, streams: int, seconds: float) -> int:
     timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         service = Service(session, url, key)
+        await service.json("/ready")
         models = await service.models()
         counted_before = sum((await service.metric("router", "serving_requests_total")).values())
         soak = Soak()
@@ -150,7 +151,10 @@ async def _client(
             "prompt": prompt,
             "model_parameters": {"temperature": 0},
         }
-        soak.add(model, prompt, await stream_completion(session, service.url, service.key, body))
+        result = await stream_completion(session, service.url, service.key, body)
+        soak.add(model, prompt, result)
+        if result.error is not None:
+            await asyncio.sleep(1.0)  # a client that fails does not hammer
 
 
 async def _sample(service: Service, soak: Soak, deadline: float) -> None:
