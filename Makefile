@@ -16,6 +16,7 @@ MODELS ?= deployments/models/local.yaml
 HOST ?= 127.0.0.1
 PORT ?= 8000
 STREAMS ?= 200
+ROUNDS ?= 5
 SECONDS_ ?= 120
 # The locks are complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
 # triton and their like, which do not fit the CPU torch, stay out.
@@ -27,7 +28,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models serve test test-fast test-cluster test-sdk check format soak clean
+.PHONY: help setup setup-dev tiny-models overhead serve test test-fast test-cluster test-sdk check format soak clean
 
 help:
 	@cat <<-'EOF'
@@ -38,6 +39,7 @@ help:
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
+	make overhead [ROUNDS=5]              what our stack adds to bare vLLM: CPU, throughput, latency
 	make setup | setup-dev                make .venv (with the test tools)
 	make tiny-models                      train the tiny local models again (they are kept in git)
 	make clean                            remove .venv and caches
@@ -98,6 +100,9 @@ soak: setup
 # The weights are in the repository, since training them takes ten minutes; this makes them anew.
 tiny-models: setup
 	@$(BIN)/python -m deployments.tiny.make
+
+overhead: setup
+	@$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS)
 
 clean:
 	rm -rf $(VENV) .venv-sdk .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,4 +1,4 @@
-"""One Create Completion stream, timed and checked, as a client sees it."""
+"""One completion stream, timed and checked, as a client sees it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
+
+CREATE_COMPLETION = "/v4/completions"
+OPENAI = "/v1/completions"
 
 
 @dataclass
@@ -24,28 +28,37 @@ class Result:
     gaps_s: list[float] = field(default_factory=list)
 
 
+def request_body(path: str, model: str, prompt: str, max_tokens: int | None) -> dict[str, Any]:
+    """A greedy, streamed request in the dialect of `path`."""
+    body: dict[str, Any] = {"model": model, "prompt": prompt, "stream": True}
+    if path == CREATE_COMPLETION:
+        return body | {"model_parameters": {"temperature": 0, "max_tokens": max_tokens}}
+    options = {"temperature": 0, "stream_options": {"include_usage": True}}
+    return body | options | ({} if max_tokens is None else {"max_tokens": max_tokens})
+
+
 async def stream_completion(
-    session: aiohttp.ClientSession, url: str, key: str, body: dict[str, object]
+    session: aiohttp.ClientSession, url: str, key: str, path: str, body: dict[str, Any]
 ) -> Result:
     """Run one stream to its end. Failures are in the result, not raised."""
     result = Result()
+    take = _take_completion if path == CREATE_COMPLETION else _take_openai
     started = last = time.perf_counter()
     try:
-        async with session.post(
-            f"{url}/v4/completions", json=body | {"stream": True}, headers={"x-api-key": key}
-        ) as response:
+        async with session.post(url + path, json=body, headers={"x-api-key": key}) as response:
             result.status = response.status
             if response.status != 200:
                 result.error = f"{response.status}: {_reason(await response.read())}"
                 return result
-            async for frame in _frames(response):
+            async for frames in _frames(response):
                 now = time.perf_counter()
                 if result.first_byte_s is None:
                     result.first_byte_s = now - started
                 else:
                     result.gaps_s.append(now - last)
                 last = now
-                _take(frame, result)
+                for frame in frames:
+                    take(frame, result)
         if result.error is None and result.finish_reason is None:
             result.error = "the stream ended without a finish reason"
     except (TimeoutError, aiohttp.ClientError) as error:
@@ -55,20 +68,19 @@ async def stream_completion(
     return result
 
 
-async def _frames(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Server-sent events, whole, without their blank line."""
+async def _frames(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+    """Server-sent events, whole, without comments, as they arrive together."""
     rest = b""
     async for data in response.content.iter_any():
         rest += data
         *frames, rest = rest.split(b"\n\n")
-        for frame in frames:
-            if not frame.startswith(b":"):
-                yield frame
+        if frames := [frame for frame in frames if not frame.startswith(b":")]:
+            yield frames
     if rest:
         raise aiohttp.ClientPayloadError("the last frame is not closed by a blank line")
 
 
-def _take(frame: bytes, result: Result) -> None:
+def _take_completion(frame: bytes, result: Result) -> None:
     if frame.startswith(b"event: error"):
         result.error = f"event: error: {_reason(frame.partition(b'data: ')[2])}"
         return
@@ -77,6 +89,21 @@ def _take(frame: bytes, result: Result) -> None:
     result.finish_reason = event["completion"]["finish_reason"]
     if event["token_usage"] is not None:
         result.completion_tokens = event["token_usage"]["completion"]
+
+
+def _take_openai(frame: bytes, result: Result) -> None:
+    data = frame.removeprefix(b"data: ")
+    if data == b"[DONE]":
+        return
+    event = json.loads(data)
+    if "error" in event:
+        result.error = f"error event: {_reason(data)}"
+        return
+    for choice in event["choices"]:
+        result.text += choice["text"]
+        result.finish_reason = choice["finish_reason"] or result.finish_reason
+    if event.get("usage"):
+        result.completion_tokens = event["usage"]["completion_tokens"]
 
 
 def _reason(body: bytes) -> str:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtests.client import Result, stream_completion
+from loadtests.client import CREATE_COMPLETION, Result, request_body, stream_completion
 
 PROMPTS = ("Once upon a time", "The capital of France is", "In Chinese you say", "Hello!")
 # A router may grow by this much in the second half: allocator noise, not a leak per request.
@@ -146,12 +146,8 @@ async def _client(
         model = models[turn % len(models)]
         prompt = PROMPTS[(turn // len(models)) % len(PROMPTS)]
         turn += 1
-        body: dict[str, object] = {
-            "model": model,
-            "prompt": prompt,
-            "model_parameters": {"temperature": 0},
-        }
-        result = await stream_completion(session, service.url, service.key, body)
+        body = request_body(CREATE_COMPLETION, model, prompt, None)
+        result = await stream_completion(session, service.url, service.key, CREATE_COMPLETION, body)
         soak.add(model, prompt, result)
         if result.error is not None:
             await asyncio.sleep(1.0)  # a client that fails does not hammer
