@@ -314,7 +314,11 @@ class ReplicaLink(asyncio.Protocol):
         if kind == Kind.LOAD:
             self._on_load(_decode_load(payload))
         elif kind == Kind.WELCOME:
-            self.welcome = _decode_welcome(payload)
+            welcome = _decode_welcome(payload)
+            if welcome.replica != self.replica:
+                # A port that a dead replica left may be another's by now, of another model.
+                raise FrameError(f"replica {welcome.replica} answers at this address")
+            self.welcome = welcome
             # Only now: a replica that accepts and refuses us must not be asked without a pause.
             self._delay_s = RECONNECT_MIN_S
             self._on_load(self.welcome.load)

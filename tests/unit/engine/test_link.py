@@ -75,12 +75,12 @@ class Pair:
             on_call_end=on_call_end,
         )
 
-    def link(self, token: str = TOKEN, router: str = "r") -> ReplicaLink:
+    def link(self, token: str = TOKEN, router: str = "r", replica: str = "m#1") -> ReplicaLink:
         def changed() -> None:
             self.changes += 1
 
         link = ReplicaLink(
-            "m#1",
+            replica,
             "127.0.0.1",
             self.port,
             router=router,
@@ -386,3 +386,15 @@ async def test_a_call_that_is_not_understood_ends_only_itself(
     await read(other)
     assert other.end is not None
     assert link.up
+
+
+async def test_another_replica_at_the_same_address_gets_nothing(
+    pair: Pair, eventually: Eventually
+) -> None:
+    stale = pair.link(replica="dead#1")
+    right = pair.link()
+    await eventually(lambda: right.up)
+    await eventually(lambda: stale._delay_s > gateway_link.RECONNECT_MIN_S)  # it was refused
+    assert not stale.up
+    with pytest.raises(Failed):
+        stale.open(completion())
