@@ -52,9 +52,7 @@ START_S = 240.0
 T = TypeVar("T")
 
 
-def poll(
-    condition: Callable[[], T], within_s: float, what: str = "", every_s: float = 0.02
-) -> T:
+def poll(condition: Callable[[], T], within_s: float, what: str = "", every_s: float = 0.02) -> T:
     """What `condition()` returns once it is true; a server that does not answer is not true."""
     deadline = time.monotonic() + within_s
     seen: object = None
@@ -332,14 +330,15 @@ class Server:
             if entry["replica"] == replica
         ]
         server = psutil.Process(started["pid"])
-        (core,) = [p for p in server.children() if "EngineCore" in " ".join(p.cmdline())]
-        return EngineProcesses(psutil.Process(started["file_pid"]), server, core)
+        children = {process: " ".join(process.cmdline()) for process in server.children()}
+        # By what it is not: the title it gives itself does not always show.
+        cores = [process for process, words in children.items() if "tracker" not in words]
+        assert len(cores) == 1, children
+        return EngineProcesses(psutil.Process(started["file_pid"]), server, cores[0])
 
     def router_process(self, replica: str) -> psutil.Process:
         (ready,) = [
-            entry
-            for entry in self.events("router_ready", "router")
-            if entry["router"] == replica
+            entry for entry in self.events("router_ready", "router") if entry["router"] == replica
         ]
         return psutil.Process(ready["file_pid"])
 

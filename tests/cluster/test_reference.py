@@ -42,9 +42,7 @@ def expected(reference: Reference) -> Expected:
     raw = reference(BASE, batches, max_loras=len(paths))
     (chat,) = reference(INSTRUCT, [[(prompt, None) for prompt in CHAT_PROMPTS]])
     answers = dict(zip(paths, raw, strict=True)) | {INSTRUCT: chat}
-    return {
-        model: dict(zip(prompts_of(model), answers[model], strict=True)) for model in MODELS
-    }
+    return {model: dict(zip(prompts_of(model), answers[model], strict=True)) for model in MODELS}
 
 
 def test_the_reference_tells_the_models_apart(expected: Expected) -> None:

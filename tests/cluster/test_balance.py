@@ -1,0 +1,110 @@
+"""Requests are spread evenly; a custom model's go to the replica that has it, until it is busy."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.live import BASE, ENDLESS, MAGPIE, Server, poll
+
+REQUESTS = 400
+CLIENTS = 32
+WAVE = 100
+SHARE = 0.15
+
+
+def calls(live: Server) -> dict[str, float]:
+    return {engine.replica: live.calls(engine) for engine in live.engines(BASE)}
+
+
+def grown(live: Server, before: dict[str, float]) -> list[float]:
+    """Calls since `before` by replica, fewest first."""
+    return sorted(count - before[replica] for replica, count in calls(live).items())
+
+
+def test_both_replicas_get_the_same_share_of_mixed_lengths(live: Server) -> None:
+    """Through both routers at once, in waves: what the policy evens out is the requests that are
+    open, so a replica that happens to be slower (two engines share two noisy cores here) may end a
+    wave later, but must not be given more or less of it. All are long enough to be open together
+    until the last of a wave is sent."""
+    poll(live.idle, 10, "nothing runs")
+    rng = random.Random(7)
+    routers = live.routers()
+    assert len(routers) == 2
+    before = calls(live)
+
+    def one(item: tuple[str, int]) -> int:
+        url, length = item
+        parameters = {**ENDLESS, "max_tokens": length}
+        return live.complete(BASE, "Once upon a time", url, model_parameters=parameters).status_code
+
+    with ThreadPoolExecutor(WAVE) as threads:
+        for _ in range(REQUESTS // WAVE):
+            wave = [
+                (routers[number % 2].url, rng.choice([160, 200, 250, 320]))
+                for number in range(WAVE)
+            ]
+            assert set(threads.map(one, wave)) == {200}
+    few, many = grown(live, before)
+    assert few + many == REQUESTS
+    assert many - few <= SHARE * REQUESTS / 2, f"{few:.0f} and {many:.0f}"
+    print(f"shares {few:.0f} and {many:.0f}")
+
+
+def test_open_requests_stay_even_while_they_come_and_go(live: Server) -> None:
+    """Each router counts its own requests and hears of the other's; from both together the two
+    replicas always hold about the same number."""
+    poll(live.idle, 10, "nothing runs")
+    rng = random.Random(8)
+    routers = live.routers()
+    work = [
+        (routers[number % 2].url, rng.choice([1, 2, 4, 8, 16, 32, 64, 120]))
+        for number in range(REQUESTS)
+    ]
+
+    def one(item: tuple[str, int]) -> int:
+        url, length = item
+        parameters = {"temperature": 0, "max_tokens": length}
+        return live.complete(BASE, "Once upon a time", url, model_parameters=parameters).status_code
+
+    held: list[list[int]] = []
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        pending = [threads.submit(one, item) for item in work]
+        while not all(future.done() for future in pending):
+            replicas = live.status(routers[len(held) % 2].url)[BASE]["replicas"]
+            counts = [replica["in_flight"] for replica in replicas]
+            if sum(counts) >= CLIENTS / 2:
+                held.append(counts)
+        assert {future.result() for future in pending} == {200}
+    assert len(held) >= 10
+    few, many = sorted(map(sum, zip(*held, strict=True)))
+    assert many - few <= SHARE * (few + many) / 2, f"{few} and {many} in {len(held)} looks"
+
+
+def test_a_custom_model_stays_where_it_is_loaded_and_spreads_when_that_is_busy(
+    live: Server,
+) -> None:
+    poll(live.idle, 10, "nothing runs")
+    routers = live.routers()
+    holders = [r["id"] for r in live.status()[BASE]["replicas"] if MAGPIE in r["adapters"]]
+    assert not holders, "no other test may use this adapter"
+    before = calls(live)
+    for number in range(16):
+        live.text(MAGPIE, "A spider has", url=routers[number % 2].url)
+    assert grown(live, before) == [0, 16]
+
+    before = calls(live)
+    with ThreadPoolExecutor(40) as threads:
+        texts = threads.map(
+            lambda number: live.text(MAGPIE, "Once upon a time", url=routers[number % 2].url),
+            range(80),
+        )
+        assert len(set(texts)) == 1
+    few, many = grown(live, before)
+    assert few + many == 80
+    assert few >= 20, f"{few:.0f} and {many:.0f}"
+
+    def both_hold_it() -> bool:
+        return all(MAGPIE in r["adapters"] for r in live.status()[BASE]["replicas"])
+
+    poll(both_hold_it, 5)

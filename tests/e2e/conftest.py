@@ -1,0 +1,75 @@
+"""The published client SDKs, unmodified, against the running server.
+
+Their dependencies conflict with ours and with each other's, so each has a virtual environment of
+its own, `.venv-sdk/NAME`, made from `requirements/sdk-NAME.txt` and kept until that file changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live import KEY, ROOT, Server
+
+Script = Callable[..., Any]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.sdk)
+
+
+def sdk_python(name: str) -> Path:
+    """The interpreter of an SDK's virtual environment, which is made if need be."""
+    requirements = ROOT / "requirements" / f"sdk-{name}.txt"
+    stamp = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    folder = ROOT / ".venv-sdk" / name
+    python, stamped = folder / "bin" / "python", folder / "stamp"
+    if not stamped.exists() or stamped.read_text() != stamp:
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-deps"]
+        subprocess.run([*pip, "-r", str(requirements)], check=True, timeout=600)
+        stamped.write_text(stamp)
+    return python
+
+
+@pytest.fixture(scope="session")
+def sdk_pythons() -> dict[str, Path]:
+    return {name: sdk_python(name) for name in ("scale-gp", "scale-egp")}
+
+
+@pytest.fixture
+def sdk_script(live: Server, sdk_pythons: dict[str, Path]) -> Script:
+    """`sdk_script(sdk, job)`: runs `scripts/use_SDK.py` with a job; what it prints as JSON."""
+
+    def run(sdk: str, job: dict[str, Any], *, key: str = KEY, account: str = "acme") -> Any:
+        script = Path(__file__).with_name("scripts") / f"use_{sdk.replace('-', '_')}.py"
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.lower().endswith("_proxy") and name != "PYTHONPATH"
+        }
+        job = {"url": live.url, "key": key, "account": account, **job}
+        done = subprocess.run(
+            [str(sdk_pythons[sdk]), str(script)],
+            input=json.dumps(job),
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
