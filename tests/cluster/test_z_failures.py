@@ -158,6 +158,7 @@ def test_an_engine_replica_is_killed(live: Server, victim: str, record_property:
     routers = live.routers()
     counted = live.counted(routers)
     others = {engine.replica for engine in live.engines()}
+    llamas = [engine.replica for engine in live.engines(BASE)]
     streams = [
         stream(routers[number % 2].url, path, f"{victim}-{path[1:3]}-{number}")
         for number in range(6)
@@ -180,11 +181,12 @@ def test_an_engine_replica_is_killed(live: Server, victim: str, record_property:
         Background(live, BASE).running() as llama,
         ThreadPoolExecutor(len(streams) + len(whole)) as threads,
     ):
-        reading = open_streams(threads, streams)
+        known = {id_: live.engine_processes(id_) for id_ in llamas}
         waiting = [threads.submit(complete, request_id) for request_id in whole]
-        poll(lambda: sum(map(live.engine_running, live.engines(BASE))) >= 24, 20, "all run")
+        reading = open_streams(threads, streams)
+        # Before the first of them can be over: each makes a thousand tokens.
         replica = busiest(live)
-        processes = live.engine_processes(replica)
+        processes = known[replica]
         killed = time.monotonic()
         getattr(processes, victim).kill()
         poll(lambda: not processes.alive(), 5, "no process of the replica is left")

@@ -88,7 +88,7 @@ def test_sigterm_leaves_nothing_behind(live: Server) -> None:
         assert name in names
     for engine in live.engines():
         assert live.engine_processes(engine.replica).core in started
-    assert len(live.left()) >= len(started)
+    assert len(live.left()) > 15  # the search that must find nothing below does find processes
     assert live.stop(signal.SIGTERM) == 0
     assert not [process for process in started if runs(process)]
     assert not live.left()
