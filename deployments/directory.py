@@ -89,8 +89,11 @@ class DirectoryActor:
 
     async def _expire(self) -> None:
         while True:
+            due = time.monotonic() + ANNOUNCE_INTERVAL_S
             await asyncio.sleep(ANNOUNCE_INTERVAL_S)
-            self._table.expire(time.monotonic())
+            # Time in which this process itself did not run is nobody's silence: the announcements
+            # of that time are still waiting to be read.
+            self._table.expire(min(time.monotonic(), due))
 
 
 def open_directory() -> Any:

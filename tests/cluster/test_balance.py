@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.live import BASE, ENDLESS, MAGPIE, Server, poll
+import pytest
+
+from tests.live import BASE, ENDLESS, MAGPIE, Server, Target, poll
 
 REQUESTS = 400
 CLIENTS = 32
@@ -13,16 +15,26 @@ WAVE = 100
 SHARE = 0.15
 
 
-def calls(live: Server) -> dict[str, float]:
-    return {engine.replica: live.calls(engine) for engine in live.engines(BASE)}
+@pytest.fixture
+def replicas(live: Server) -> list[Target]:
+    """The replicas of the base model; looked up once, they are the same throughout a test."""
+    poll(live.idle, 10, "nothing runs")
+    return live.engines(BASE)
 
 
-def grown(live: Server, before: dict[str, float]) -> list[float]:
+def calls(live: Server, replicas: list[Target]) -> list[float]:
+    return [live.calls(replica) for replica in replicas]
+
+
+def grown(live: Server, replicas: list[Target], before: list[float]) -> list[float]:
     """Calls since `before` by replica, fewest first."""
-    return sorted(count - before[replica] for replica, count in calls(live).items())
+    now = calls(live, replicas)
+    return sorted(count - old for count, old in zip(now, before, strict=True))
 
 
-def test_both_replicas_get_the_same_share_of_mixed_lengths(live: Server) -> None:
+def test_both_replicas_get_the_same_share_of_mixed_lengths(
+    live: Server, replicas: list[Target]
+) -> None:
     """Through both routers at once, in waves: what the policy evens out is the requests that are
     open, so a replica that happens to be slower may end a wave later, but must not be given more
     or less of it. All are long enough to be open together until the last of a wave is sent.
@@ -38,21 +50,21 @@ def test_both_replicas_get_the_same_share_of_mixed_lengths(live: Server) -> None
         parameters = {**ENDLESS, "max_tokens": length}
         return live.complete(BASE, "Once upon a time", url, model_parameters=parameters).status_code
 
-    first = calls(live)
+    first = calls(live, replicas)
     differences = []
     with ThreadPoolExecutor(WAVE) as threads:
         for _ in range(REQUESTS // WAVE):
             poll(live.idle, 10, "nothing runs")
-            before = calls(live)
+            before = calls(live, replicas)
             wave = [
                 (routers[number % 2].url, rng.choice([160, 200, 250, 320]))
                 for number in range(WAVE)
             ]
             assert set(threads.map(one, wave)) == {200}
-            few, many = grown(live, before)
+            few, many = grown(live, replicas, before)
             assert few + many == WAVE
             differences.append(many - few)
-    few, many = grown(live, first)
+    few, many = grown(live, replicas, first)
     print(f"shares {few:.0f} and {many:.0f}; differences by wave {differences}")
     *usual, _ = sorted(differences)
     assert sum(usual) <= SHARE * WAVE * len(usual) / 2
@@ -79,8 +91,8 @@ def test_open_requests_stay_even_while_they_come_and_go(live: Server) -> None:
     with ThreadPoolExecutor(CLIENTS) as threads:
         pending = [threads.submit(one, item) for item in work]
         while not all(future.done() for future in pending):
-            replicas = live.status(routers[len(held) % 2].url)[BASE]["replicas"]
-            counts = [replica["in_flight"] for replica in replicas]
+            seen = live.status(routers[len(held) % 2].url)[BASE]["replicas"]
+            counts = [replica["in_flight"] for replica in seen]
             if sum(counts) >= CLIENTS / 2:
                 held.append(counts)
         assert {future.result() for future in pending} == {200}
@@ -90,25 +102,24 @@ def test_open_requests_stay_even_while_they_come_and_go(live: Server) -> None:
 
 
 def test_a_custom_model_stays_where_it_is_loaded_and_spreads_when_that_is_busy(
-    live: Server,
+    live: Server, replicas: list[Target]
 ) -> None:
-    poll(live.idle, 10, "nothing runs")
     routers = live.routers()
     holders = [r["id"] for r in live.status()[BASE]["replicas"] if MAGPIE in r["adapters"]]
     assert not holders, "no other test may use this adapter"
-    before = calls(live)
+    before = calls(live, replicas)
     for number in range(16):
         live.text(MAGPIE, "A spider has", url=routers[number % 2].url)
-    assert grown(live, before) == [0, 16]
+    assert grown(live, replicas, before) == [0, 16]
 
-    before = calls(live)
+    before = calls(live, replicas)
     with ThreadPoolExecutor(40) as threads:
         texts = threads.map(
             lambda number: live.text(MAGPIE, "Once upon a time", url=routers[number % 2].url),
             range(80),
         )
         assert len(set(texts)) == 1
-    few, many = grown(live, before)
+    few, many = grown(live, replicas, before)
     assert few + many == 80
     assert few >= 20, f"{few:.0f} and {many:.0f}"
 

@@ -45,7 +45,8 @@ def test_stream(sdk_script: Script, sdk: str) -> None:
     answers = sdk_script(sdk, {"calls": [*calls(stream=True), utf8]})
     for found, says in zip(answers, [*(s for _, s in SAYS.values()), UTF8[1]], strict=True):
         assert "".join(found["texts"]).strip(" ").startswith(says)
-        assert len(found["texts"]) > 1
+        # Text that waits is sent together; of a few tokens all may be in one event.
+        assert len(found["texts"]) > (1 if found["usage"][-1]["completion"] > 16 else 0)
         *earlier, last = found["finish_reasons"]
         assert last == "stop"
         assert set(earlier) <= {None}
