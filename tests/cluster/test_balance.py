@@ -98,7 +98,8 @@ def test_open_requests_stay_even_while_they_come_and_go(live: Server) -> None:
         assert {future.result() for future in pending} == {200}
     assert len(held) >= 10
     few, many = sorted(map(sum, zip(*held, strict=True)))
-    assert many - few <= SHARE * (few + many) / 2, f"{few} and {many} in {len(held)} looks"
+    # Twice as wide: a look sees what a late report has not corrected yet.
+    assert many - few <= SHARE * (few + many), f"{few} and {many} in {len(held)} looks"
 
 
 def test_a_custom_model_stays_where_it_is_loaded_and_spreads_when_that_is_busy(
