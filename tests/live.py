@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -142,7 +143,16 @@ class Server:
             if model.get("kind", "engine") == "engine"
         }
         self.router_replicas = data.get("router", {}).get("replicas", 2)
-        self.client = httpx.Client(headers={"x-api-key": KEY}, trust_env=False, timeout=120)
+        self._clients = threading.local()
+
+    @property
+    def client(self) -> httpx.Client:
+        """One for each thread: a pool that a hundred threads share hands out closed sockets."""
+        if not hasattr(self._clients, "mine"):
+            self._clients.mine = httpx.Client(
+                headers={"x-api-key": KEY}, trust_env=False, verify=False, timeout=120
+            )
+        return self._clients.mine  # type: ignore[no-any-return]
 
     # life
 

@@ -278,6 +278,7 @@ class LinkServer:
         return Load(
             in_flight=self.in_flight,
             yours=link.in_flight,
+            routers=len(self._links),
             running=load.running,
             waiting=load.waiting,
             adapters=load.adapters,

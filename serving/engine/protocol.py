@@ -73,7 +73,8 @@ class Load(msgspec.Struct, frozen=True):
     """How busy a replica is. Counts are requests.
 
     `in_flight` are all requests the replica has accepted and not ended, `yours` those of the
-    link that the report is sent on, so that a router can tell its own share from the others'.
+    link that the report is sent on, so that a router can tell its own share from the others';
+    `routers` is how many have a link.
     `running` and `waiting` are the engine scheduler's own counts. `adapters` are the IDs held in
     memory.
     """
@@ -84,6 +85,7 @@ class Load(msgspec.Struct, frozen=True):
     waiting: int = 0
     adapters: tuple[str, ...] = ()
     draining: bool = False
+    routers: int = 1
 
 
 class Welcome(msgspec.Struct, frozen=True):

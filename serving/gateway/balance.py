@@ -1,7 +1,8 @@
 """Which replica a request goes to.
 
 Fewest requests first, counted live: the router's own requests as of now, the other routers' as of
-the replica's last report (at most 20 ms old when something changed). Counting beats round robin
+the replica's last report (at most 20 ms old when something changed; `ReplicaLink.busy` says what is
+assumed beyond it). Counting beats round robin
 because completions differ in length by orders of magnitude.
 
 A request for an adapter prefers a replica that holds it, until that replica is `SPREAD` requests

@@ -176,8 +176,14 @@ class ReplicaLink(asyncio.Protocol):
 
     @property
     def busy(self) -> int:
-        """Requests on the replica: our own now, the others' as last reported."""
-        return self.others + len(self._streams)
+        """Requests on the replica: our own now, the others' as last reported, and for what we have
+        added since that report as much for each other router. In a burst they do as we do, and a
+        replica whose reports are late would else look idle to all of them at once."""
+        own = len(self._streams)
+        unreported = own - self.load.yours
+        if unreported > 0:
+            return self.others + own + unreported * (self.load.routers - 1)
+        return self.others + own
 
     def open(self, call: Call, body: bytes = b"") -> Answer:
         """Send one call.

@@ -306,7 +306,7 @@ async def test_load_reports_tell_ours_from_others(
     assert (link.busy, link.adapters) == (2, {"a"})
     await eventually(lambda: link.busy == other.busy == 5, 1)
     await eventually(lambda: link.load.running == 5, 1)
-    assert link.load == Load(5, 2, 5, 0, ("a",))
+    assert link.load == Load(5, 2, 5, 0, ("a",), routers=2)
     assert (link.others, other.others) == (3, 2)
     for answer in ours + theirs:
         answer.abandon()
@@ -398,3 +398,16 @@ async def test_another_replica_at_the_same_address_gets_nothing(
     assert not stale.up
     with pytest.raises(Failed):
         stale.open(completion())
+
+
+async def test_what_a_late_report_cannot_know_is_assumed_of_the_others_too(
+    pair: Pair, link: ReplicaLink, eventually: Eventually
+) -> None:
+    pair.engine.interval_s = 60
+    other = pair.link(router="other")
+    await eventually(lambda: other.up and link.load.routers == 2)
+    for _ in range(3):
+        link.open(completion())
+    assert link.busy == 6  # three of ours, and as many that the other may have added
+    await eventually(lambda: link.load.yours == 3)
+    assert link.busy == 3  # the report is in: the other has none
