@@ -201,7 +201,8 @@ def test_an_engine_replica_is_killed(live: Server, victim: str, record_property:
     hit = 0
     for item in streams:
         record = live.record(item.request_id)
-        if record["replica"] == replica:
+        # On a slow machine the first may have been over before the kill.
+        if record["replica"] == replica and not item.finished:
             hit += 1
             assert item.failed, item.text[-500:]
             assert record["outcome"] == "error"
