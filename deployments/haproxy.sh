@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts Ray Serve's HAProxy with what Ray's template has no setting for:
-#   - HAProxy's own errors in our JSON envelope (a header bomb never reaches a router);
+#   - HAProxy's own errors in our JSON envelope (what it cannot read never reaches a router);
 #   - a limit on how long a request's headers may take;
 #   - its metrics and statistics pages on loopback only.
 # Ray is pointed here by RAY_SERVE_HAPROXY_BINARY_PATH and passes `-db -f CONFIG ...`.

@@ -175,11 +175,11 @@ class Relay:
                 await self._attempts(job, record, response, departure)
         except ClientLeft:
             raise
-        except OSError as error:  # of `send`; TimeoutError is one too
-            if not isinstance(error, TimeoutError):
-                raise ClientLeft("the client left") from None
+        except TimeoutError:
             late = DeadlineExceeded(f"the request took longer than {self._timeout_s:g} s")
             await self._fail(late, job, response)
+        except OSError:  # of `send`
+            raise ClientLeft("the client left") from None
         except ServingError as error:
             await self._fail(error, job, response)
         except Exception as error:
