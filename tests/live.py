@@ -341,8 +341,9 @@ class Server:
         ]
         server = psutil.Process(started["pid"])
         children = {process: " ".join(process.cmdline()) for process in server.children()}
-        # By what it is not: the title it gives itself does not always show.
-        cores = [process for process, words in children.items() if "tracker" not in words]
+        # By what it is not: the title it gives itself does not always show, and without it the
+        # core's own command line (spawn_main(tracker_fd=...)) has the word tracker in it too.
+        cores = [at for at, words in children.items() if "resource_tracker" not in words]
         assert len(cores) == 1, children
         return EngineProcesses(psutil.Process(started["file_pid"]), server, cores[0])
 
