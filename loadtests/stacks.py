@@ -18,7 +18,9 @@ from pathlib import Path
 import psutil
 import yaml
 
-ENGINE_NAMES = ("VLLM::EngineCore", "VLLM::Worker")
+# vLLM starts its engine core and workers with multiprocessing's spawn; the titles they then give
+# themselves do not always show.
+ENGINE_WORDS = ("VLLM::", "multiprocessing.spawn import spawn_main")
 START_TIMEOUT_S = 240.0
 
 
@@ -73,7 +75,7 @@ class Stack:
                 command = " ".join(process.cmdline()) or process.name()
             except psutil.NoSuchProcess:
                 continue
-            if command.startswith(ENGINE_NAMES):
+            if any(word in command for word in ENGINE_WORDS):
                 engine += used
             else:
                 frontend += used
