@@ -1,9 +1,10 @@
 """The graph on one page: which Ray Serve applications a models file becomes.
 
 One application per engine model, so that models come and go without touching each other, and one
-for the routers, which is the only one with a route. For `serve deploy` and KubeRay the two
-builders are import paths: `deployments.app:build_engine` and `deployments.app:build_router`,
-each with the argument `models`, the models file; `build_engine` also takes `model`, the ID.
+for the routers. None has a route in Ray Serve: routers listen for themselves. For `serve deploy`
+and KubeRay the two builders are import paths: `deployments.app:build_engine` and
+`deployments.app:build_router`, each with the argument `models`, the models file; `build_engine`
+also takes `model`, the ID.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from serving.catalogue.spec import Catalogue, EngineSpec
 from serving.engine.server import VLLM
 
 ROUTER_APP = "router"
-# Ray Serve's limit on requests inside one router replica; admission is the gateway's business,
-# and this is only far enough away never to be met first.
-ROUTER_MAX_ONGOING = 100_000
+# Drains are bounded by what Serve waits for; a little more than what we wait for.
+GRACE_S = 5.0
 _QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
 
 
@@ -36,22 +36,22 @@ def engine_app(spec: EngineSpec, *, engine: str = VLLM, drain_s: float = DRAIN_S
         ray_actor_options={"num_cpus": spec.cpus, "num_gpus": spec.gpus_per_replica},
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
-        graceful_shutdown_timeout_s=drain_s + STOP_GRACE_S + 5,
+        graceful_shutdown_timeout_s=drain_s + STOP_GRACE_S + GRACE_S,
         logging_config=_QUIET,
     ).bind(spec.model_dump(), engine, drain_s)
 
 
-def router_app(catalogue: Catalogue) -> Application:
+def router_app(catalogue: Catalogue, *, drain_s: float = DRAIN_S) -> Application:
     """The application of the routers."""
     return serve.deployment(
-        serve.ingress()(RouterReplica),
+        RouterReplica,
         name="router",
         num_replicas=catalogue.router.replicas,
         ray_actor_options={"num_cpus": catalogue.router.cpus},
-        max_ongoing_requests=ROUTER_MAX_ONGOING,
         health_check_period_s=1.0,
+        graceful_shutdown_timeout_s=drain_s + GRACE_S,
         logging_config=_QUIET,
-    ).bind(catalogue.model_dump())
+    ).bind(catalogue.model_dump(), drain_s)
 
 
 def engine_app_name(model_id: str) -> str:
@@ -63,15 +63,10 @@ def run_targets(
     catalogue: Catalogue, *, engine: str = VLLM, drain_s: float = DRAIN_S
 ) -> list[RunTarget]:
     """Every application of a catalogue, for `serve.run_many`."""
-    engines = [
-        RunTarget(
-            engine_app(spec, engine=engine, drain_s=drain_s),
-            name=engine_app_name(spec.id),
-            route_prefix=None,
-        )
-        for spec in catalogue.engines
-    ]
-    return [RunTarget(router_app(catalogue), name=ROUTER_APP, route_prefix="/"), *engines]
+    apps = {ROUTER_APP: router_app(catalogue, drain_s=drain_s)}
+    for spec in catalogue.engines:
+        apps[engine_app_name(spec.id)] = engine_app(spec, engine=engine, drain_s=drain_s)
+    return [RunTarget(app, name=name, route_prefix=None) for name, app in apps.items()]
 
 
 def build_router(args: dict[str, str]) -> Application:

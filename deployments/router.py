@@ -1,7 +1,9 @@
-"""The router deployment: the gateway as a Ray Serve ingress, many replicas.
+"""The router deployment: the gateway on listeners of its own, many replicas.
 
-Ray Serve's HTTP entry (HAProxy) spreads connections over the replicas. Each also has a listener
-of its own with the same app, for Prometheus and for load balancers that need no HAProxy.
+All routers of a machine listen on one port, and the kernel spreads new connections over them. No
+proxy stands in between: what a hop costs for every token is measured in docs/decisions.md. Ray
+Serve places, scales, drains and heals the routers all the same. Each also has a port that only it
+listens on, for Prometheus and for whoever wants this one.
 """
 
 from __future__ import annotations
@@ -13,14 +15,13 @@ from typing import Any
 
 import ray
 from ray import serve
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.directory import keep_announced, open_directory
 from serving.catalogue.spec import Catalogue
 from serving.gateway.app import Gateway
 from serving.gateway.fleet import Entry, Fleet
 from serving.gateway.resolve import Resolver
-from serving.http_server import HttpServer
+from serving.http_server import HttpServer, listen
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
 from serving.observability.tasks import background
@@ -30,9 +31,13 @@ WATCH_TIMEOUT_S = 10.0
 
 
 class RouterReplica:
-    """One router: builds the gateway and keeps its view of the fleet current."""
+    """One router: builds the gateway and keeps its view of the fleet current.
 
-    async def __init__(self, catalogue: dict[str, Any]) -> None:  # type: ignore[misc]
+    Args:
+        drain_s: how long requests may go on when the replica is taken down, in seconds.
+    """
+
+    async def __init__(self, catalogue: dict[str, Any], drain_s: float) -> None:  # type: ignore[misc]
         settings = Settings()
         parsed = Catalogue.model_validate(catalogue)
         router = serve.get_replica_context().replica_id.unique_id
@@ -47,7 +52,7 @@ class RouterReplica:
             log=log,
             rng=random.Random(),
         )
-        self._gateway = Gateway(
+        gateway = Gateway(
             settings=settings,
             resolver=Resolver(parsed),
             fleet=self._fleet,
@@ -56,9 +61,10 @@ class RouterReplica:
             router=router,
         )
         host = ray.util.get_node_ip_address()
-        self._own_listener = HttpServer(self._gateway, host)
-        await self._own_listener.start()
-        port = self._own_listener.port
+        sockets = [listen(host), listen(settings.host, settings.port, shared=True)]
+        self._http = HttpServer(gateway, sockets, drain_s=drain_s)
+        await self._http.start()
+        port = self._http.port
         entry = Entry(router, "router", "", host, port, f"{host}:{port}")
         self._tasks = [
             background(keep_announced(self._directory, entry), "announce", log),
@@ -78,32 +84,19 @@ class RouterReplica:
                 continue
             self._fleet.update(entries)
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Called by Ray Serve after the constructor: the app behind its HTTP entry."""
-
-        async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "lifespan":
-                await _lifespan(receive, send)
-                return
-            # Ray Serve's own middleware already answers with x-request-id.
-            scope["serving.request_id_set"] = True
-            await self._gateway(scope, receive, send)
-
-        return entrance
+    async def check_health(self) -> None:
+        """Called by Ray Serve."""
+        if not self._http.serving:
+            raise RuntimeError("the router's HTTP server has stopped")
 
     async def __del__(self) -> None:
-        """Called by Ray Serve when the replica is taken down."""
-        for task in getattr(self, "_tasks", ()):
+        """Called by Ray Serve when the replica is taken down: other routers take what comes, this
+        one ends what it has."""
+        if not hasattr(self, "_tasks"):
+            return
+        with contextlib.suppress(Exception):
+            await self._http.close()
+        for task in self._tasks:
             task.cancel()
         with contextlib.suppress(Exception):
-            await self._own_listener.close()
             await self._fleet.close()
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    """Nothing to do at either end: the constructor and `__del__` did it."""
-    while True:
-        kind = (await receive())["type"]
-        await send({"type": f"{kind}.complete"})
-        if kind == "lifespan.shutdown":
-            return

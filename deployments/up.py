@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -149,9 +148,7 @@ class Up:
     def run(self) -> int:
         """Bring everything up, wait for a signal, take everything down; the exit status."""
         adopt_orphans()
-        # Short: it holds Unix sockets.
-        sockets = Path(tempfile.mkdtemp(prefix="serving-"))
-        self._prepare_environment(sockets)
+        self._prepare_environment()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         status = EXIT_FAILED
@@ -165,16 +162,17 @@ class Up:
         finally:
             self._say("stopping")
             self._shut_down()
-            shutil.rmtree(sockets, ignore_errors=True)
             self._say("stopped")
         return status
 
-    def _prepare_environment(self, sockets: Path) -> None:
+    def _prepare_environment(self) -> None:
         os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
         os.environ.setdefault("SERVING_LOG_DIR", str(self._run_dir / "logs"))
         os.environ["SERVING_CLUSTER_TOKEN"] = secrets.token_hex(16)
+        os.environ["SERVING_HOST"] = self._host
+        os.environ["SERVING_PORT"] = str(self._port)
         apply(serve_environment())
-        apply(local_environment(sockets))
+        apply(local_environment())
 
     def _start_cluster(self) -> None:
         import ray
@@ -200,8 +198,7 @@ class Up:
         # Ray installs a handler of its own.
         signal.signal(signal.SIGTERM, self._on_signal)
         serve.start(
-            proxy_location="HeadOnly",
-            http_options={"host": self._host, "port": self._port},
+            proxy_location="Disabled",
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
         self._say("starting routers and engines")

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +25,33 @@ ENGINE_WORDS = ("VLLM::", "multiprocessing.spawn import spawn_main")
 START_TIMEOUT_S = 240.0
 
 
+# What a process is, by words of its command line; the first that fits.
+ROLES = (
+    (ENGINE_WORDS, "engine core"),
+    (("serving.engine.server",), "engine server"),
+    (("vllm.entrypoints.openai",), "vllm server"),
+    (("ServeReplica:router", "RouterReplica"), "router"),
+    (("ServeReplica",), "engine replica actor"),
+    (("ServeController", "ProxyActor"), "serve control"),
+)
+
+
 @dataclass(frozen=True)
 class Cpu:
-    """CPU seconds since the processes started."""
+    """CPU seconds since the processes started, by what the processes are."""
 
-    frontend: float
-    engine: float
+    roles: dict[str, float]
 
     def __sub__(self, other: Cpu) -> Cpu:
-        return Cpu(self.frontend - other.frontend, self.engine - other.engine)
+        return Cpu({role: s - other.roles.get(role, 0.0) for role, s in self.roles.items()})
+
+    @property
+    def engine(self) -> float:
+        return self.roles.get("engine core", 0.0)
+
+    @property
+    def frontend(self) -> float:
+        return sum(self.roles.values()) - self.engine
 
 
 class Stack:
@@ -67,19 +86,15 @@ class Stack:
 
     def cpu(self) -> Cpu:
         """What all processes of the stack have used so far."""
-        frontend = engine = 0.0
+        roles: defaultdict[str, float] = defaultdict(float)
         for process in (self._root, *self._root.children(recursive=True)):
             try:
                 times = process.cpu_times()
-                used = times.user + times.system
                 command = " ".join(process.cmdline()) or process.name()
             except psutil.NoSuchProcess:
                 continue
-            if any(word in command for word in ENGINE_WORDS):
-                engine += used
-            else:
-                frontend += used
-        return Cpu(frontend, engine)
+            roles[_role(command)] += times.user + times.system
+        return Cpu(roles)
 
     def stop(self) -> None:
         processes = [self._root, *self._root.children(recursive=True)]
@@ -94,6 +109,13 @@ class Stack:
                     process.kill()
                 except psutil.NoSuchProcess:
                     continue
+
+
+def _role(command: str) -> str:
+    for words, role in ROLES:
+        if any(word in command for word in words):
+            return role
+    return "rest"
 
 
 def ours(models: Path, folder: Path) -> Stack:

@@ -15,6 +15,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SERVING_", frozen=True)
 
+    host: str = Field(default="0.0.0.0", description="address the routers serve on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8000, description="port that all routers of a machine share"
+    )
     api_keys: SecretStr = Field(
         default=SecretStr(""),
         description="comma-separated `key` or `key:account`; a key without an account may use any",

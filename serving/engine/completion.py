@@ -6,8 +6,6 @@ writes it, and not the router, so that the router can relay bytes that it never 
 
 from __future__ import annotations
 
-from contextlib import aclosing
-
 from serving.api.completion import stream_event, whole_response
 from serving.engine.protocol import Chunk, CompletionCall, End, Engine, Head, Reply
 from serving.errors import EngineFailed
@@ -22,28 +20,55 @@ async def run_completion(engine: Engine, call: CompletionCall, reply: Reply) -> 
     Raises:
         ServingError: the request cannot be served (nothing may have been written yet).
     """
-    texts: list[str] = []
-    last: Chunk | None = None
-    async with aclosing(engine.generate(call)) as chunks:  # type: ignore[type-var]
-        async for chunk in chunks:
-            if not call.stream:
-                texts.append(chunk.text)
-            elif last is None:
-                reply.head(_SSE_HEAD)
-            if chunk.finish_reason is None:
-                if call.stream and chunk.text:
-                    reply.data(stream_event(chunk.text))
-                    await reply.drained()
-            elif call.stream:
-                reply.data(stream_event(chunk.text, _end(chunk), call.served_model))
-            last = chunk
-    if last is None or last.finish_reason is None:
+    writer = _Writer(call, reply)
+    await engine.generate(call, writer.stream if call.stream else writer.collect)
+    if writer.end is None:
         raise EngineFailed("the engine stopped before the completion was finished")
-    end = _end(last)
-    if not call.stream:
-        reply.head(_JSON_HEAD)
-        reply.data(whole_response("".join(texts), end, call.served_model))
-    return end
+    return writer.end
+
+
+class _Writer:
+    """One response; its two methods are what an engine may emit to."""
+
+    __slots__ = ("_call", "_reply", "_started", "_texts", "end")
+
+    def __init__(self, call: CompletionCall, reply: Reply) -> None:
+        self._call = call
+        self._reply = reply
+        self._started = False
+        # Of a stream: what could not be written while the router did not read.
+        self._texts: list[str] = []
+        self.end: End | None = None
+
+    def stream(self, chunk: Chunk) -> None:
+        """An event per chunk; one for all that came while the router did not read."""
+        reply, text = self._reply, chunk.text
+        if not self._started:
+            self._started = True
+            reply.head(_SSE_HEAD)
+        if chunk.finish_reason is None:
+            if not text:
+                return
+            if not reply.writable:
+                self._texts.append(text)
+                return
+        if self._texts:
+            text = "".join((*self._texts, text))
+            self._texts.clear()
+        if chunk.finish_reason is None:
+            reply.data(stream_event(text))
+        else:
+            self.end = _end(chunk)
+            reply.data(stream_event(text, self.end, self._call.served_model))
+
+    def collect(self, chunk: Chunk) -> None:
+        """The whole text at the end."""
+        self._texts.append(chunk.text)
+        if chunk.finish_reason is not None:
+            self.end = _end(chunk)
+            self._reply.head(_JSON_HEAD)
+            text = "".join(self._texts)
+            self._reply.data(whole_response(text, self.end, self._call.served_model))
 
 
 def _end(chunk: Chunk) -> End:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.protocol import (
     AdapterRef,
     Chunk,
     CompletionCall,
+    Emit,
     End,
     Engine,
     EngineLoad,
@@ -46,7 +46,7 @@ class EchoEngine(Engine):
         """Ready at once."""
         return cls(spec)
 
-    async def generate(self, call: CompletionCall) -> AsyncIterator[Chunk]:
+    async def generate(self, call: CompletionCall, emit: Emit) -> None:
         """See `Engine.generate`."""
         self.calls.append(call)
         await self.check()
@@ -68,8 +68,8 @@ class EchoEngine(Engine):
         try:
             for number, word in enumerate(words, start=1):
                 await self._step()
-                yield Chunk(f"{mark}{word} ", len(prompt_words), number)
-            yield Chunk("", len(prompt_words), len(words), reason, queue_s=0.0)
+                emit(Chunk(f"{mark}{word} ", len(prompt_words), number))
+            emit(Chunk("", len(prompt_words), len(words), reason, queue_s=0.0))
         finally:
             self.running -= 1
 

@@ -53,6 +53,10 @@ class LinkReply:
         self._stream = stream
         self.started = False
 
+    @property
+    def writable(self) -> bool:
+        return self._link.writable.is_set()
+
     def head(self, head: Head) -> None:
         self.started = True
         self._link.send(Kind.HEAD, self._stream, _encode(head))

@@ -7,7 +7,7 @@ replica of neighbouring versions can talk: unknown fields are ignored, new ones 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -140,12 +140,19 @@ class Chunk(msgspec.Struct):
 class Reply(Protocol):
     """Where an engine writes the answer to one call."""
 
+    @property
+    def writable(self) -> bool:
+        """False while the router does not read: more would only pile up."""
+
     def head(self, head: Head) -> None: ...
 
     def data(self, data: bytes) -> None: ...
 
     async def drained(self) -> None:
-        """Wait until the link can take more (a router that stopped reading)."""
+        """Wait until it is writable."""
+
+
+Emit = Callable[[Chunk], None]
 
 
 class EngineLoad(msgspec.Struct, frozen=True):
@@ -162,8 +169,12 @@ class Engine(ABC):
     max_model_len: int
 
     @abstractmethod
-    def generate(self, call: CompletionCall) -> AsyncIterator[Chunk]:
-        """Text of one completion as it is made. Closing the iterator frees the engine's slot.
+    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+        """Run one completion to its end; cancelling this frees the engine's slot.
+
+        `emit` is called with every chunk where it is made, in the step that made it: handing each
+        token to a task of its request costs more than all that is done with it here. It must not
+        block. The last chunk has a finish reason.
 
         Raises:
             ContextLengthExceeded: the prompt does not fit.

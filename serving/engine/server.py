@@ -26,7 +26,7 @@ from serving.engine.metrics import CallMetrics
 from serving.engine.ops import ops_app
 from serving.engine.protocol import Engine
 from serving.errors import EngineFailed
-from serving.http_server import HttpServer
+from serving.http_server import HttpServer, listen
 from serving.observability.logs import Log, open_log
 
 CHECK_INTERVAL_S = 0.2
@@ -78,7 +78,8 @@ async def serve(config: ServerConfig, log: Log) -> int:
         on_call_end=CallMetrics().on_call_end,
     )
     port = await links.start(config.host)
-    ops = HttpServer(ops_app(engine, model=spec.id, replica=config.replica), config.host)
+    app = ops_app(engine, model=spec.id, replica=config.replica)
+    ops = HttpServer(app, [listen(config.host)])
     await ops.start()
     ready = Ready(port, ops.port, engine.max_model_len)
     if config.ready_fd is not None:

@@ -7,19 +7,20 @@ import itertools
 import json
 import os
 from argparse import Namespace
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.envs import enable_envs_cache
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.metrics.loggers import StatLoggerBase
@@ -31,8 +32,8 @@ from serving.engine.adapters import SPARE_SLOTS, AdapterPool
 from serving.engine.metrics import AdapterMetrics
 from serving.engine.protocol import (
     AdapterRef,
-    Chunk,
     CompletionCall,
+    Emit,
     End,
     Engine,
     EngineLoad,
@@ -41,6 +42,7 @@ from serving.engine.protocol import (
     Sampling,
 )
 from serving.engine.vllm_app import OpenAIApp
+from serving.engine.vllm_outputs import Outputs
 from serving.errors import (
     ContextLengthExceeded,
     EngineFailed,
@@ -142,45 +144,60 @@ class VllmEngine(Engine):
         )
         engine = cls(spec, llm, stats)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
+        # vLLM reads some of its variables for every token; and what exists by now stays.
+        enable_envs_cache()
+        freeze_gc_heap()
         return engine
 
     # Create Completion
 
-    async def generate(self, call: CompletionCall) -> AsyncIterator[Chunk]:
+    async def generate(self, call: CompletionCall, emit: Emit) -> None:
         """See `Engine.generate`."""
         token_ids = await self._tokenize(call.prompt)
-        prompt_tokens = len(token_ids)
-        params = self._sampling_params(call, prompt_tokens)
+        params = self._sampling_params(call, len(token_ids))
         async with AsyncExitStack() as stack:
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            outputs = self._llm.generate(
-                tokens_input(token_ids), params, call.request_id, lora_request=lora
-            )
-            completion_tokens = 0
             try:
-                async for output in outputs:
-                    result = output.outputs[0]
-                    completion_tokens += len(result.token_ids)
-                    if result.finish_reason in ("abort", "error"):
-                        raise EngineFailed("the engine gave this request up")
-                    yield Chunk(
-                        text=result.text,
-                        prompt_tokens=prompt_tokens,
-                        completion_tokens=completion_tokens,
-                        finish_reason=result.finish_reason,
-                        queue_s=_queue_s(output) if result.finish_reason else None,
-                    )
+                await self._run(call.request_id, token_ids, params, lora, emit)
             except (EngineDeadError, EngineGenerateError) as error:
                 raise EngineFailed("the engine of this replica failed") from error
             except GracefulHTTPError as error:
                 raise Overloaded(f"the queue of this replica is full: {error}") from None
             except VLLMClientError as error:
                 raise InvalidRequest(str(error)) from None
-            finally:
-                # Closing the generator is what aborts the request in the engine.
-                await outputs.aclose()
+
+    async def _run(
+        self,
+        request_id: str,
+        token_ids: list[int],
+        params: SamplingParams,
+        lora: LoRARequest | None,
+        emit: Emit,
+    ) -> None:
+        """What `AsyncLLM.generate` does, but for the task that it wakes for every token."""
+        outputs = Outputs(len(token_ids), emit)
+        adding = asyncio.ensure_future(
+            self._llm.add_request(request_id, tokens_input(token_ids), params, lora_request=lora)
+        )
+        try:
+            collector = await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            # Shielded because a request that is cancelled halfway in would run on in the engine.
+            await self._abort((await adding).request_id)
+            raise
+        outputs.attach(collector)
+        try:
+            await outputs.finished
+        except BaseException:
+            await self._abort(collector.request_id)
+            raise
+
+    async def _abort(self, internal_id: str) -> None:
+        """A no-op for a request that has ended, and in an engine that is dead."""
+        if not self._llm.errored:
+            await self._llm.abort(internal_id, internal=True)
 
     async def _tokenize(self, prompt: str) -> list[int]:
         if len(prompt) <= INLINE_TOKENIZE_CHARS:
@@ -294,10 +311,3 @@ def _checkpoint_directory(weights: str) -> str:
         return str(snapshot_download(weights, local_files_only=True))
     except (OSError, ValueError):  # huggingface_hub's errors derive from these
         return weights
-
-
-def _queue_s(output: Any) -> float | None:
-    metrics = output.metrics
-    if metrics is None or not metrics.scheduled_ts or not metrics.queued_ts:
-        return None
-    return max(0.0, float(metrics.scheduled_ts - metrics.queued_ts))

@@ -111,6 +111,8 @@ class Gateway:
             "/status": {"GET": self._status},
             "/metrics/targets": {"GET": self._targets},
             "/health": {"GET": self._health},
+            # What KubeRay's probes ask of every pod that serves.
+            "/-/healthz": {"GET": self._health},
             "/ready": {"GET": self._ready},
             "/metrics": {"GET": self._metrics_text},
         }
@@ -122,7 +124,7 @@ class Gateway:
         path = scope["path"][len(scope.get("root_path", "")) :]
         identity = request_id(scope)
         request = Request(
-            scope, receive, send, path, identity, self._reply_headers(scope, identity), {}
+            scope, receive, send, path, identity, [(b"x-request-id", identity.encode())], {}
         )
         try:
             handler = self._admit(request)
@@ -145,12 +147,6 @@ class Gateway:
             endpoint = request.path if request.path in self._paths else OTHER_ENDPOINT
             with self._recorder.request(request.id, endpoint):
                 raise error
-
-    def _reply_headers(self, scope: Scope, identity: str) -> Headers:
-        # Behind Ray Serve its middleware sets x-request-id, from the same request header.
-        if "serving.request_id_set" in scope:
-            return []
-        return [(b"x-request-id", identity.encode())]
 
     def _handler(self, request: Request) -> Handler:
         path = request.path

@@ -25,6 +25,8 @@ RECONNECT_MAX_S = 1.0
 # What a slow client may leave unread before its request is given up, in bytes.
 MAX_UNREAD = 4 * 1024 * 1024
 
+_DATA = int(Kind.DATA)  # compared for every token; an enum member costs more
+
 _encode = msgspec.json.encode
 _decode_head = msgspec.json.Decoder(Head).decode
 _decode_end = msgspec.json.Decoder(End).decode
@@ -43,23 +45,37 @@ class Failed(Exception):
 
 
 class Answer:
-    """What comes back for one request. Read `head` first, then `read` until `end` is set.
+    """What comes back for one request: `wait`, then look at `head`, `take`, `end` and `failed`.
 
-    Bytes that arrive while the reader is busy are joined, so a slow client costs fewer events,
-    not more.
+    Once its stream is under way, the reader may set `forward`, which then gets the bytes of each
+    read from the link where they arrive, and says whether it took them. What nobody takes is kept
+    for `take`, joined, so a slow client costs fewer events, not more.
     """
 
-    __slots__ = ("_link", "_parts", "_size", "_stream", "_waiter", "end", "failed", "head")
+    __slots__ = (
+        "_due",
+        "_link",
+        "_parts",
+        "_size",
+        "_stream",
+        "_waiter",
+        "end",
+        "failed",
+        "forward",
+        "head",
+    )
 
     def __init__(self, link: ReplicaLink, stream: int) -> None:
         self._link = link
         self._stream = stream
         self._parts: list[bytes] = []
         self._size = 0
+        self._due = False
         self._waiter: asyncio.Future[None] | None = None
         self.head: Head | None = None
         self.end: End | None = None
         self.failed: Failed | None = None
+        self.forward: Callable[[bytes, float], bool] | None = None
 
     async def wait(self) -> None:
         """Wait until there is something to read: a head, bytes, an end or a failure."""
@@ -75,7 +91,7 @@ class Answer:
         return bool(self._parts) or self.end is not None or self.failed is not None
 
     def take(self) -> bytes:
-        """All bytes that have arrived since the last call."""
+        """All bytes that have arrived and were not taken yet."""
         parts = self._parts
         if not parts:
             return b""
@@ -93,11 +109,28 @@ class Answer:
         self.head = head
         self.wake()
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes, due: list[Answer]) -> None:
+        """Keep `data`; `deliver` is due when everything of this read has come."""
         self._parts.append(data)
         self._size += len(data)
-        # One frame may be larger: a whole answer comes in one.
-        if self._size > MAX_UNREAD and len(self._parts) > 1:
+        if not self._due:
+            self._due = True
+            due.append(self)
+
+    def deliver(self, now: float) -> None:
+        """Pass on what has come; `now` is when, in `time.monotonic` seconds."""
+        self._due = False
+        if self.end is not None or self.failed is not None:
+            return  # the reader has been woken and takes it together with the end
+        parts = self._parts
+        if self.forward is not None and self.forward(
+            parts[0] if len(parts) == 1 else b"".join(parts), now
+        ):
+            parts.clear()
+            self._size = 0
+            return
+        # One part may be larger: a whole answer comes in one.
+        if self._size > MAX_UNREAD and len(parts) > 1:
             self._link.cancel(self._stream)
             self.on_fail(Failed(EngineFailed("the client reads too slowly"), retryable=False))
         self.wake()
@@ -259,13 +292,14 @@ class ReplicaLink(asyncio.Protocol):
         self._send(Kind.HELLO, 0, _encode(self._hello))
 
     def data_received(self, data: bytes) -> None:
-        self._heard = time.monotonic()
+        self._heard = now = time.monotonic()
         streams = self._streams
+        due: list[Answer] = []
         try:
             for kind, stream, payload in self._reader.feed(data):
-                if kind == Kind.DATA:
+                if kind == _DATA:
                     if (answer := streams.get(stream)) is not None:
-                        answer.on_data(payload)
+                        answer.on_data(payload, due)
                 elif stream:
                     self._on_stream_frame(kind, stream, payload)
                 else:
@@ -274,6 +308,9 @@ class ReplicaLink(asyncio.Protocol):
             self._log.error("link_broken", reason=str(error))
             if self._transport is not None:
                 self._transport.abort()
+        finally:
+            for answer in due:
+                answer.deliver(now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         was_up = self.welcome is not None

@@ -9,9 +9,11 @@ connection alive; a client that leaves, or stops reading, is told to the replica
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.types import Receive, Send
 
@@ -73,16 +75,24 @@ class Departure:
 
 
 class _Response:
-    """The client's side of one relay: what has been sent so far."""
+    """The client's side of one relay: what has been sent so far.
+
+    Either the relay's task sends, or `forward` does, in the callback that read the bytes from the
+    link: no task is woken for a token. Only a `send` that has to wait (for a client that does not
+    read) is handed to the task, half done, as `rest`.
+    """
 
     def __init__(self, send: Send, headers: Headers, record: Record) -> None:
         self._send = send
         self._headers = headers
         self._record = record
         self.started = False
+        # Bytes of the completion have been sent: what follows may be forwarded as it comes.
+        self.streams = False
         self.last_sent = time.monotonic()
         # Since when a `send` waits for the client to read; None while none does.
         self.blocked_since: float | None = None
+        self.rest: Awaitable[None] | None = None
         self.whole: list[bytes] = []
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -100,6 +110,56 @@ class _Response:
         self.last_sent = self.blocked_since = time.monotonic()
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self.blocked_since = None
+
+    def forward(self, data: bytes, now: float) -> bool:
+        """See `Answer.forward`. The task has to be woken if there is a `rest` after it."""
+        if self.blocked_since is not None:
+            return False
+        sending = self._send(
+            {"type": "http.response.body", "body": data, "more_body": True}
+        ).__await__()
+        try:
+            step = next(sending)
+        except StopIteration:
+            pass
+        except Exception as error:  # noqa: BLE001 - the task's business, not that of the link
+            self.rest = _raise(error)
+        else:
+            self.rest = _Rest(sending, step)
+            self.blocked_since = now
+        self.last_sent = self._record.last_byte = now
+        return True
+
+    async def settle(self) -> None:
+        """Wait for the end of a `send` that `forward` began."""
+        if self.rest is not None:
+            await self.rest
+            self.rest = self.blocked_since = None
+
+
+class _Rest:
+    """An awaitable that was begun outside of any task, for a task to await to its end.
+
+    `step` is what it yielded; the task must see that first (see `Future.__await__`)."""
+
+    def __init__(self, begun: Generator[Any, None, None], step: Any) -> None:
+        self._begun = begun
+        self._step = step
+
+    def __await__(self) -> Generator[Any, None, None]:
+        step = self._step
+        with contextlib.suppress(StopIteration):
+            while True:
+                try:
+                    yield step
+                except BaseException as error:  # noqa: BLE001 - a cancellation is for `begun`
+                    step = self._begun.throw(error)
+                else:
+                    step = next(self._begun)
+
+
+async def _raise(error: Exception) -> None:
+    raise error
 
 
 class _Pulse:
@@ -226,12 +286,20 @@ class Relay:
     ) -> None:
         pulse = _Pulse(response, answer.wake, self._keepalive_s, self._stall_s)
         departure.notify(answer.wake)
+
+        def forward(data: bytes, now: float) -> bool:
+            taken = response.forward(data, now)
+            if response.rest is not None:
+                answer.wake()
+            return taken
+
         try:
             while True:
-                if not answer.ready and not departure.happened:
+                if not (answer.ready or departure.happened or response.rest):
                     await answer.wait()
                 if departure.happened:
                     raise ClientLeft("the client left")
+                await response.settle()
                 if answer.failed is not None:
                     await self._flush(answer, record, response)
                     raise answer.failed
@@ -240,6 +308,8 @@ class Relay:
                     await self._finish(answer, record, response)
                     return
                 await self._flush(answer, record, response)
+                if response.streams and not answer.ready:
+                    answer.forward = forward
                 if pulse.due:
                     pulse.due = False
                     if record.stream:
@@ -250,6 +320,7 @@ class Relay:
             _uncancel()
             raise ClientLeft(f"the client read nothing for {self._stall_s:g} s") from None
         finally:
+            answer.forward = None
             pulse.stop()
 
     async def _flush(self, answer: Answer, record: Record, response: _Response) -> None:
@@ -263,6 +334,7 @@ class Relay:
         else:
             if not response.started:
                 await response.start(head.status, _head_headers(head))
+            response.streams = True
             record.on_bytes()
             await response.body(data, more=True)
 

@@ -404,25 +404,25 @@ def test_a_body_of_five_megabytes_is_refused(live: Server, path: str) -> None:
     assert live.complete(BASE, "A spider has").status_code == 200
 
 
-@pytest.mark.parametrize("entry", ["haproxy", "router"])
+@pytest.mark.parametrize("entry", ["shared", "own"])
 def test_headers_that_are_too_large_are_refused_in_json(live: Server, entry: str) -> None:
-    url = live.url if entry == "haproxy" else live.routers()[0].url
-    for size in (17_000, 30_000):
+    url = live.url if entry == "shared" else live.routers()[0].url
+    for size in (17_000, 30_000, 100_000):
         response = live.client.post(
             f"{url}/v4/completions",
             json={"model": BASE, "prompt": "x"},
             headers={"x-bomb": "a" * size},
         )
-        assert response.status_code in (400, 431)
+        assert response.status_code == 431
         body = response.json()
         assert body["error"]["type"] == "invalid_request_error"
         assert body["detail"] == body["error"]["message"]
     assert live.complete(BASE, "A spider has").status_code == 200
 
 
-@pytest.mark.parametrize("entry", ["haproxy", "router"])
+@pytest.mark.parametrize("entry", ["shared", "own"])
 def test_every_response_has_one_request_id(live: Server, entry: str) -> None:
-    url = live.url if entry == "haproxy" else live.routers()[0].url
+    url = live.url if entry == "shared" else live.routers()[0].url
     asked = [
         ("POST", "/v4/completions", {"model": BASE, "prompt": "A spider has"}, 200),
         ("POST", "/v4/completions", {"model": BASE, "prompt": "A spider", "stream": True}, 200),

@@ -30,7 +30,7 @@ def body_of(path: str, model: str, stream: bool) -> dict[str, Any]:
     return body | ({"model_parameters": ENDLESS} if path.startswith("/v4") else ENDLESS_V1)
 
 
-@pytest.mark.parametrize("entry", ["haproxy", "router"])
+@pytest.mark.parametrize("entry", ["shared", "own"])
 @pytest.mark.parametrize("model", [BASE, PIRATE])
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("path", ["/v4/completions", "/v1/completions"])
@@ -43,7 +43,7 @@ def test_a_client_that_leaves_frees_the_engine(
     record_property: Any,
 ) -> None:
     poll(live.idle, 10, "nothing runs")
-    url = live.url if entry == "haproxy" else live.routers()[0].url
+    url = live.url if entry == "shared" else live.routers()[0].url
     host, port = url.removeprefix("http://").split(":")
     routers, engines = live.routers(), live.engines(BASE)
     outcomes = ("ok", "cancelled", "error", "rejected")

@@ -79,12 +79,12 @@ def test_a_mistake_in_the_models_file_is_named(
 
 
 def test_sigterm_leaves_nothing_behind(live: Server) -> None:
-    """Also not what Ray's workers started: engines, HAProxy."""
+    """Also not what Ray's workers started: the engines."""
     assert live.process is not None
     children = psutil.Process(live.process.pid).children(recursive=True)
     started = [process for process in children if runs(process)]
     names = " ".join(word for process in started for word in process.cmdline())
-    for name in ("haproxy", "serving.engine.server", "raylet", "gcs_server"):
+    for name in ("serving.engine.server", "raylet", "gcs_server"):
         assert name in names
     for engine in live.engines():
         assert live.engine_processes(engine.replica).core in started

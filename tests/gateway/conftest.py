@@ -19,7 +19,7 @@ from serving.engine.link import LinkServer
 from serving.gateway.app import Gateway
 from serving.gateway.fleet import Entry, Fleet
 from serving.gateway.resolve import Resolver
-from serving.http_server import HttpServer
+from serving.http_server import HttpServer, listen
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
 from serving.settings import Settings
@@ -104,7 +104,7 @@ class Site:
         """The port of a real HTTP server with the gateway, started by the first who asks."""
         async with self._starting:
             if self.http is None:
-                self.http = HttpServer(self.gateway, "127.0.0.1")
+                self.http = HttpServer(self.gateway, [listen("127.0.0.1")])
                 await self.http.start()
         return self.http.port
 

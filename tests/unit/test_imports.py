@@ -15,8 +15,8 @@ VLLM = {"serving/engine/vllm.py", "serving/engine/vllm_app.py"}
 # `engine/protocol` holds the structures that cross the process boundary; `api` writes from them.
 LAYERS = (
     ("serving.errors", "serving.settings", "serving.engine.protocol"),
-    ("serving.observability", "serving.http_server"),
-    ("serving.api",),
+    ("serving.observability",),
+    ("serving.api", "serving.http_server"),
     ("serving.catalogue",),
     ("serving.engine",),
     ("serving.gateway",),

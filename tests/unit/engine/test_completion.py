@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from serving.engine.completion import run_completion
-from serving.engine.protocol import Chunk, CompletionCall, End, Head, Sampling
+from serving.engine.protocol import Chunk, CompletionCall, Emit, End, Head, Sampling
 from serving.errors import EngineFailed
 
 
@@ -16,25 +15,26 @@ class Scripted:
 
     def __init__(self, *steps: Chunk | Exception) -> None:
         self.steps = steps
-        self.closed = False
 
-    async def generate(self, call: CompletionCall) -> AsyncIterator[Chunk]:
-        try:
-            for step in self.steps:
-                if isinstance(step, Exception):
-                    raise step
-                yield step
-        finally:
-            self.closed = True
+    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+        for step in self.steps:
+            if isinstance(step, Exception):
+                raise step
+            emit(step)
 
 
 class Paper:
-    """Keeps what was written."""
+    """Keeps what was written; `blocked` is how often it says that nobody reads."""
 
-    def __init__(self, full: Exception | None = None) -> None:
+    def __init__(self, blocked: int = 0) -> None:
         self.heads: list[Head] = []
         self.parts: list[bytes] = []
-        self.full = full
+        self.blocked = blocked
+
+    @property
+    def writable(self) -> bool:
+        self.blocked -= 1
+        return self.blocked < 0
 
     def head(self, head: Head) -> None:
         self.heads.append(head)
@@ -42,10 +42,6 @@ class Paper:
     def data(self, data: bytes) -> None:
         assert self.heads, "data before a head"
         self.parts.append(data)
-
-    async def drained(self) -> None:
-        if self.full:
-            raise self.full
 
     @property
     def events(self) -> list[Any]:
@@ -112,8 +108,14 @@ async def test_nothing_is_written_when_the_engine_fails_at_once() -> None:
     assert not paper.heads
 
 
-async def test_the_generator_is_closed_when_the_reader_goes() -> None:
-    engine = Scripted(*STEPS)
-    with pytest.raises(ConnectionError):
-        await run_completion(engine, call(stream=True), Paper(ConnectionError()))  # type: ignore[arg-type]
-    assert engine.closed
+@pytest.mark.parametrize(
+    ("blocked", "texts"),
+    [(0, ["a", "b", "c", "d"]), (1, ["ab", "c", "d"]), (2, ["abc", "d"]), (9, ["abcd"])],
+)
+async def test_what_nobody_reads_becomes_one_event(blocked: int, texts: list[str]) -> None:
+    steps = [Chunk(text, 1, number) for number, text in enumerate("abc", 1)]
+    paper = Paper(blocked)
+    engine = Scripted(*steps, Chunk("d", 1, 4, "length"))
+    end = await run_completion(engine, call(stream=True), paper)  # type: ignore[arg-type]
+    assert [event["completion"]["text"] for event in paper.events] == texts
+    assert end.completion_tokens == 4

@@ -365,7 +365,8 @@ async def test_an_answer_nobody_reads_is_given_up(
     pair: Pair, link: ReplicaLink, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway_link, "MAX_UNREAD", 10_000)
-    answer = link.open(completion("x" * 20_000))
+    pair.engine.interval_s, pair.engine.repeat = 0.001, 900
+    answer = link.open(completion("x" * 100))
     await eventually(lambda: answer.failed)
     assert answer.failed is not None
     assert not answer.failed.retryable
