@@ -2,35 +2,41 @@
 
 Fewest requests first, counted live: the router's own requests as of now, the other routers' as of
 the replica's last report (at most 20 ms old when something changed; `ReplicaLink.busy` says what is
-assumed beyond it). Counting beats round robin
-because completions differ in length by orders of magnitude.
+assumed beyond it). Counting beats round robin because completions differ in length by orders of
+magnitude.
 
 A request for an adapter prefers a replica that holds it, until that replica is `SPREAD` requests
 busier than the least busy one: then another load of the adapter is cheaper than the queue. While
-nobody holds it, rendezvous hashing (Thaler and Ravishankar, 1996) makes all routers start with
-the same replica, so that they do not load it everywhere at once.
+nobody holds it, a hash ring (Karger et al., 1997) makes all routers start with the same replica,
+so that they do not load it everywhere at once.
 
-With more than `SCAN` replicas a random sample is compared instead of all of them; two choices
-already bring the longest queue close to the best (Mitzenmacher, 2001).
+Of more than `SCAN` candidates a random sample is compared instead of all of them; two choices
+already bring the longest queue close to the best (Mitzenmacher, 2001). With that and the indexes
+kept here, a choice among a thousand replicas costs what one among two does.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from bisect import bisect
+from collections.abc import Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
 from zlib import crc32
 
 SPREAD = 4
 SCAN = 16
 SAMPLE = 4
+# Points of each replica on the ring; more make the shares of the replicas more equal.
+POINTS = 16
 
 
 class Candidate(Protocol):
     """What the choice looks at."""
 
     replica: str
-    adapters: set[str]
+
+    @property
+    def up(self) -> bool: ...
 
     @property
     def busy(self) -> int: ...
@@ -39,27 +45,72 @@ class Candidate(Protocol):
 C = TypeVar("C", bound=Candidate)
 
 
-def choose(candidates: Sequence[C], adapter: str | None, rng: random.Random) -> C:
-    """One of `candidates`, which must not be empty."""
-    if len(candidates) == 1:
-        return candidates[0]
-    if adapter is not None:
-        return _choose_for_adapter(candidates, adapter, rng)
-    return _least_busy(candidates, rng)
+class Pool(Generic[C]):
+    """The replicas of one model, and who of them holds which adapter."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._holders: dict[str, list[C]] = {}
+        self._points: list[int] = []
+        self._owners: list[C] = []
+        self.up: list[C] = []
+
+    def set_up(self, replicas: Iterable[C]) -> None:
+        """Replace the replicas that may be chosen."""
+        self.up = list(replicas)
+        ring = sorted(
+            ((_hash(f"{replica.replica}\0{point}"), replica) for replica in self.up
+             for point in range(POINTS)),
+            key=lambda place: place[0],
+        )  # fmt: skip
+        self._points = [point for point, _ in ring]
+        self._owners = [replica for _, replica in ring]
+
+    def holds(self, replica: C, adapter: str, held: bool) -> None:
+        """`replica` has loaded `adapter`, or dropped it."""
+        holders = self._holders.setdefault(adapter, [])
+        if held:
+            holders.append(replica)
+        else:
+            holders.remove(replica)
+            if not holders:
+                del self._holders[adapter]
+
+    def choose(self, adapter: str | None, exclude: frozenset[str] = frozenset()) -> C | None:
+        """A replica that is up and not excluded, if there is one."""
+        up = self.up
+        if exclude:
+            up = [replica for replica in up if replica.replica not in exclude]
+        if not up:
+            return None
+        if len(up) == 1:
+            return up[0]
+        other = self._least_busy(up)
+        if adapter is None:
+            return other
+        preferred = self._holder(adapter, exclude) or self._home(adapter, exclude)
+        return preferred if preferred.busy <= other.busy + SPREAD else other
+
+    def _least_busy(self, candidates: Sequence[C]) -> C:
+        if len(candidates) > SCAN:
+            candidates = self._rng.sample(candidates, SAMPLE)
+        fewest = min(candidate.busy for candidate in candidates)
+        return self._rng.choice([at for at in candidates if at.busy == fewest])
+
+    def _holder(self, adapter: str, exclude: frozenset[str]) -> C | None:
+        holders: Sequence[C] = self._holders.get(adapter, ())
+        if len(holders) > SCAN:
+            holders = self._rng.sample(holders, SAMPLE)
+        holders = [at for at in holders if at.up and at.replica not in exclude]
+        return self._least_busy(holders) if holders else None
+
+    def _home(self, adapter: str, exclude: frozenset[str]) -> C:
+        """The first replica on the ring from the adapter's place on; one of `up` there is."""
+        at = bisect(self._points, _hash(adapter))
+        while (owner := self._owners[at % len(self._owners)]).replica in exclude:
+            at += 1
+        return owner
 
 
-def _least_busy(candidates: Sequence[C], rng: random.Random) -> C:
-    if len(candidates) > SCAN:
-        candidates = rng.sample(candidates, SAMPLE)
-    fewest = min(candidate.busy for candidate in candidates)
-    return rng.choice([candidate for candidate in candidates if candidate.busy == fewest])
-
-
-def _choose_for_adapter(candidates: Sequence[C], adapter: str, rng: random.Random) -> C:
-    other = _least_busy(candidates, rng)
-    holders = [candidate for candidate in candidates if adapter in candidate.adapters]
-    if holders:
-        holder = _least_busy(holders, rng)
-        return holder if holder.busy <= other.busy + SPREAD else other
-    first = max(candidates, key=lambda c: crc32(f"{adapter}\0{c.replica}".encode()))
-    return first if first.busy <= other.busy + SPREAD else other
+def _hash(name: str) -> int:
+    return crc32(name.encode())

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import msgspec
 
 from serving.errors import ModelUnavailable
-from serving.gateway.balance import choose
+from serving.gateway.balance import Pool
 from serving.gateway.link import ReplicaLink
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
@@ -34,11 +33,10 @@ class Entry(msgspec.Struct, frozen=True):
     ops: str
 
 
-@dataclass
 class _Model:
-    links: dict[str, ReplicaLink] = field(default_factory=dict)
-    # Rebuilt when a link changes, so that a request only reads.
-    up: list[ReplicaLink] = field(default_factory=list)
+    def __init__(self, rng: random.Random) -> None:
+        self.links: dict[str, ReplicaLink] = {}
+        self.pool: Pool[ReplicaLink] = Pool(rng)
 
 
 class Fleet:
@@ -60,12 +58,11 @@ class Fleet:
         log: Log,
         rng: random.Random,
     ) -> None:
-        self._models = {model: _Model() for model in models}
+        self._models = {model: _Model(rng) for model in models}
         self._router = router
         self._token = token
         self._metrics = metrics
         self._log = log
-        self._rng = rng
         self._closing: set[asyncio.Task[None]] = set()
         self.listed: tuple[Entry, ...] = ()
 
@@ -90,6 +87,7 @@ class Fleet:
                 token=self._token,
                 log=self._log.bind(model=entry.model),
                 on_change=self._rebuild,
+                on_adapter=model.pool.holds,
             )
         for model in self._models.values():
             for replica in [name for name in model.links if name not in wanted]:
@@ -105,15 +103,13 @@ class Fleet:
         Raises:
             ModelUnavailable: none is up.
         """
-        up = self._models[model].up
-        if exclude:
-            up = [link for link in up if link.replica not in exclude]
-        if not up:
+        link = self._models[model].pool.choose(adapter, exclude)
+        if link is None:
             raise ModelUnavailable(
                 f"no replica of model '{model}' is ready; it may be starting",
                 retry_after_s=RETRY_AFTER_S,
             )
-        return choose(up, adapter, self._rng)
+        return link
 
     def links(self, model: str) -> list[ReplicaLink]:
         """All replicas of a model, up or not."""
@@ -121,7 +117,7 @@ class Fleet:
 
     def ready(self, model: str) -> int:
         """How many replicas of a model are up."""
-        return len(self._models[model].up)
+        return len(self._models[model].pool.up)
 
     async def close(self) -> None:
         """Drop every link."""
@@ -139,7 +135,9 @@ class Fleet:
 
     def _rebuild(self) -> None:
         for name, model in self._models.items():
-            model.up = [link for link in model.links.values() if link.up]
+            up = [link for link in model.links.values() if link.up]
+            if up != model.pool.up:
+                model.pool.set_up(up)
             gauge = self._metrics.replicas
-            gauge.labels(name, "ready").set(len(model.up))
-            gauge.labels(name, "not_ready").set(len(model.links) - len(model.up))
+            gauge.labels(name, "ready").set(len(up))
+            gauge.labels(name, "not_ready").set(len(model.links) - len(up))

@@ -157,6 +157,7 @@ class ReplicaLink(asyncio.Protocol):
         replica: the replica's ID.
         host, port: where its engine server accepts links.
         on_change: called when the link comes up, goes down or starts to drain.
+        on_adapter: called with the link, an adapter's ID and whether the replica holds it now.
     """
 
     def __init__(
@@ -169,12 +170,14 @@ class ReplicaLink(asyncio.Protocol):
         token: str,
         log: Log,
         on_change: Callable[[], None],
+        on_adapter: Callable[[ReplicaLink, str, bool], None],
     ) -> None:
         self.replica = replica
         self.address = (host, port)
         self._hello = Hello(router, token)
         self._log = log.bind(replica=replica)
         self._on_change = on_change
+        self._on_adapter = on_adapter
         self._streams: dict[int, Answer] = {}
         self._numbers = itertools.count(1)
         self._transport: asyncio.Transport | None = None
@@ -189,8 +192,8 @@ class ReplicaLink(asyncio.Protocol):
         self.load = Load()
         # Requests other routers have on this replica, as of its last report.
         self.others = 0
-        # Adapters sent there since the last report, which the report cannot know yet.
-        self.adapters: set[str] = set()
+        # As of the last report, and those sent there since, which it cannot know yet.
+        self._adapters: frozenset[str] = frozenset()
         self._task = self._loop.create_task(self._stay_connected())
 
     @property
@@ -230,8 +233,8 @@ class ReplicaLink(asyncio.Protocol):
         stream = next(self._numbers) & 0xFFFFFFFF
         answer = Answer(self, stream)
         self._streams[stream] = answer
-        if call.adapter is not None:
-            self.adapters.add(call.adapter.id)
+        if call.adapter is not None and call.adapter.id not in self._adapters:
+            self._set_adapters(self._adapters | {call.adapter.id})
         self._send(Kind.OPEN, stream, payload)
         return answer
 
@@ -318,7 +321,7 @@ class ReplicaLink(asyncio.Protocol):
         self.welcome = None
         self.load = Load()
         self.others = 0
-        self.adapters = set()
+        self._set_adapters(frozenset())
         self._lost.set()
         streams, self._streams = self._streams, {}
         for answer in streams.values():
@@ -372,6 +375,12 @@ class ReplicaLink(asyncio.Protocol):
         drains = load.draining and not self.load.draining
         self.load = load
         self.others = load.in_flight - load.yours
-        self.adapters = set(load.adapters)
+        self._set_adapters(frozenset(load.adapters))
         if drains:
             self._on_change()
+
+    def _set_adapters(self, adapters: frozenset[str]) -> None:
+        before, self._adapters = self._adapters, adapters
+        if before != adapters:
+            for adapter in adapters ^ before:
+                self._on_adapter(self, adapter, adapter in adapters)

@@ -55,6 +55,7 @@ class Pair:
         self.log = log
         self.links: list[ReplicaLink] = []
         self.changes = 0
+        self.held: list[tuple[ReplicaLink, str, bool]] = []
         self.ended: list[tuple[str, End]] = []
         self.engine = EchoEngine(
             EngineSpec(id="m", weights="w", context=1000, engine_args={"interval_s": 0.0})
@@ -87,6 +88,7 @@ class Pair:
             token=token,
             log=self.log,
             on_change=changed,
+            on_adapter=lambda *change: self.held.append(change),
         )
         self.links.append(link)
         return link
@@ -303,7 +305,8 @@ async def test_load_reports_tell_ours_from_others(
     pair.engine.interval_s = 60
     ours = [link.open(completion(adapter=AdapterRef("a", "/w"))) for _ in range(2)]
     theirs = [other.open(completion()) for _ in range(3)]
-    assert (link.busy, link.adapters) == (2, {"a"})
+    assert link.busy == 2
+    assert pair.held == [(link, "a", True)], "known before any report, and once"
     await eventually(lambda: link.busy == other.busy == 5, 1)
     await eventually(lambda: link.load.running == 5, 1)
     assert link.load == Load(5, 2, 5, 0, ("a",), routers=2)
@@ -354,7 +357,14 @@ async def test_a_silent_replica_is_given_up(
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     link = ReplicaLink(
-        "x", "127.0.0.1", port, router="r", token="", log=log, on_change=lambda: None
+        "x",
+        "127.0.0.1",
+        port,
+        router="r",
+        token="",
+        log=log,
+        on_change=lambda: None,
+        on_adapter=lambda *_: None,
     )
     await eventually(lambda: connections >= 2)
     await link.close()

@@ -3,9 +3,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from serving.gateway.balance import SPREAD, choose
+from serving.gateway.balance import SPREAD, Pool
 
 REPORT_DELAY_S = 0.02
 
@@ -15,10 +17,26 @@ class Replica:
     replica: str
     busy: int = 0
     adapters: set[str] = field(default_factory=set)
+    up: bool = True
+
+
+def pool_of(replicas: Sequence[Any], rng: random.Random) -> Pool[Any]:
+    pool: Pool[Any] = Pool(rng)
+    pool.set_up(replicas)
+    for replica in replicas:
+        for adapter in replica.adapters:
+            pool.holds(replica, adapter, True)
+    return pool
+
+
+def choose(replicas: Sequence[Any], adapter: str | None, rng: random.Random) -> Any:
+    return pool_of(replicas, rng).choose(adapter)
 
 
 class View:
     """A replica as one router sees it: its own requests now, the others' some time ago."""
+
+    up = True
 
     def __init__(self, replica: str) -> None:
         self.replica = replica
@@ -114,8 +132,9 @@ def test_adapters_have_different_homes() -> None:
 def test_many_candidates_stay_balanced_with_a_sample() -> None:
     rng = random.Random(3)
     replicas = [Replica(f"r{number}") for number in range(40)]
+    pool = pool_of(replicas, rng)
     for _ in range(40 * 50):
-        choose(replicas, None, rng).busy += 1
+        pool.choose(None).busy += 1
     assert max(r.busy for r in replicas) - min(r.busy for r in replicas) <= 8
 
 
@@ -128,3 +147,47 @@ def test_the_idle_holder_is_found_among_many_candidates() -> None:
 def test_a_single_candidate_is_taken() -> None:
     only = Replica("a", 1000)
     assert choose([only], "x", random.Random(1)) is only
+
+
+def test_nobody_to_choose() -> None:
+    assert choose([], None, random.Random(1)) is None
+    assert pool_of([Replica("a")], random.Random(1)).choose("x", frozenset({"a"})) is None
+
+
+def test_excluded_replicas_are_not_chosen() -> None:
+    replicas = [Replica(f"r{number}", adapters={"x"}) for number in range(40)]
+    pool = pool_of(replicas, random.Random(1))
+    exclude = frozenset(f"r{number}" for number in range(39))
+    for adapter in (None, "x", "y"):
+        assert {pool.choose(adapter, exclude).replica for _ in range(20)} == {"r39"}
+
+
+def test_a_holder_that_is_not_up_is_passed_over() -> None:
+    holder, other, third = Replica("a", adapters={"x"}), Replica("b"), Replica("c")
+    pool = pool_of([holder, other, third], random.Random(1))
+    holder.up = False
+    pool.set_up([other, third])
+    assert {pool.choose("x").replica for _ in range(20)} < {"b", "c"}
+
+
+def test_a_dropped_adapter_has_no_holder() -> None:
+    replicas = [
+        Replica(f"r{number}", adapters={"x"} if number == 3 else set()) for number in range(9)
+    ]
+    pool = pool_of(replicas, random.Random(1))
+    assert pool.choose("x").replica == "r3"
+    pool.holds(replicas[3], "x", False)
+    assert (
+        pool.choose("x").replica
+        == choose([Replica(f"r{n}") for n in range(9)], "x", random.Random(2)).replica
+    )
+
+
+def test_a_replica_that_leaves_moves_only_its_own_adapters() -> None:
+    replicas = [Replica(f"r{number}") for number in range(8)]
+    pool = pool_of(replicas, random.Random(1))
+    before = {f"adapter-{n}": pool.choose(f"adapter-{n}").replica for n in range(200)}
+    pool.set_up(replicas[1:])
+    moved = {a for a, home in before.items() if pool.choose(a).replica != home}
+    assert moved == {adapter for adapter, home in before.items() if home == "r0"}
+    assert 5 < len(moved) < 60

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from serving.catalogue.spec import Catalogue
@@ -59,3 +61,22 @@ def test_an_unknown_id_is_told_the_nearest(resolver: Resolver, asked: str, words
         resolver.resolve(asked)
     assert words in caught.value.message
     assert caught.value.param == "model"
+
+
+def test_among_very_many_ids_the_nearest_are_still_found_at_once() -> None:
+    many = {
+        "models": [
+            {"kind": "engine", "id": "llama", "weights": "w", "context": 64, "lora": {}},
+            *(
+                {"kind": "adapter", "id": f"llama.team{n}.240601", "base": "llama", "weights": "/w"}
+                for n in range(20_000)
+            ),
+        ]
+    }
+    resolver = Resolver(Catalogue.model_validate(many))
+    started = time.process_time()
+    for asked, found in (("llama.team1234.24060l", "llama.team1234.240601"), ("lama", "llama")):
+        with pytest.raises(UnknownModel) as caught:
+            resolver.resolve(asked)
+        assert f"'{found}'" in caught.value.message
+    assert time.process_time() - started < 0.5
