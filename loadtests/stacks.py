@@ -1,4 +1,4 @@
-"""The stacks that are compared: ours, and vLLM's own server alone, as processes with a CPU bill.
+"""The stacks that are compared, as processes with a CPU bill: ours, vLLM's server, Ray Serve LLM.
 
 "Frontend" is every process of a stack but vLLM's engine core and its worker.
 """
@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
@@ -30,9 +30,11 @@ ROLES = (
     (ENGINE_WORDS, "engine core"),
     (("serving.engine.server",), "engine server"),
     (("vllm.entrypoints.openai",), "vllm server"),
-    (("ServeReplica:router", "RouterReplica"), "router"),
+    (("ServeReplica:router",), "router"),
+    (("ServeReplica:llm",), "ray serve llm replica"),
     (("ServeReplica",), "engine replica actor"),
-    (("ServeController", "ProxyActor"), "serve control"),
+    (("haproxy",), "haproxy"),
+    (("ServeController", "ProxyActor", "HAProxyManager"), "serve control"),
 )
 
 
@@ -72,17 +74,7 @@ class Stack:
 
     def wait_until_ready(self) -> None:
         """Raises RuntimeError if the stack ends or is not ready in time."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                raise RuntimeError(f"{self.name} ended while starting; see {self._log}")
-            try:
-                with opener.open(self._ready, timeout=2):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.5)
-        raise RuntimeError(f"{self.name} was not ready in time; see {self._log}")
+        wait_until(self._ready, self._process, f"{self.name} (log: {self._log})")
 
     def cpu(self) -> Cpu:
         """What all processes of the stack have used so far."""
@@ -118,44 +110,118 @@ def _role(command: str) -> str:
     return "rest"
 
 
-def ours(models: Path, folder: Path) -> Stack:
-    """Our stack with the first engine model of a models file, one replica, everything else as
-    shipped."""
-    data = yaml.safe_load(models.read_text())
-    spec = data["models"][0] | {"replicas": 1}
-    spec["weights"] = str((models.parent / spec["weights"]).resolve())
-    adapters = [
-        model | {"weights": str((models.parent / model["weights"]).resolve())}
-        for model in data["models"]
-        if model.get("base") == spec["id"]
-    ]
+@dataclass(frozen=True)
+class Model:
+    """What every stack serves: the first engine model of a models file, one replica of it."""
+
+    id: str
+    adapter: str | None
+    spec: dict[str, Any]
+    file: dict[str, Any]
+
+    @classmethod
+    def load(cls, models: Path) -> Model:
+        data = yaml.safe_load(models.read_text())
+        served = []
+        for model in data["models"]:
+            if model is data["models"][0] or model.get("base") == data["models"][0]["id"]:
+                if model["weights"].startswith(("./", "../")):
+                    model["weights"] = str((models.parent / model["weights"]).resolve())
+                served.append(model)
+        served[0]["replicas"] = 1
+        file = {"router": data.get("router", {}), "models": served}
+        adapter = served[1]["id"] if len(served) > 1 else None
+        return cls(served[0]["id"], adapter, served[0], file)
+
+    @property
+    def engine_args(self) -> dict[str, Any]:
+        """As vLLM itself takes them."""
+        args: dict[str, Any] = {"max_model_len": self.spec["context"]}
+        args["tensor_parallel_size"] = self.spec.get("tensor_parallel", 1)
+        if lora := self.spec.get("lora"):
+            # One more than we ever fill, as our engine replicas do (docs/architecture.md).
+            args |= {"enable_lora": True, "max_loras": lora["max_loaded"] + 1}
+            args |= {"max_lora_rank": lora["max_rank"]}
+        return args | dict(self.spec.get("engine_args", {}))
+
+    @property
+    def env(self) -> dict[str, str]:
+        return dict(self.spec.get("env") or {})
+
+
+def ours(model: Model, folder: Path) -> Stack:
+    """Our stack, everything but the number of replicas as shipped."""
     file = folder / "models.yaml"
-    file.write_text(yaml.safe_dump({"router": data.get("router", {}), "models": [spec, *adapters]}))
+    file.write_text(yaml.safe_dump(model.file))
     port = free_port()
     command = [sys.executable, "-m", "deployments.up", "--models", str(file)]
     command += ["--port", str(port), "--run-dir", str(folder / "run")]
     return Stack("ours", command, {}, f"http://127.0.0.1:{port}", "/ready", folder / "ours.log")
 
 
-def bare(models: Path, folder: Path) -> Stack:
-    """`vllm serve` alone with the same engine arguments and environment."""
-    spec = yaml.safe_load(models.read_text())["models"][0]
-    weights = str((models.parent / spec["weights"]).resolve())
+def bare(model: Model, folder: Path) -> Stack:
+    """`vllm serve` alone (its module: the command does not start on CPU)."""
     port = free_port()
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", weights, "--served-model-name", spec["id"]]
-    command += ["--max-model-len", str(spec["context"]), "--port", str(port)]
-    command += ["--host", "127.0.0.1", "--disable-uvicorn-access-log"]
-    if lora := spec.get("lora"):
-        command += ["--enable-lora", "--max-loras", str(lora["max_loaded"] + 1)]
-        command += ["--max-lora-rank", str(lora["max_rank"])]
-    for key, value in spec.get("engine_args", {}).items():
+    command += ["--model", model.spec["weights"], "--served-model-name", model.id]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
+    for key, value in model.engine_args.items():
         flag = f"--{key.replace('_', '-')}"
         command += [flag] if value is True else [flag, str(value)]
-    return Stack(
-        "bare", command, spec.get("env", {}), f"http://127.0.0.1:{port}", "/health",
-        folder / "bare.log",
-    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    return Stack("bare", command, model.env, url, "/health", folder / "bare.log")
+
+
+def ray_serve_llm(model: Model, folder: Path) -> Stack:
+    """Ray Serve LLM in its fastest form: direct streaming behind HAProxy."""
+    port = free_port()
+    loading = {"model_id": model.id, "model_source": model.spec["weights"]}
+    config: dict[str, Any] = {"model_loading_config": loading, "engine_kwargs": model.engine_args}
+    config["deployment_config"] = {"num_replicas": 1, "max_ongoing_requests": 10_000}
+    if not model.spec.get("gpus", 1):
+        config["accelerator_config"] = {"kind": "cpu"}
+        config["placement_group_config"] = {"bundles": [{"CPU": 1}]}
+    application = {"name": "llm", "route_prefix": "/"}
+    application |= {"import_path": "ray.serve.llm:build_openai_app"}
+    file = folder / "ray-serve-llm.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "proxy_location": "HeadOnly",
+                "http_options": {"host": "127.0.0.1", "port": port},
+                "applications": [application | {"args": {"llm_configs": [config]}}],
+            }
+        )
+    )
+    env = model.env | {
+        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(file)]
+    log = folder / "ray-serve-llm.log"
+    return Stack("ray-serve-llm", command, env, f"http://127.0.0.1:{port}", "/v1/models", log)
+
+
+def wait_until(url: str, process: subprocess.Popen[bytes], name: str) -> None:
+    """Until `url` answers 200.
+
+    Raises:
+        RuntimeError: `process` has ended, or `START_TIMEOUT_S` is over.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} ended while starting")
+        try:
+            with opener.open(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError(f"{name} was not ready in time")
 
 
 def free_port() -> int:

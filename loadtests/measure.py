@@ -1,0 +1,148 @@
+"""One run of one kind of load against one stack, in figures."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from loadtests.client import CREATE_COMPLETION, OPENAI, Capture, capture, request_body
+from loadtests.stacks import Stack
+
+PROMPT = "Once upon a time"
+KEY = "sk-local"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kind of load: how many clients at once, what they ask for, of which stack."""
+
+    name: str
+    stack: str
+    path: str
+    model: str
+    clients: int
+    tokens: int = 64
+    stream: bool = True
+
+    @property
+    def body(self) -> dict[str, Any]:
+        body = request_body(self.path, self.model, PROMPT, self.tokens) | {"stream": self.stream}
+        if not self.stream:
+            body.pop("stream_options", None)
+        return body
+
+
+Figures = dict[str, Any]
+
+
+async def run(stack: Stack, case: Case, seconds: float) -> Figures:
+    """Each client sends one request after the other for `seconds`.
+
+    CPU is in microseconds and not yet less what the stack uses idle (`idle`, `net`).
+
+    Raises:
+        RuntimeError: a request failed or did not deliver exactly its tokens.
+    """
+    captures: list[Capture] = []
+
+    async def client(session: aiohttp.ClientSession, deadline: float) -> None:
+        while time.monotonic() < deadline:
+            captures.append(await capture(session, stack.url, KEY, case.path, case.body))
+
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        before, started = stack.cpu(), time.monotonic()
+        await asyncio.gather(*(client(session, started + seconds) for _ in range(case.clients)))
+        elapsed = time.monotonic() - started
+        used = stack.cpu() - before
+    figures: Figures = {
+        "seconds": elapsed,
+        "requests": len(captures),
+        "tokens": len(captures) * case.tokens,
+        "tokens_per_s": len(captures) * case.tokens / elapsed,
+        "cpu_s": used.roles,
+    }
+    return figures | (_latencies(case, captures) if case.stream else _check_whole(captures))
+
+
+def _latencies(case: Case, captures: Sequence[Capture]) -> Figures:
+    first: list[float] = []
+    gaps: list[float] = []
+    for result in (found.result() for found in captures):
+        if result.error or result.completion_tokens != case.tokens:
+            raise RuntimeError(
+                f"{case.name}: {result.error or f'{result.completion_tokens} tokens'}"
+            )
+        first.append(result.first_byte_s or 0.0)
+        gaps += result.gaps_s
+    return {
+        "ttft_p50_ms": statistics.median(first) * 1e3,
+        "ttft_p99_ms": quantile(first, 0.99) * 1e3,
+        "gap_p50_ms": quantile(gaps, 0.5) * 1e3,
+        "gap_p99_ms": quantile(gaps, 0.99) * 1e3,
+    }
+
+
+def _check_whole(captures: Sequence[Capture]) -> Figures:
+    for found in captures:
+        if found.error or found.status != 200:
+            raise RuntimeError(found.error or f"status {found.status}")
+    return {"request_p50_ms": statistics.median(at.ended - at.started for at in captures) * 1e3}
+
+
+async def idle(stack: Stack, seconds: float) -> dict[str, float]:
+    """CPU seconds per second without load, by role."""
+    before = stack.cpu()
+    await asyncio.sleep(seconds)
+    return {role: used / seconds for role, used in (stack.cpu() - before).roles.items()}
+
+
+def net(figures: Figures, idle: dict[str, float]) -> Figures:
+    """The figures with `frontend_us` and `engine_us` per token and `request_us` per request, less
+    what the same processes use idle over the same time."""
+    by_role = {
+        role: used - idle.get(role, 0.0) * figures["seconds"]
+        for role, used in figures["cpu_s"].items()
+    }
+    engine = by_role.get("engine core", 0.0)
+    frontend = sum(by_role.values()) - engine
+    return figures | {
+        "roles_us": {
+            role: round(used / figures["tokens"] * 1e6, 2) for role, used in by_role.items()
+        },
+        "frontend_us": frontend / figures["tokens"] * 1e6,
+        "engine_us": engine / figures["tokens"] * 1e6,
+        "request_us": frontend / figures["requests"] * 1e6,
+    }
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The q-quantile, nearest rank from below; 0 of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * q))] if ordered else 0.0
+
+
+def stack_cases(model: str, adapter: str | None, streams: int = 32) -> list[Case]:
+    """What bare vLLM and our stack are compared by, in the order in which the runs alternate; the
+    first three are the main ones."""
+    v4, v1 = CREATE_COMPLETION, OPENAI
+    cases = [
+        Case(f"bare /v1, {streams} streams", "bare", v1, model, streams),
+        Case(f"ours /v4, {streams} streams", "ours", v4, model, streams),
+        Case(f"ours /v1, {streams} streams", "ours", v1, model, streams),
+    ]
+    if adapter:
+        cases.append(Case("ours /v4, adapter", "ours", v4, adapter, streams))
+    for clients in (128, 1):
+        cases.append(Case(f"bare /v1, {clients} streams", "bare", v1, model, clients))
+        cases.append(Case(f"ours /v4, {clients} streams", "ours", v4, model, clients))
+    for stack, path in (("bare", v1), ("ours", v4)):
+        name = f"{stack} {path[:3]}, 1 token, whole"
+        cases.append(Case(name, stack, path, model, 8, tokens=1, stream=False))
+    return cases

@@ -1,0 +1,119 @@
+"""The table of `make overhead`: what is compared with what, and the bar to meet.
+
+Each row is built from medians over the rounds; the spread is that of the rounds' own ratios.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Runs = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: a figure of ours over (or minus) another's."""
+
+    name: str
+    figure: str
+    one: str
+    other: str
+    bar: float
+    at_least: bool = False
+    difference: bool = False
+    # What the one-minute check for CI allows.
+    loose: float | None = None
+
+
+ROWS = (
+    Row("frontend CPU per token, /v4 over bare, 32 streams", "frontend_us",
+        "ours /v4, 32 streams", "bare /v1, 32 streams", 1.0, loose=1.2),
+    Row("frontend CPU per token, /v1 over bare, 32 streams", "frontend_us",
+        "ours /v1, 32 streams", "bare /v1, 32 streams", 1.25, loose=1.6),
+    Row("throughput over bare, 32 streams", "tokens_per_s",
+        "ours /v4, 32 streams", "bare /v1, 32 streams", 0.95, at_least=True, loose=0.75),
+    Row("throughput over bare, 128 streams", "tokens_per_s",
+        "ours /v4, 128 streams", "bare /v1, 128 streams", 0.95, at_least=True),
+    Row("throughput over Ray Serve LLM (direct streaming), 32 streams", "tokens_per_s",
+        "ours beside Ray Serve LLM", "Ray Serve LLM /v1", 1.3, at_least=True),
+    Row("TTFT p50 minus bare, 1 stream, ms", "ttft_p50_ms",
+        "ours /v4, 1 streams", "bare /v1, 1 streams", 3.0, difference=True),
+    Row("TTFT p99 over bare, 32 streams", "ttft_p99_ms",
+        "ours /v4, 32 streams", "bare /v1, 32 streams", 1.1),
+    Row("p99 gap between tokens over bare, 32 streams", "gap_p99_ms",
+        "ours /v4, 32 streams", "bare /v1, 32 streams", 1.1),
+    Row("frontend CPU per token, custom ID over base", "frontend_us",
+        "ours /v4, adapter", "ours /v4, 32 streams", 1.05),
+    Row("frontend CPU per 1-token request minus bare, us", "request_us",
+        "ours /v4, 1 token, whole", "bare /v1, 1 token, whole", 500.0, difference=True),
+    Row("router alone, CPU per event over vllm-router", "event_us",
+        "our router", "vllm-router", 1.0, loose=1.3),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A row with its value."""
+
+    row: Row
+    value: float
+    low: float
+    high: float
+
+    @property
+    def met(self) -> bool:
+        return self._meets(self.row.bar)
+
+    @property
+    def grossly_missed(self) -> bool:
+        return self.row.loose is not None and not self._meets(self.row.loose)
+
+    def _meets(self, bar: float) -> bool:
+        return self.value >= bar if self.row.at_least else self.value <= bar
+
+
+def findings(runs: Runs) -> Iterator[Finding]:
+    """Every row whose two cases have been run."""
+    for row in ROWS:
+        if not (runs.get(row.one) and runs.get(row.other)):
+            continue
+        ones = [float(run[row.figure]) for run in runs[row.one]]
+        others = [float(run[row.figure]) for run in runs[row.other]]
+        pairs = [_compare(row, *pair) for pair in zip(ones, others, strict=False)]
+        value = _compare(row, statistics.median(ones), statistics.median(others))
+        yield Finding(row, value, min(pairs), max(pairs))
+
+
+def _compare(row: Row, one: float, other: float) -> float:
+    return one - other if row.difference else one / other
+
+
+def text(runs: Runs, extra: Sequence[tuple[str, str, bool]]) -> str:
+    """Absolute medians of every case, then the table. `extra` are lines (name, value, met)."""
+    lines = [f"{'case (medians)':32} {'frontend us/token':>24} {'engine us':>9} {'tokens/s':>9}"
+             f" {'TTFT p50/p99 ms':>16} {'gap p99':>8}"]  # fmt: skip
+    for name, rounds in runs.items():
+        if "tokens_per_s" not in rounds[0]:
+            continue
+
+        def of(key: str, rounds: Sequence[Mapping[str, Any]] = rounds) -> float:
+            return statistics.median(float(run.get(key, 0.0)) for run in rounds)
+
+        front = sorted(float(run["frontend_us"]) for run in rounds)
+        spread = f"{of('frontend_us'):.1f} ({front[0]:.1f} to {front[-1]:.1f})"
+        first = f"{of('ttft_p50_ms'):.1f}/{of('ttft_p99_ms'):.1f}"
+        lines.append(f"{name:32} {spread:>24} {of('engine_us'):9.1f} {of('tokens_per_s'):9.0f}"
+                     f" {first:>16} {of('gap_p99_ms'):8.1f}")  # fmt: skip
+    lines += ["", f"{'measure':62} {'value':>8} {'rounds':>18} {'bar':>8}"]
+    for found in findings(runs):
+        bar = f"{'>=' if found.row.at_least else '<='} {found.row.bar:g}"
+        rounds_said = f"{found.low:.2f} to {found.high:.2f}"
+        verdict = "met" if found.met else "NOT MET"
+        lines.append(
+            f"{found.row.name:62} {found.value:8.2f} {rounds_said:>18} {bar:>8}  {verdict}"
+        )
+    lines += [f"{name:62} {value:>36}  {'met' if met else 'NOT MET'}" for name, value, met in extra]
+    return "\n".join(lines)

@@ -1,0 +1,175 @@
+"""What a router costs per event, alone: ours and vLLM's own (Rust), in front of synthetic engines.
+
+    python -m loadtests.router_alone [--rounds 5]
+
+64 streams, each with an event every 20 ms on a clock of its own. Only the router's process is
+counted, less its idle time. The engines are doubles without a model: ours the echo engine behind
+our link, theirs `loadtests.synthetic` behind HTTP. Theirs needs the environment `.venv-peers`
+(`make overhead` makes it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from loadtests.client import CREATE_COMPLETION, OPENAI, capture, request_body
+from loadtests.stacks import free_port, wait_until
+
+STREAMS = 64
+EVENTS = 200
+INTERVAL_S = 0.02
+PEERS = Path(".venv-peers")
+MODEL = "synthetic"
+
+
+class Candidate:
+    """A router in front of its engine."""
+
+    def __init__(self, name: str, path: str, url: str, process: subprocess.Popen[bytes]) -> None:
+        self.name = name
+        self.path = path
+        self.url = url
+        self.process = psutil.Process(process.pid)
+
+    def cpu(self) -> float:
+        """CPU seconds of the router's processes so far."""
+        total = 0.0
+        for process in (self.process, *self.process.children(recursive=True)):
+            times = process.cpu_times()
+            total += times.user + times.system
+        return total
+
+
+async def event_us(candidate: Candidate, seconds_idle: float = 2.0) -> float:
+    """CPU microseconds of the router per event of one run.
+
+    Raises:
+        RuntimeError: a stream failed or lost an event.
+    """
+    before = candidate.cpu()
+    await asyncio.sleep(seconds_idle)
+    idle = (candidate.cpu() - before) / seconds_idle
+    body = request_body(candidate.path, MODEL, "word", None)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        before, started = candidate.cpu(), time.monotonic()
+        found = await asyncio.gather(
+            *(capture(session, candidate.url, "sk-local", candidate.path, body)
+              for _ in range(STREAMS))
+        )  # fmt: skip
+        used = candidate.cpu() - before - idle * (time.monotonic() - started)
+    for result in (item.result() for item in found):
+        if result.error or result.text != "word " * EVENTS:
+            raise RuntimeError(f"{candidate.name}: {result.error or 'events are missing'}")
+    return used / (STREAMS * EVENTS) * 1e6
+
+
+@contextlib.contextmanager
+def ours(folder: Path, events: int = EVENTS, interval_s: float = INTERVAL_S) -> Iterator[Candidate]:
+    """Our router and, over the link, an echo engine that says its word `events` times."""
+    spec = {"id": MODEL, "weights": "none", "context": 100_000, "start_timeout_s": 60}
+    spec["engine_args"] = {"interval_s": interval_s, "repeat": events}
+    models = folder / "models.json"
+    models.write_text(json.dumps({"models": [spec]}))
+    read_fd, write_fd = os.pipe()
+    config = {"spec": spec, "replica": "echo#1", "token": "benchmark", "ready_fd": write_fd}
+    config |= {"engine": "serving.engine.echo:EchoEngine", "log_dir": str(folder), "drain_s": 0.0}
+    env = {"SERVING_ENGINE": json.dumps(config), "SERVING_CLUSTER_TOKEN": "benchmark"}
+    env |= {"SERVING_API_KEYS": "sk-local", "SERVING_LOG_DIR": str(folder)}
+    with running([sys.executable, "-m", "serving.engine.server"], env, [write_fd]):
+        os.close(write_fd)
+        with os.fdopen(read_fd) as pipe:
+            link = json.loads(pipe.readline())["link_port"]
+        port = free_port()
+        command = [sys.executable, "-m", "serving.gateway.server", "--models", str(models)]
+        command += ["--port", str(port), "--replica", "echo#1", MODEL, f"127.0.0.1:{link}"]
+        with running(command, env) as router:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(f"{url}/ready", router, "our router")
+            yield Candidate("ours", CREATE_COMPLETION, url, router)
+
+
+@contextlib.contextmanager
+def vllm_router() -> Iterator[Candidate]:
+    """vLLM's router and, over HTTP, the synthetic engine."""
+    engine_port, port, metrics_port = free_port(), free_port(), free_port()
+    engine_url = f"http://127.0.0.1:{engine_port}"
+    command = [sys.executable, "-m", "loadtests.synthetic", "--port", str(engine_port)]
+    command += ["--events", str(EVENTS), "--interval", str(INTERVAL_S)]
+    with running(command, {}) as engine:
+        wait_until(f"{engine_url}/health", engine, "the synthetic engine")
+        command = [str(PEERS / "bin" / "vllm-router"), "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--worker-urls", engine_url, "--policy", "round_robin"]
+        command += ["--prometheus-port", str(metrics_port), "--log-level", "error"]
+        with running(command, {}) as router:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(f"{url}/health", router, "vllm-router")
+            yield Candidate("vllm-router", OPENAI, url, router)
+
+
+@contextlib.contextmanager
+def running(
+    command: list[str], env: dict[str, str], pass_fds: list[int] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, quiet, for as long as the block lasts."""
+    process = subprocess.Popen(
+        command,
+        env=os.environ | env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=pass_fds or [],
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def compare(rounds: int) -> dict[str, list[float]]:
+    """CPU per event of every run, by router; runs alternate."""
+    with tempfile.TemporaryDirectory(prefix="router-") as folder, contextlib.ExitStack() as stack:
+        candidates = [stack.enter_context(ours(Path(folder)))]
+        if (PEERS / "bin" / "vllm-router").exists():
+            candidates.append(stack.enter_context(vllm_router()))
+        runs: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+        for number in range(rounds + 1):
+            for candidate in candidates:
+                used = asyncio.run(event_us(candidate))
+                if number:  # the first is not counted: connections, caches
+                    runs[candidate.name].append(used)
+            print(f"router alone: round {number} of {rounds}", file=sys.stderr)
+    return runs
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    for name, values in compare(parser.parse_args().rounds).items():
+        low, high = min(values), max(values)
+        print(f"{name:12} {statistics.median(values):6.1f} us/event ({low:.1f} to {high:.1f})")
+
+
+if __name__ == "__main__":
+    main()
