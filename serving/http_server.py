@@ -16,10 +16,19 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from serving.api.envelope import error_body
 from serving.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServingError
+
+# An extension of ASGI's scope: a function that writes the next part of a body that `send` has
+# begun, or returns False if that has to wait for the client. `send` is a coroutine, which only a
+# task can wait for.
+WRITE = "serving.write"
 
 HEADER_TIMEOUT_S = 20.0
 # Far above what the app accepts, which refuses in its own words and with the caller's request ID;
@@ -149,6 +158,8 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._headers_are_in()
         super().on_headers_complete()
+        # In time: the task that has been made for the request has not begun.
+        cast(dict[str, Any], self.scope)["extensions"] = {WRITE: partial(_write, self.cycle)}
 
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for what is no HTTP."""
@@ -180,3 +191,12 @@ class _Protocol(HttpToolsProtocol):
             )
             self.transport.write(STATUS_LINE[error.status] + head.encode() + body)
         self.transport.close()
+
+
+def _write(cycle: RequestResponseCycle, data: bytes) -> bool:
+    """What `cycle.send` does with a part of a body, where it need not wait."""
+    if cycle.flow.write_paused or not cycle.chunked_encoding or cycle.response_complete:
+        return False
+    if not cycle.disconnected:
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+    return True

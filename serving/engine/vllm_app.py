@@ -15,6 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -26,6 +28,9 @@ from serving.errors import EngineFailed
 
 # How vLLM writes a failure into a stream that has begun.
 _ERROR_EVENT = b'data: {"error"'
+# Layers that wrap every chunk of a stream, for a server that browsers and scrapers reach. Nobody
+# reaches this app but us, and its requests are counted on both ends of the link.
+_FOR_A_LISTENER = (CORSMiddleware, PrometheusInstrumentatorMiddleware)
 _SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"))
 
 
@@ -79,6 +84,9 @@ class OpenAIApp:
         """The app for `model` with the arguments of `vllm serve`."""
         tasks = await llm.get_supported_tasks()
         app = build_app(args, tasks, llm.model_config)
+        app.user_middleware = [
+            layer for layer in app.user_middleware if layer.cls not in _FOR_A_LISTENER
+        ]
         await init_app_state(llm, app.state, args, tasks)
         # vLLM's handlers tell their server to exit when the engine is dead; ours watches itself.
         app.state.server = SimpleNamespace(should_exit=False)
@@ -177,8 +185,10 @@ class _Exchange:
         elif message["type"] == "http.response.body" and (body := message.get("body")):
             if body.startswith(_ERROR_EVENT):
                 self._fail()
-            self._reply.data(body)
-            await self._reply.drained()
+            reply = self._reply
+            reply.data(body)
+            if not reply.writable:
+                await reply.drained()
 
     def _fail(self) -> None:
         self.failure = EngineFailed("the engine of this replica failed")

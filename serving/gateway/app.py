@@ -44,6 +44,7 @@ from serving.gateway.record import Record, Recorder
 from serving.gateway.relay import Job, Relay
 from serving.gateway.resolve import Resolver, Route
 from serving.gateway.status import fleet_ready, fleet_status, scrape_targets
+from serving.http_server import WRITE
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.settings import Settings
@@ -260,7 +261,8 @@ class Gateway:
     async def _run(self, job: Job, request: Request, record: Record) -> None:
         record.engine, record.kind = job.route.engine.id, job.route.kind
         with self._recorder.in_flight(record):
-            await self._relay.run(job, record, request.receive, request.send)
+            write = request.scope.get("extensions", {}).get(WRITE)
+            await self._relay.run(job, record, request.receive, request.send, write)
 
     # models
 

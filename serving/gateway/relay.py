@@ -4,16 +4,17 @@ Rules: the status line is held back until the replica has answered, so an early 
 real status; a request that failed before a byte is sent once more, to another replica; once bytes
 have left, a failure is an event in the stream; while nothing flows, a comment keeps the
 connection alive; a client that leaves, or stops reading, is told to the replica at once.
+
+A stream's first bytes are sent by the request's task, the others where they are read from the link:
+waking a task for every token would cost more than all else that the router does with it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.types import Receive, Send
 
@@ -77,22 +78,22 @@ class Departure:
 class _Response:
     """The client's side of one relay: what has been sent so far.
 
-    Either the relay's task sends, or `forward` does, in the callback that read the bytes from the
-    link: no task is woken for a token. Only a `send` that has to wait (for a client that does not
-    read) is handed to the task, half done, as `rest`.
+    `write`, where the server has it (`http_server.WRITE`), sends without waiting or refuses to.
     """
 
-    def __init__(self, send: Send, headers: Headers, record: Record) -> None:
+    def __init__(
+        self, send: Send, write: Callable[[bytes], bool] | None, headers: Headers, record: Record
+    ) -> None:
         self._send = send
+        self._write = write
         self._headers = headers
         self._record = record
         self.started = False
-        # Bytes of the completion have been sent: what follows may be forwarded as it comes.
+        # Bytes of a stream have been sent: what follows may be forwarded as it comes.
         self.streams = False
         self.last_sent = time.monotonic()
         # Since when a `send` waits for the client to read; None while none does.
         self.blocked_since: float | None = None
-        self.rest: Awaitable[None] | None = None
         self.whole: list[bytes] = []
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -112,54 +113,11 @@ class _Response:
         self.blocked_since = None
 
     def forward(self, data: bytes, now: float) -> bool:
-        """See `Answer.forward`. The task has to be woken if there is a `rest` after it."""
-        if self.blocked_since is not None:
+        """See `Answer.forward`."""
+        if self.blocked_since is not None or self._write is None or not self._write(data):
             return False
-        sending = self._send(
-            {"type": "http.response.body", "body": data, "more_body": True}
-        ).__await__()
-        try:
-            step = next(sending)
-        except StopIteration:
-            pass
-        except Exception as error:  # noqa: BLE001 - the task's business, not that of the link
-            self.rest = _raise(error)
-        else:
-            self.rest = _Rest(sending, step)
-            self.blocked_since = now
         self.last_sent = self._record.last_byte = now
         return True
-
-    async def settle(self) -> None:
-        """Wait for the end of a `send` that `forward` began."""
-        if self.rest is not None:
-            await self.rest
-            self.rest = self.blocked_since = None
-
-
-class _Rest:
-    """An awaitable that was begun outside of any task, for a task to await to its end.
-
-    `step` is what it yielded; the task must see that first (see `Future.__await__`)."""
-
-    def __init__(self, begun: Generator[Any, None, None], step: Any) -> None:
-        self._begun = begun
-        self._step = step
-
-    def __await__(self) -> Generator[Any, None, None]:
-        step = self._step
-        with contextlib.suppress(StopIteration):
-            while True:
-                try:
-                    yield step
-                except BaseException as error:  # noqa: BLE001 - a cancellation is for `begun`
-                    step = self._begun.throw(error)
-                else:
-                    step = next(self._begun)
-
-
-async def _raise(error: Exception) -> None:
-    raise error
 
 
 class _Pulse:
@@ -220,15 +178,22 @@ class Relay:
         self._timeout_s = timeout_s
         self._stall_s = stall_s
 
-    async def run(self, job: Job, record: Record, receive: Receive, send: Send) -> None:
-        """Answer one request.
+    async def run(
+        self,
+        job: Job,
+        record: Record,
+        receive: Receive,
+        send: Send,
+        write: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        """Answer one request; `write` is the server's `http_server.WRITE`, if it has that.
 
         Raises:
             ServingError: nothing has been sent; the caller renders it. A failure after the first
                 byte is written into the stream and raised too, as `Ended`.
             ClientLeft: the client is gone.
         """
-        response = _Response(send, job.headers, record)
+        response = _Response(send, write, job.headers, record)
         departure = Departure(receive)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -287,19 +252,12 @@ class Relay:
         pulse = _Pulse(response, answer.wake, self._keepalive_s, self._stall_s)
         departure.notify(answer.wake)
 
-        def forward(data: bytes, now: float) -> bool:
-            taken = response.forward(data, now)
-            if response.rest is not None:
-                answer.wake()
-            return taken
-
         try:
             while True:
-                if not (answer.ready or departure.happened or response.rest):
+                if not answer.ready and not departure.happened:
                     await answer.wait()
                 if departure.happened:
                     raise ClientLeft("the client left")
-                await response.settle()
                 if answer.failed is not None:
                     await self._flush(answer, record, response)
                     raise answer.failed
@@ -309,7 +267,7 @@ class Relay:
                     return
                 await self._flush(answer, record, response)
                 if response.streams and not answer.ready:
-                    answer.forward = forward
+                    answer.forward = response.forward
                 if pulse.due:
                     pulse.due = False
                     if record.stream:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.http_server import MAX_HEADER_BYTES, HttpServer, listen
+from serving.http_server import MAX_HEADER_BYTES, WRITE, HttpServer, listen
 
 REQUEST = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
 Start = Callable[..., Awaitable[HttpServer]]
@@ -23,12 +23,27 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
+    if scope["path"] == "/write":
+        await write(scope["extensions"][WRITE], send)
+        return
     if scope["path"] == "/slow":
         await asyncio.sleep(0.3)
     text = str(len(body)).encode()
     headers = [(b"content-length", str(len(text)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": text})
+
+
+async def write(write: Callable[[bytes], bool], send: Any) -> None:
+    """A chunked body, written without `send` as far as that goes; ends in how far."""
+    assert not write(b"before the response has begun")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    written = 0
+    while written < 1000 and write(b"a" * 10_000):
+        written += 1
+    text = b"<%d>" % written
+    await send({"type": "http.response.body", "body": text})
+    assert not write(b"after its end")
 
 
 @pytest.fixture
@@ -160,3 +175,19 @@ async def test_without_a_drain_they_are_cut_off(start: Start) -> None:
     await server.close()
     assert asyncio.get_running_loop().time() - started < 1.0
     asking.cancel()
+
+
+async def test_write_stops_when_the_client_does_not_read(start: Start) -> None:
+    server = await start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(REQUEST.replace(b"/slow", b"/write"))
+    await asyncio.sleep(0.2)  # nothing is read; the server's buffers fill
+    await reader.readuntil(b"\r\n\r\n")
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    data, _, written = body.rpartition(b"<")
+    assert len(data) == int(written[:-1]) * 10_000
+    assert 0 < int(written[:-1]) < 1000
+    writer.close()
