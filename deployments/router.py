@@ -16,6 +16,7 @@ import ray
 from ray import serve
 
 from deployments.directory import keep_announced, open_directory
+from serving import heap
 from serving.catalogue.spec import Catalogue
 from serving.gateway.server import Router
 from serving.observability.logs import open_log
@@ -51,6 +52,7 @@ class RouterReplica:
             background(keep_announced(self._directory, entry), "announce", log),
             background(self._follow_directory(), "follow_directory", log),
         ]
+        heap.settle()
         log.info("router_ready", port=entry.port)
 
     async def _follow_directory(self) -> None:

@@ -19,6 +19,7 @@ import sys
 
 import msgspec
 
+from serving import heap
 from serving.catalogue.spec import EngineSpec
 from serving.engine.lifetime import die_with_parent
 from serving.engine.link import LinkServer
@@ -81,6 +82,7 @@ async def serve(config: ServerConfig, log: Log) -> int:
     app = ops_app(engine, model=spec.id, replica=config.replica)
     ops = HttpServer(app, [listen(config.host)])
     await ops.start()
+    heap.settle()
     ready = Ready(port, ops.port, engine.max_model_len)
     if config.ready_fd is not None:
         with os.fdopen(config.ready_fd, "wb") as pipe:

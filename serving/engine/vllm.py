@@ -20,7 +20,6 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-from vllm.utils.gc_utils import freeze_gc_heap
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.metrics.loggers import StatLoggerBase
@@ -144,9 +143,8 @@ class VllmEngine(Engine):
         )
         engine = cls(spec, llm, stats)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
-        # vLLM reads some of its variables for every token; and what exists by now stays.
+        # vLLM reads some of its variables for every token.
         enable_envs_cache()
-        freeze_gc_heap()
         return engine
 
     # Create Completion

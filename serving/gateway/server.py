@@ -16,6 +16,7 @@ import contextlib
 import random
 import signal
 
+from serving import heap
 from serving.catalogue.load import load_catalogue
 from serving.catalogue.spec import Catalogue
 from serving.gateway.app import Gateway
@@ -92,6 +93,7 @@ async def _serve(args: argparse.Namespace) -> None:
         log=open_log("router", settings.log_dir, router="alone"),
     )
     await router.start()
+    heap.settle()
     entries = []
     for replica, model, address in args.replica:
         host, _, port = address.rpartition(":")

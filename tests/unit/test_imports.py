@@ -14,7 +14,7 @@ VLLM = {"serving/engine/vllm.py", "serving/engine/vllm_app.py"}
 # From the foundation up: a module may import its own layer and those above it in this list.
 # `engine/protocol` holds the structures that cross the process boundary; `api` writes from them.
 LAYERS = (
-    ("serving.errors", "serving.settings", "serving.engine.protocol"),
+    ("serving.errors", "serving.settings", "serving.heap", "serving.engine.protocol"),
     ("serving.observability",),
     ("serving.api", "serving.http_server"),
     ("serving.catalogue",),
