@@ -10,6 +10,9 @@ def serve_environment() -> dict[str, str]:
     return {
         # Replicas run on Serve's own event loop, without a thread in between.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Ray starts workers at nice 15, behind whatever else the machine does: right for batch
+        # jobs, wrong for routers and engines.
+        "RAY_worker_niceness": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 

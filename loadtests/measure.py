@@ -105,9 +105,10 @@ async def idle(stack: Stack, seconds: float) -> dict[str, float]:
 
 def net(figures: Figures, idle: dict[str, float]) -> Figures:
     """The figures with `frontend_us` and `engine_us` per token and `request_us` per request, less
-    what the same processes use idle over the same time."""
+    what the same processes use idle over the same time; for no role less than nothing, although
+    background work that finds no time under load would make it so."""
     by_role = {
-        role: used - idle.get(role, 0.0) * figures["seconds"]
+        role: max(0.0, used - idle.get(role, 0.0) * figures["seconds"])
         for role, used in figures["cpu_s"].items()
     }
     engine = by_role.get("engine core", 0.0)

@@ -84,11 +84,17 @@ def compare(args: argparse.Namespace) -> Runs:
         return beside(model, (bare, ours), cases[:3], args.rounds, args.seconds)
     runs = beside(model, (bare, ours), cases, args.rounds, args.seconds)
     if not args.no_ray_serve_llm:
-        peers = [
-            Case("Ray Serve LLM /v1", "ray-serve-llm", OPENAI, model.id, args.streams),
-            Case("ours beside Ray Serve LLM", "ours", CREATE_COMPLETION, model.id, args.streams),
-        ]
-        runs |= beside(model, (ray_serve_llm, ours), peers, args.rounds, args.seconds)
+        # On CPU it gives vLLM's worker a process of its own, whatever it is told: once as each
+        # runs by itself, once both so.
+        layouts = [(model, "Ray Serve LLM /v1", "ours, beside Ray Serve LLM")]
+        if (same := model.with_worker_process()) != model:
+            layouts.append((same, "Ray Serve LLM /v1, its executor", "ours, its executor"))
+        for served, theirs, our in layouts:
+            peers = [
+                Case(theirs, "ray-serve-llm", OPENAI, model.id, args.streams),
+                Case(our, "ours", CREATE_COMPLETION, model.id, args.streams),
+            ]
+            runs |= beside(served, (ray_serve_llm, ours), peers, args.rounds, args.seconds)
     return runs
 
 

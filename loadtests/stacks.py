@@ -133,6 +133,16 @@ class Model:
         adapter = served[1]["id"] if len(served) > 1 else None
         return cls(served[0]["id"], adapter, served[0], file)
 
+    def with_worker_process(self) -> Model:
+        """The model with vLLM's worker in a process of its own, if that is a choice (on CPU)."""
+        if self.spec.get("gpus", 1):
+            return self
+        args = self.spec.get("engine_args", {}) | {"distributed_executor_backend": "mp"}
+        env = self.env | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+        spec = self.spec | {"engine_args": args, "env": env}
+        file = self.file | {"models": [spec, *self.file["models"][1:]]}
+        return Model(self.id, self.adapter, spec, file)
+
     @property
     def engine_args(self) -> dict[str, Any]:
         """As vLLM itself takes them."""
@@ -176,7 +186,8 @@ def ray_serve_llm(model: Model, folder: Path) -> Stack:
     """Ray Serve LLM in its fastest form: direct streaming behind HAProxy."""
     port = free_port()
     loading = {"model_id": model.id, "model_source": model.spec["weights"]}
-    config: dict[str, Any] = {"model_loading_config": loading, "engine_kwargs": model.engine_args}
+    config: dict[str, Any] = {"model_loading_config": loading}
+    config["engine_kwargs"] = model.engine_args
     config["deployment_config"] = {"num_replicas": 1, "max_ongoing_requests": 10_000}
     if not model.spec.get("gpus", 1):
         config["accelerator_config"] = {"kind": "cpu"}
