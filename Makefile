@@ -28,7 +28,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead serve test test-fast test-cluster test-sdk check format soak clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick serve test test-fast test-cluster test-sdk check format soak clean
 
 help:
 	@cat <<-'EOF'
@@ -40,6 +40,8 @@ help:
 	make format                           let ruff mend what it can
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
 	make overhead [ROUNDS=5]              what our stack adds to bare vLLM: CPU, throughput, latency
+	make overhead DEVICE=cuda             the same on a GPU: Llama-3-8B's shape, 256 streams
+	make overhead-quick                   its check against gross regressions: a minute
 	make setup | setup-dev                make .venv (with the test tools)
 	make tiny-models                      train the tiny local models again (they are kept in git)
 	make clean                            remove .venv and caches
@@ -101,8 +103,25 @@ soak: setup
 tiny-models: setup
 	@$(BIN)/python -m deployments.tiny.make
 
-overhead: setup
-	@$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS)
+# On a GPU a model of Llama-3-8B's shape with random weights, without the CPU-only parts.
+overhead: setup .venv-peers/installed
+	@mkdir -p .serving
+	if [ $(DEVICE) = cuda ]; then
+		models=$$($(BIN)/python -m loadtests.llama_8b_shape .serving)
+		$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS) --json .serving/overhead.json \
+			--models $$models --streams 256 --stacks-only --no-ray-serve-llm
+	else
+		$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS) --json .serving/overhead.json
+	fi
+
+overhead-quick: setup
+	@$(BIN)/python -m loadtests.overhead --quick
+
+.venv-peers/installed: requirements/peers.txt
+	@echo "==> installing the routers we measure against"
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-sdk .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-sdk .venv-peers .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info

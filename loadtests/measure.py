@@ -74,6 +74,7 @@ async def run(stack: Stack, case: Case, seconds: float) -> Figures:
 def _latencies(case: Case, captures: Sequence[Capture]) -> Figures:
     first: list[float] = []
     gaps: list[float] = []
+    texts: set[str] = set()
     for result in (found.result() for found in captures):
         if result.error or result.completion_tokens != case.tokens:
             raise RuntimeError(
@@ -81,7 +82,9 @@ def _latencies(case: Case, captures: Sequence[Capture]) -> Figures:
             )
         first.append(result.first_byte_s or 0.0)
         gaps += result.gaps_s
+        texts.add(result.text)
     return {
+        "texts": sorted(texts),
         "ttft_p50_ms": statistics.median(first) * 1e3,
         "ttft_p99_ms": quantile(first, 0.99) * 1e3,
         "gap_p50_ms": quantile(gaps, 0.5) * 1e3,
@@ -131,18 +134,18 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 def stack_cases(model: str, adapter: str | None, streams: int = 32) -> list[Case]:
     """What bare vLLM and our stack are compared by, in the order in which the runs alternate; the
-    first three are the main ones."""
+    first three are the main ones, with `streams` streams."""
     v4, v1 = CREATE_COMPLETION, OPENAI
     cases = [
-        Case(f"bare /v1, {streams} streams", "bare", v1, model, streams),
-        Case(f"ours /v4, {streams} streams", "ours", v4, model, streams),
-        Case(f"ours /v1, {streams} streams", "ours", v1, model, streams),
+        Case("bare /v1", "bare", v1, model, streams),
+        Case("ours /v4", "ours", v4, model, streams),
+        Case("ours /v1", "ours", v1, model, streams),
     ]
     if adapter:
         cases.append(Case("ours /v4, adapter", "ours", v4, adapter, streams))
-    for clients in (128, 1):
-        cases.append(Case(f"bare /v1, {clients} streams", "bare", v1, model, clients))
-        cases.append(Case(f"ours /v4, {clients} streams", "ours", v4, model, clients))
+    for clients, count in ((128, "128 streams"), (1, "1 stream")):
+        cases.append(Case(f"bare /v1, {count}", "bare", v1, model, clients))
+        cases.append(Case(f"ours /v4, {count}", "ours", v4, model, clients))
     for stack, path in (("bare", v1), ("ours", v4)):
         name = f"{stack} {path[:3]}, 1 token, whole"
         cases.append(Case(name, stack, path, model, 8, tokens=1, stream=False))

@@ -98,6 +98,13 @@ def compare(args: argparse.Namespace) -> Runs:
     return runs
 
 
+def one_text(runs: Runs) -> tuple[str, str, bool]:
+    """Whether a greedy prompt got the same text of every stack, endpoint and number of streams."""
+    base = {name: rounds for name, rounds in runs.items() if "adapter" not in name}
+    texts = {text for rounds in base.values() for run in rounds for text in run.get("texts", ())}
+    return ("different texts of the same greedy prompt, all runs", f"{len(texts)}", len(texts) == 1)
+
+
 def routers(rounds: int) -> Runs:
     """Our router and vLLM's, alone."""
     found = router_alone.compare(rounds)
@@ -175,7 +182,9 @@ def main() -> None:
     args.rounds = args.rounds or (2 if args.quick else 5)
     args.seconds = args.seconds or (4.0 if args.quick else 8.0)
     report: dict[str, Any] = {"machine": machine()}
-    runs, extra = compare(args), []
+    runs = compare(args)
+    # Only in float32 are sums the same in every batch (docs/decisions.md 7).
+    extra = [one_text(runs)] if args.models == MODELS else []
     if not (args.quick or args.stacks_only):
         runs |= routers(args.rounds)
         report["route_choice"], lines = route_choice()

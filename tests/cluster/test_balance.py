@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from tests.live import BASE, ENDLESS, MAGPIE, Server, Target, poll
@@ -30,6 +31,20 @@ def grown(live: Server, replicas: list[Target], before: list[float]) -> list[flo
     """Calls since `before` by replica, fewest first."""
     now = calls(live, replicas)
     return sorted(count - old for count, old in zip(now, before, strict=True))
+
+
+def test_the_shared_port_reaches_every_router(live: Server) -> None:
+    """The kernel spreads connections over them; a kept one stays where it is."""
+
+    def router() -> str:
+        answer = httpx.get(f"{live.url}/-/healthz", trust_env=False)
+        assert answer.status_code == 200
+        return str(answer.json()["router"])
+
+    assert {router() for _ in range(40)} == {target.replica for target in live.routers()}
+    with httpx.Client(trust_env=False) as client:
+        kept = {client.get(f"{live.url}/-/healthz").json()["router"] for _ in range(10)}
+    assert len(kept) == 1
 
 
 def test_both_replicas_get_the_same_share_of_mixed_lengths(
