@@ -16,7 +16,7 @@ MODELS ?= deployments/models/local.yaml
 HOST ?= 127.0.0.1
 PORT ?= 8000
 STREAMS ?= 200
-ROUNDS ?= 5
+ROUNDS ?= 10
 SECONDS_ ?= 120
 # The locks are complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
 # triton and their like, which do not fit the CPU torch, stay out.
@@ -39,7 +39,7 @@ help:
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
-	make overhead [ROUNDS=5]              what our stack adds to bare vLLM: CPU, throughput, latency
+	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
 	make overhead DEVICE=cuda             the same on a GPU: Llama-3-8B's shape, 256 streams
 	make overhead-quick                   its check against gross regressions: a minute
 	make setup | setup-dev                make .venv (with the test tools)

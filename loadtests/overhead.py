@@ -1,7 +1,7 @@
 """What our stack adds to bare vLLM, measured side by side: CPU, throughput, latency.
 
-    python -m loadtests.overhead [--rounds 5] [--seconds 8] [--json FILE]     about 20 minutes
-    python -m loadtests.overhead --quick                                      about a minute
+    python -m loadtests.overhead [--rounds 10] [--seconds 4] [--json FILE]     about 25 minutes
+    python -m loadtests.overhead --quick                                       about a minute
 
 Stacks serve the same model with the same engine arguments and are loaded in turn, round after
 round; every stream must deliver exactly its tokens. Frontend CPU is that of all processes of a
@@ -170,8 +170,8 @@ def main() -> None:
     )
     parser.add_argument("--models", type=Path, default=MODELS, help="the first model is served")
     parser.add_argument("--streams", type=int, default=32, help="of the main cases")
-    parser.add_argument("--rounds", type=int, help="default: 5, or 2 with --quick")
-    parser.add_argument("--seconds", type=float, help="of each run; default: 8, or 4 with --quick")
+    parser.add_argument("--rounds", type=int, help="default: 10, or 3 with --quick")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
     parser.add_argument("--quick", action="store_true", help="the check for CI")
     parser.add_argument("--no-ray-serve-llm", action="store_true")
     parser.add_argument(
@@ -179,14 +179,13 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="also write everything there")
     args = parser.parse_args()
-    args.rounds = args.rounds or (2 if args.quick else 5)
-    args.seconds = args.seconds or (4.0 if args.quick else 8.0)
+    args.rounds = args.rounds or (3 if args.quick else 10)
     report: dict[str, Any] = {"machine": machine()}
     runs = compare(args)
     # Only in float32 are sums the same in every batch (docs/decisions.md 7).
     extra = [one_text(runs)] if args.models == MODELS else []
     if not (args.quick or args.stacks_only):
-        runs |= routers(args.rounds)
+        runs |= routers(5)
         report["route_choice"], lines = route_choice()
         extra += lines
         report["router_memory"], lines = router_memory()

@@ -26,6 +26,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import SchedulerStats
 
 from serving.catalogue.spec import EngineSpec
+from serving.engine import vllm_collector
 from serving.engine.adapter_files import check_adapter
 from serving.engine.adapters import SPARE_SLOTS, AdapterPool
 from serving.engine.metrics import AdapterMetrics
@@ -132,6 +133,7 @@ class VllmEngine(Engine):
         args: Namespace = parser.parse_args(cli_arguments(spec))
         validate_parsed_serve_args(args)
         stats = LatestStats()
+        vllm_collector.install()
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )

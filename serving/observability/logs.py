@@ -43,6 +43,14 @@ class Log:
         self._logger.error(event, exc_info=error, extra={**self._fields, **fields})
 
 
+class _File(RotatingFileHandler):
+    """Rotates after the line that fills a file; the base class formats every line twice, to see
+    whether it would."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> int:
+        return self.stream is not None and self.stream.tell() >= self.maxBytes
+
+
 def open_log(component: str, directory: str | None = None, **fields: Any) -> Log:
     """The log of one process.
 
@@ -61,7 +69,7 @@ def open_log(component: str, directory: str | None = None, **fields: Any) -> Log
     if directory:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(
+        handler = _File(
             folder / f"{component}-{os.getpid()}.jsonl", maxBytes=MAX_FILE_BYTES, backupCount=4
         )
     else:

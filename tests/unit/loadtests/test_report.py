@@ -13,15 +13,15 @@ def run(**figures: float) -> dict[str, Any]:
     return base | {"ttft_p50_ms": 1.0, "ttft_p99_ms": 1.0, "gap_p99_ms": 1.0} | figures
 
 
-def test_a_ratio_is_that_of_the_medians_and_its_spread_that_of_the_rounds() -> None:
+def test_a_ratio_is_the_median_of_the_rounds_own() -> None:
     runs = {
         "bare /v1": [run(frontend_us=value) for value in (10, 20, 30)],
-        "ours /v4": [run(frontend_us=value) for value in (20, 10, 30)],
+        "ours /v4": [run(frontend_us=value) for value in (20, 10, 33)],
     }
     found = {finding.row.name: finding for finding in findings(runs)}
     cpu = found["frontend CPU per token, /v4 over bare"]
-    assert (cpu.value, cpu.low, cpu.high) == (1.0, 0.5, 2.0)
-    assert cpu.met
+    assert (cpu.value, cpu.low, cpu.high) == (1.1, 0.5, 2.0)
+    assert not cpu.met
     assert "throughput over bare, 128 streams" not in found, "not run"
 
 
