@@ -148,8 +148,8 @@ def stack_cases(model: str, adapter: str | None, streams: int = 32) -> list[Case
     ]
     if adapter:
         cases.append(Case("ours /v4, adapter", "ours", v4, adapter, streams))
-        # One adapter in a batch makes vLLM's step for all of it an adapter's step, which takes twice
-        # as long on CPU; so everything but the frontend's work is equal.
+        # One adapter in a batch makes vLLM's step for all of it an adapter's step, which takes
+        # twice as long on CPU; so everything but the frontend's work is equal.
         name = "ours /v4, base beside an adapter"
         cases.append(Case(name, "ours", v4, model, streams, companion=adapter))
     for clients, count in ((128, "128 streams"), (1, "1 stream")):
