@@ -47,7 +47,7 @@ Figures = dict[str, Any]
 async def run(stack: Stack, case: Case, seconds: float) -> Figures:
     """Each client sends one request after the other for `seconds`.
 
-    CPU is in microseconds and not yet less what the stack uses idle (`idle`, `net`).
+    CPU is in seconds by role, and not yet less what the stack uses idle (`idle`, `net`).
 
     Raises:
         RuntimeError: a request failed or did not deliver exactly its tokens.
@@ -114,7 +114,8 @@ async def idle(stack: Stack, seconds: float) -> dict[str, float]:
 def net(figures: Figures, idle: dict[str, float]) -> Figures:
     """The figures with `frontend_us` and `engine_us` per token and `request_us` per request, less
     what the same processes use idle over the same time; for no role less than nothing, although
-    background work that finds no time under load would make it so."""
+    background work that finds no time under load would make it so. `idle_cpu` is what the frontend
+    uses idle, in CPU seconds per second."""
     by_role = {
         role: max(0.0, used - idle.get(role, 0.0) * figures["seconds"])
         for role, used in figures["cpu_s"].items()
@@ -128,6 +129,7 @@ def net(figures: Figures, idle: dict[str, float]) -> Figures:
         "frontend_us": frontend / figures["tokens"] * 1e6,
         "engine_us": engine / figures["tokens"] * 1e6,
         "request_us": frontend / figures["requests"] * 1e6,
+        "idle_cpu": sum(idle.values()) - idle.get("engine core", 0.0),
     }
 
 

@@ -9,7 +9,7 @@ stack but the engine core and its worker, less what they use idle over the same 
 one run are what counts: absolute figures vary with the machine, and with what else it does.
 
 Then the router alone against vLLM's own, the choice of a route among 100,000 IDs and 1,000
-replicas, and the router's memory over a million requests. `--quick` runs the main cases twice and
+replicas, and the router's memory over a million requests. `--quick` runs only the main cases and
 fails (exit 1) only on gross regressions; the full run fails if a bar is missed.
 """
 

@@ -87,7 +87,7 @@ def findings(runs: Runs) -> Iterator[Finding]:
             continue
         ones = [float(run[row.figure]) for run in runs[row.one]]
         others = [float(run[row.figure]) for run in runs[row.other]]
-        pairs = [_compare(row, *pair) for pair in zip(ones, others, strict=False)]
+        pairs = [_compare(row, *pair) for pair in zip(ones, others, strict=True)]
         yield Finding(row, statistics.median(pairs), min(pairs), max(pairs))
 
 
@@ -98,7 +98,7 @@ def _compare(row: Row, one: float, other: float) -> float:
 def text(runs: Runs, extra: Sequence[tuple[str, str, bool]]) -> str:
     """Absolute medians of every case, then the table. `extra` are lines (name, value, met)."""
     lines = [f"{'case (medians)':32} {'frontend us/token':>24} {'engine us':>9} {'tokens/s':>9}"
-             f" {'TTFT p50/p99 ms':>16} {'gap p99':>8}"]  # fmt: skip
+             f" {'TTFT p50/p99 ms':>16} {'gap p99':>8} {'idle s/s':>8}"]  # fmt: skip
     for name, rounds in runs.items():
         if "tokens_per_s" not in rounds[0]:
             continue
@@ -110,7 +110,7 @@ def text(runs: Runs, extra: Sequence[tuple[str, str, bool]]) -> str:
         spread = f"{of('frontend_us'):.1f} ({front[0]:.1f} to {front[-1]:.1f})"
         first = f"{of('ttft_p50_ms'):.1f}/{of('ttft_p99_ms'):.1f}"
         lines.append(f"{name:32} {spread:>24} {of('engine_us'):9.1f} {of('tokens_per_s'):9.0f}"
-                     f" {first:>16} {of('gap_p99_ms'):8.1f}")  # fmt: skip
+                     f" {first:>16} {of('gap_p99_ms'):8.1f} {of('idle_cpu'):8.3f}")  # fmt: skip
     lines += ["", f"{'measure':62} {'value':>8} {'rounds':>18} {'bar':>8}"]
     for found in findings(runs):
         bar = f"{'>=' if found.row.at_least else '<='} {found.row.bar:g}"

@@ -27,7 +27,8 @@ import aiohttp
 import psutil
 
 from loadtests.client import CREATE_COMPLETION, OPENAI, capture, request_body
-from loadtests.stacks import free_port, wait_until
+from loadtests.measure import KEY
+from loadtests.stacks import cpu_of_tree, free_port, wait_until
 
 STREAMS = 64
 EVENTS = 200
@@ -47,11 +48,7 @@ class Candidate:
 
     def cpu(self) -> float:
         """CPU seconds of the router's processes so far."""
-        total = 0.0
-        for process in (self.process, *self.process.children(recursive=True)):
-            times = process.cpu_times()
-            total += times.user + times.system
-        return total
+        return sum(used for _, used in cpu_of_tree(self.process))
 
 
 async def event_us(candidate: Candidate, seconds_idle: float = 2.0) -> float:
@@ -68,7 +65,7 @@ async def event_us(candidate: Candidate, seconds_idle: float = 2.0) -> float:
     async with aiohttp.ClientSession(connector=connector) as session:
         before, started = candidate.cpu(), time.monotonic()
         found = await asyncio.gather(
-            *(capture(session, candidate.url, "sk-local", candidate.path, body)
+            *(capture(session, candidate.url, KEY, candidate.path, body)
               for _ in range(STREAMS))
         )  # fmt: skip
         used = candidate.cpu() - before - idle * (time.monotonic() - started)
@@ -89,7 +86,7 @@ def ours(folder: Path, events: int = EVENTS, interval_s: float = INTERVAL_S) -> 
     config = {"spec": spec, "replica": "echo#1", "token": "benchmark", "ready_fd": write_fd}
     config |= {"engine": "serving.engine.echo:EchoEngine", "log_dir": str(folder), "drain_s": 0.0}
     env = {"SERVING_ENGINE": json.dumps(config), "SERVING_CLUSTER_TOKEN": "benchmark"}
-    env |= {"SERVING_API_KEYS": "sk-local", "SERVING_LOG_DIR": str(folder)}
+    env |= {"SERVING_API_KEYS": KEY, "SERVING_LOG_DIR": str(folder)}
     with running([sys.executable, "-m", "serving.engine.server"], env, [write_fd]):
         os.close(write_fd)
         with os.fdopen(read_fd) as pipe:

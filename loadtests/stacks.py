@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,6 @@ class Cpu:
     def __sub__(self, other: Cpu) -> Cpu:
         return Cpu({role: s - other.roles.get(role, 0.0) for role, s in self.roles.items()})
 
-    @property
-    def engine(self) -> float:
-        return self.roles.get("engine core", 0.0)
-
-    @property
-    def frontend(self) -> float:
-        return sum(self.roles.values()) - self.engine
-
 
 class Stack:
     """A running stack. `names` are what its model is called there."""
@@ -79,13 +72,8 @@ class Stack:
     def cpu(self) -> Cpu:
         """What all processes of the stack have used so far."""
         roles: defaultdict[str, float] = defaultdict(float)
-        for process in (self._root, *self._root.children(recursive=True)):
-            try:
-                times = process.cpu_times()
-                command = " ".join(process.cmdline()) or process.name()
-            except psutil.NoSuchProcess:
-                continue
-            roles[_role(command)] += times.user + times.system
+        for command, used in cpu_of_tree(self._root):
+            roles[_role(command)] += used
         return Cpu(roles)
 
     def stop(self) -> None:
@@ -101,6 +89,17 @@ class Stack:
                     process.kill()
                 except psutil.NoSuchProcess:
                     continue
+
+
+def cpu_of_tree(root: psutil.Process) -> Iterator[tuple[str, float]]:
+    """Command line and CPU seconds so far of a process and all under it."""
+    for process in (root, *root.children(recursive=True)):
+        try:
+            times = process.cpu_times()
+            command = " ".join(process.cmdline()) or process.name()
+        except psutil.NoSuchProcess:
+            continue
+        yield command, times.user + times.system
 
 
 def _role(command: str) -> str:

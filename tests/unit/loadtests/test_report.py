@@ -55,6 +55,7 @@ def test_idle_time_is_taken_off_but_never_more_than_was_used() -> None:
     assert found["frontend_us"] == 1000.0
     assert found["engine_us"] == 4000.0
     assert found["request_us"] == 100_000.0
+    assert found["idle_cpu"] == 0.6
 
 
 def test_quantiles() -> None:
