@@ -1,71 +1,96 @@
-"""The graph on one page: which Ray Serve applications a models file becomes.
+"""The graph on one page: which Ray Serve applications a catalogue becomes.
 
 One application per engine model, so that models come and go without touching each other, and one
-for the routers. None has a route in Ray Serve: routers listen for themselves. For `serve deploy`
-and KubeRay the two builders are import paths: `deployments.app:build_engine` and
+for the routers. None has a route in Ray Serve: routers listen for themselves. Deploying again what
+is deployed already restarts nothing: a version names what a replica is made of, and the routers
+take a new catalogue while they run (`user_config`).
+
+For `serve deploy` and KubeRay the two builders are import paths: `deployments.app:build_engine` and
 `deployments.app:build_router`, each with the argument `models`, the models file; `build_engine`
 also takes `model`, the ID.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
+from typing import Any
 
 from ray import serve
-from ray.serve import Application, RunTarget
+from ray.serve import Application, Deployment, RunTarget
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
-from deployments.engine import DRAIN_S, STOP_GRACE_S, EngineReplica
+from deployments.engine import STOP_GRACE_S, EngineReplica
+from deployments.names import ENGINE, ROUTER, ROUTER_APP, engine_app_name
 from deployments.router import RouterReplica
 from serving.catalogue.load import load_catalogue
 from serving.catalogue.spec import Catalogue, EngineSpec
-from serving.engine.server import VLLM
 
-ROUTER_APP = "router"
 # Drains are bounded by what Serve waits for; a little more than what we wait for.
 GRACE_S = 5.0
+# How often Serve looks whether a replica that is taken down has calls left.
+SHUTDOWN_LOOK_S = 0.2
+# Leases of routers (deployments/leases.py), which are all that Serve sees of a model's requests.
+MAX_LEASES = 1000
+# Serve hears of leases every ten seconds and decides by their mean over this time.
+LOOK_BACK_S = 11.0
 _QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
+# What a running replica need not be made anew for.
+_NOT_OF_A_REPLICA = {
+    *("replicas", "min_replicas", "idle_s", "start_timeout_s"),
+    # What is shown or planned with only.
+    *("deployed", "note", "certainty", "licence", "gpu_memory_gib", "architecture", "config"),
+}
 
 
-def engine_app(spec: EngineSpec, *, engine: str = VLLM, drain_s: float = DRAIN_S) -> Application:
-    """The application of one engine model."""
-    return serve.deployment(
+def engine_app(spec: EngineSpec, catalogue: Catalogue) -> Application:
+    """The application of one engine model of the catalogue."""
+    drain_s = catalogue.drain_s
+    scale: dict[str, Any] = {"num_replicas": spec.replicas}
+    if spec.fewest_replicas < spec.replicas:
+        scale = {"autoscaling_config": _by_leases(spec)}
+    deployment = serve.deployment(
         EngineReplica,
-        name="engine",
-        num_replicas=spec.replicas,
+        name=ENGINE,
+        max_ongoing_requests=MAX_LEASES,
         ray_actor_options={"num_cpus": spec.cpus, "num_gpus": spec.gpus_per_replica},
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
+        graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,
         graceful_shutdown_timeout_s=drain_s + STOP_GRACE_S + GRACE_S,
         logging_config=_QUIET,
-    ).bind(spec.model_dump(), engine, drain_s)
+        **scale,
+    )
+    # Limits on images say nothing to an engine that takes none.
+    images = catalogue.images.model_dump(mode="json") if spec.vision else {}
+    made_of = spec.model_dump(mode="json", exclude=_NOT_OF_A_REPLICA)
+    return _versioned(deployment, made_of, drain_s, images).bind(
+        spec.model_dump(mode="json"), drain_s, images
+    )
 
 
-def router_app(catalogue: Catalogue, *, drain_s: float = DRAIN_S) -> Application:
+def router_app(catalogue: Catalogue) -> Application:
     """The application of the routers."""
-    return serve.deployment(
+    deployment = serve.deployment(
         RouterReplica,
-        name="router",
+        name=ROUTER,
+        user_config=catalogue.model_dump(mode="json"),
         num_replicas=catalogue.router.replicas,
         ray_actor_options={"num_cpus": catalogue.router.cpus},
         health_check_period_s=1.0,
-        graceful_shutdown_timeout_s=drain_s + GRACE_S,
+        graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,
+        graceful_shutdown_timeout_s=catalogue.drain_s + GRACE_S,
         logging_config=_QUIET,
-    ).bind(catalogue.model_dump(), drain_s)
+    )
+    return _versioned(deployment, catalogue.drain_s).bind(catalogue.drain_s)
 
 
-def engine_app_name(model_id: str) -> str:
-    """The Serve application's name for a model; names take no slashes or hashes."""
-    return "model-" + re.sub(r"[^A-Za-z0-9_.-]", "-", model_id)
-
-
-def run_targets(
-    catalogue: Catalogue, *, engine: str = VLLM, drain_s: float = DRAIN_S
-) -> list[RunTarget]:
+def run_targets(catalogue: Catalogue) -> list[RunTarget]:
     """Every application of a catalogue, for `serve.run_many`."""
-    apps = {ROUTER_APP: router_app(catalogue, drain_s=drain_s)}
+    apps = {ROUTER_APP: router_app(catalogue)}
     for spec in catalogue.engines:
-        apps[engine_app_name(spec.id)] = engine_app(spec, engine=engine, drain_s=drain_s)
+        apps[engine_app_name(spec.id)] = engine_app(spec, catalogue)
     return [RunTarget(app, name=name, route_prefix=None) for name, app in apps.items()]
 
 
@@ -78,11 +103,36 @@ def build_engine(args: dict[str, str]) -> Application:
     """For `serve deploy`: the engine of model `args["model"]` in the file `args["models"]`.
 
     Raises:
-        ValueError: the file has no such engine model.
+        ValueError: the file deploys no such engine model.
     """
     catalogue = load_catalogue(args["models"])
     for spec in catalogue.engines:
         if spec.id == args["model"]:
-            return engine_app(spec)
+            return engine_app(spec, catalogue)
     known = ", ".join(spec.id for spec in catalogue.engines)
-    raise ValueError(f"{args['models']}: no engine model '{args['model']}'; it has {known}")
+    raise ValueError(f"{args['models']}: deploys no engine model '{args['model']}' but {known}")
+
+
+def _by_leases(spec: EngineSpec) -> AutoscalingConfig:
+    """All replicas while any router holds a lease, `min_replicas` while none does."""
+    return AutoscalingConfig(
+        # No `initial_replicas`, which every later change would take it back to, leases or not.
+        min_replicas=spec.fewest_replicas,
+        max_replicas=spec.replicas,
+        target_ongoing_requests=1 / spec.replicas,
+        upscale_delay_s=0,
+        downscale_delay_s=LOOK_BACK_S,
+        downscale_to_zero_delay_s=LOOK_BACK_S,
+        look_back_period_s=LOOK_BACK_S,
+    )
+
+
+def _versioned(deployment: Deployment, *made_of: Any) -> Deployment:
+    """The deployment, with a version that changes when what its replicas are made of does.
+
+    Without one, Serve takes every `run` for new code and restarts all replicas. The option is no
+    longer public; what `serve deploy` does instead builds each application in a process of its
+    own, which adds seconds to every start (docs/decisions.md 21).
+    """
+    version = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    return deployment.options(_internal=True, version=version)

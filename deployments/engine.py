@@ -20,14 +20,14 @@ import ray
 from ray import serve
 
 from deployments.directory import keep_announced, open_directory
+from deployments.leases import LEASE_S
 from serving.catalogue.spec import EngineSpec
-from serving.engine.server import VLLM, Ready, ServerConfig
+from serving.engine.server import Ready, ServerConfig
 from serving.gateway.fleet import Entry
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
 from serving.settings import Settings
 
-DRAIN_S = 30.0
 # Time beyond the drain in which an engine frees its memory.
 STOP_GRACE_S = 10.0
 
@@ -37,23 +37,25 @@ class EngineReplica:
 
     Args:
         spec: the model, as plain data (`EngineSpec`).
-        engine: the engine class (`module:Class`); tests name a double.
+        images: limits on what it fetches, as plain data (`Images`).
         drain_s: how long running requests may go on when the replica is taken down.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits an async constructor
-        self, spec: dict[str, Any], engine: str = VLLM, drain_s: float = DRAIN_S
+        self, spec: dict[str, Any], drain_s: float, images: dict[str, Any]
     ) -> None:
         self._spec = EngineSpec.model_validate(spec)
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._drain_s = drain_s
+        started = asyncio.get_running_loop().time()
+        self._images = images
         settings = Settings()
         self._log = open_log(
             "replica", settings.log_dir, model=self._spec.id, replica=self._replica
         )
         self._directory = open_directory()
         host = ray.util.get_node_ip_address()
-        self._server, ready = await self._start_server(spec, engine, settings, host)
+        self._server, ready = await self._start_server(spec, settings, host)
         self._entry = Entry(
             id=self._replica,
             kind="engine",
@@ -61,6 +63,7 @@ class EngineReplica:
             host=host,
             port=ready.link_port,
             ops=f"{host}:{ready.ops_port}",
+            start_s=round(asyncio.get_running_loop().time() - started, 1),
         )
         self._announcing = background(
             keep_announced(self._directory, self._entry), "announce", self._log
@@ -68,7 +71,7 @@ class EngineReplica:
         self._watching = background(self._end_with_server(), "watch_server", self._log)
 
     async def _start_server(
-        self, spec: dict[str, Any], engine: str, settings: Settings, host: str
+        self, spec: dict[str, Any], settings: Settings, host: str
     ) -> tuple[subprocess.Popen[bytes], Ready]:
         """Start the engine server and wait until it is ready.
 
@@ -84,7 +87,7 @@ class EngineReplica:
             log_dir=settings.log_dir,
             ready_fd=write_fd,
             drain_s=self._drain_s,
-            engine=engine,
+            images=self._images,
         )
         env = os.environ | self._spec.env
         env["SERVING_ENGINE"] = msgspec.json.encode(config).decode()
@@ -126,6 +129,10 @@ class EngineReplica:
             async with asyncio.timeout(1):
                 await self._directory.withdraw.remote(self._replica)
         os._exit(1)
+
+    async def hold_lease(self) -> None:
+        """Called by routers that need this model; see `deployments/leases.py`."""
+        await asyncio.sleep(LEASE_S)
 
     async def check_health(self) -> None:
         """Called by Ray Serve."""

@@ -10,6 +10,9 @@ def serve_environment() -> dict[str, str]:
     return {
         # Replicas run on Serve's own event loop, without a thread in between.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Which also gives every replica an HTTP listener of Serve's that nobody asks, and holds
+        # one that is taken down for 30 s so that load balancers notice.
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
         # Ray starts workers at nice 15, behind whatever else the machine does: right for batch
         # jobs, wrong for routers and engines.
         "RAY_worker_niceness": "0",

@@ -16,6 +16,8 @@ import ray
 from ray import serve
 
 from deployments.directory import keep_announced, open_directory
+from deployments.leases import Leases
+from deployments.names import ENGINE, engine_app_name
 from serving import heap
 from serving.catalogue.spec import Catalogue
 from serving.gateway.server import Router
@@ -33,27 +35,37 @@ class RouterReplica:
         drain_s: how long requests may go on when the replica is taken down, in seconds.
     """
 
-    async def __init__(self, catalogue: dict[str, Any], drain_s: float) -> None:  # type: ignore[misc]
+    async def __init__(self, drain_s: float) -> None:  # type: ignore[misc]
         settings = Settings()
         identity = serve.get_replica_context().replica_id.unique_id
-        log = open_log("router", settings.log_dir, router=identity)
+        self._log = log = open_log("router", settings.log_dir, router=identity)
+        self._leases = Leases(_hold_lease, log)
         self._router = Router(
-            Catalogue.model_validate(catalogue),
             settings,
             router=identity,
             own_host=ray.util.get_node_ip_address(),
             drain_s=drain_s,
             log=log,
+            want=self._leases.want,
         )
-        await self._router.start()
         self._directory = open_directory()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def reconfigure(self, catalogue: dict[str, Any]) -> None:
+        """Called by Ray Serve with the catalogue, at the start and whenever it changes."""
+        self._catalogue = taken = Catalogue.model_validate(catalogue)
+        await self._router.serve(taken)
+        self._log.info("catalogue_taken", deployed=len(taken.deployed), known=len(taken.models))
+        if self._tasks:
+            return
+        await self._router.start()
         entry = self._router.entry
         self._tasks = [
-            background(keep_announced(self._directory, entry), "announce", log),
-            background(self._follow_directory(), "follow_directory", log),
+            background(keep_announced(self._directory, entry), "announce", self._log),
+            background(self._follow_directory(), "follow_directory", self._log),
         ]
         heap.settle()
-        log.info("router_ready", port=entry.port)
+        self._log.info("router_ready", port=entry.port)
 
     async def _follow_directory(self) -> None:
         epoch, version = "", -1
@@ -67,6 +79,10 @@ class RouterReplica:
                 continue
             self._router.fleet.update(entries)
 
+    async def catalogue(self) -> dict[str, Any]:
+        """Called by `serving apply`: what this router serves."""
+        return self._catalogue.model_dump(mode="json")
+
     async def check_health(self) -> None:
         """Called by Ray Serve."""
         if not self._router.serving:
@@ -76,5 +92,12 @@ class RouterReplica:
         """Called by Ray Serve when the replica is taken down."""
         for task in getattr(self, "_tasks", ()):
             task.cancel()
-        with contextlib.suppress(Exception):
-            await self._router.close()
+        if hasattr(self, "_router"):
+            with contextlib.suppress(Exception):
+                await self._router.close()
+            self._leases.close()
+
+
+async def _hold_lease(model: str) -> None:
+    handle = serve.get_deployment_handle(ENGINE, engine_app_name(model))
+    await handle.hold_lease.remote()

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 import click
 
+from deployments.apply import CLUSTER_FILE, write_cluster_file
 from deployments.environment import apply, local_environment, serve_environment
 from deployments.processes import adopt_orphans, end_descendants
 from serving.catalogue.load import CatalogueError, load_catalogue
@@ -34,6 +35,8 @@ from serving.settings import LOCAL_KEY
 EXIT_USAGE = 2
 EXIT_RUNNING = 4
 EXIT_FAILED = 1
+# For models that `serving apply` adds.
+ROOM_CPUS = 16
 DEFAULT_MODELS = Path(__file__).with_name("models") / "local.yaml"
 
 
@@ -78,6 +81,9 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> N
         catalogue = load_catalogue(models)
     except CatalogueError as error:
         click.echo(f"serving up: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    if not catalogue.deployed:
+        click.echo(f"serving up: {models}: names no model to serve; add one to `models:`", err=True)
         sys.exit(EXIT_USAGE)
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -178,7 +184,7 @@ class Up:
         import ray
         from ray import serve
 
-        from deployments.app import run_targets
+        from deployments.rollout import deploy
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         catalogue = self._catalogue
@@ -188,7 +194,7 @@ class Up:
         ray.init(
             address="local",
             # Engines and routers are counted against this; Serve's own actors take none.
-            num_cpus=max(os.cpu_count() or 1, int(cpus) + 1),
+            num_cpus=max(os.cpu_count() or 1, int(cpus) + 1) + ROOM_CPUS,
             include_dashboard=False,
             object_store_memory=100 * 1024 * 1024,
             log_to_driver=False,
@@ -202,15 +208,14 @@ class Up:
             logging_config={"log_level": "WARNING", "enable_access_log": False},
         )
         self._say("starting routers and engines")
-        serve.run_many(
-            run_targets(catalogue, drain_s=5.0),
-            wait_for_ingress_deployment_creation=False,
-            wait_for_applications_running=False,
-        )
+        write_cluster_file(self._run_dir, ray.get_runtime_context().gcs_address)
+        deploy(catalogue)
 
     def _wait_until_ready(self) -> bool:
         """True when every model answers; False when one failed or a signal came."""
         from ray import serve
+
+        from deployments.rollout import progress
 
         deadline = self._started + self._timeout_s
         said = ""
@@ -224,10 +229,10 @@ class Up:
                     self._say(f"{name} failed to start: {application.message}")
                     self._say(f"logs: {os.environ['SERVING_LOG_DIR']}")
                     return False
-            progress = _progress(applications)
-            if progress != said or time.monotonic() - last_said > 10:
-                self._say(f"waiting for {progress or 'the HTTP entry'}")
-                said, last_said = progress, time.monotonic()
+            text = progress(applications)
+            if text != said or time.monotonic() - last_said > 10:
+                self._say(f"waiting for {text or 'the HTTP entry'}")
+                said, last_said = text, time.monotonic()
             self._stop.wait(0.5)
         if not self._stop.is_set():
             self._say(f"not ready after {self._timeout_s:g} s; see {os.environ['SERVING_LOG_DIR']}")
@@ -243,13 +248,13 @@ class Up:
             "",
             f"  URL      {self._url}",
             f"  API key  {shown}",
-            "  models   " + "\n           ".join(model.id for model in catalogue.models),
+            "  models   " + "\n           ".join(model.id for model in catalogue.deployed),
             *(f"  alias    {alias} -> {target}" for alias, target in catalogue.aliases.items()),
             f"  logs     {os.environ['SERVING_LOG_DIR']}",
             "",
             f"  curl {self._url}/v4/completions -H 'x-api-key: {shown}' \\",
             "    -H 'content-type: application/json' \\",
-            f'    -d \'{{"model": "{catalogue.models[0].id}", "prompt": "Once upon a time"}}\'',
+            f'    -d \'{{"model": "{catalogue.deployed[0].id}", "prompt": "Once upon a time"}}\'',
             "",
             "  Ctrl-C stops everything.",
         ]
@@ -257,6 +262,7 @@ class Up:
 
     def _shut_down(self) -> None:
         """Ask Ray politely, then end whatever is left of what we started."""
+        (self._run_dir / CLUSTER_FILE).unlink(missing_ok=True)
         with contextlib.suppress(Exception):
             import ray
 
@@ -281,18 +287,6 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _progress(applications: Any) -> str:
-    """Which deployments do not have all their replicas yet."""
-    missing = []
-    for name, application in sorted(applications.items()):
-        for deployment in application.deployments.values():
-            states = deployment.replica_states
-            running, wanted = states.get("RUNNING", 0), sum(states.values())
-            if deployment.status != "HEALTHY":
-                missing.append(f"{name} ({running} of {wanted})")
-    return ", ".join(missing)
 
 
 if __name__ == "__main__":

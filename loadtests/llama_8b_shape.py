@@ -41,12 +41,13 @@ def write(folder: Path, layers: int, device: str) -> Path:
     config = json.loads((TINY / "config.json").read_text())
     config |= SHAPE | {"num_hidden_layers": layers, "dtype": "bfloat16"}
     (weights / "config.json").write_text(json.dumps(config, indent=1))
-    engine_args: dict[str, Any] = {"load_format": "dummy", "dtype": "bfloat16", "max_num_seqs": 256}
+    engine_args: dict[str, Any] = {"load_format": "dummy", "max_num_seqs": 256}
     model: dict[str, Any] = {
         "id": "llama-8b-shape",
         "weights": str(weights.resolve()),
         "prompt_style": "raw",
         "context": 2048,
+        "dtype": "bfloat16",
         "gpus": 1 if device == "cuda" else 0,
         "cpus": 1,
         "engine_args": engine_args,

@@ -147,6 +147,7 @@ class Model:
         """As vLLM itself takes them."""
         args: dict[str, Any] = {"max_model_len": self.spec["context"]}
         args["tensor_parallel_size"] = self.spec.get("tensor_parallel", 1)
+        args["dtype"] = self.spec.get("dtype", "auto")
         if lora := self.spec.get("lora"):
             # One more than we ever fill, as our engine replicas do (docs/architecture.md).
             args |= {"enable_lora": True, "max_loras": lora["max_loaded"] + 1}
@@ -177,6 +178,8 @@ def bare(model: Model, folder: Path) -> Stack:
     for key, value in model.engine_args.items():
         flag = f"--{key.replace('_', '-')}"
         command += [flag] if value is True else [flag, str(value)]
+    if model.adapter is not None:
+        command += ["--lora-modules", f"{model.adapter}={model.file['models'][1]['weights']}"]
     url = f"http://127.0.0.1:{port}"
     return Stack("bare", command, model.env, url, "/health", folder / "bare.log")
 

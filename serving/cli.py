@@ -28,6 +28,7 @@ from serving.cli_client import (
     make_client,
 )
 from serving.cli_output import Json
+from serving.cli_plan import plan
 
 MAX_STOP_SEQUENCES = 4
 EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
@@ -128,8 +129,10 @@ class QuietGroup(click.Group):
     epilog="""\b
 Examples:
   serving up                                     start a local cluster
+  serving apply models.yaml                      add and remove models while it runs
   serving status                                 is every model ready?
   serving models                                 which ids can I call?
+  serving plan FILE                              which GPUs does a models file need?
   serving complete MODEL "Once upon a time"      stream a completion
 
 \b
@@ -140,8 +143,9 @@ Another server than http://127.0.0.1:8000:
 Exit codes:
   0    done (status: every engine model is ready)
   1    the server answered with an error, or its answer broke off
-       (status: some engine model is not ready, or there is none)
-  2    wrong usage
+       (status: some engine model is not ready, or there is none;
+       plan: something does not fit)
+  2    wrong usage, or a models file that cannot be used
   3    no server at the URL
   4    the server refused the API key
   130  interrupted with Ctrl-C
@@ -155,6 +159,9 @@ def main(ctx: click.Context) -> None:
         ctx.obj = make_client
 
 
+main.add_command(plan)
+
+
 @main.command(
     short_help="Bring the local cluster up.",
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
@@ -164,6 +171,16 @@ def up(args: tuple[str, ...]) -> None:
     """Bring the local cluster up: `python -m deployments.up`, with the same arguments."""
     # exec, not import: Ray stays out of this process, and signals go straight to the cluster.
     os.execv(sys.executable, [sys.executable, "-m", "deployments.up", *args])
+
+
+@main.command(
+    short_help="Add, change and remove models of a running service.",
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+)
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def apply(args: tuple[str, ...]) -> None:
+    """Bring a running service to what a models file says: `python -m deployments.apply`."""
+    os.execv(sys.executable, [sys.executable, "-m", "deployments.apply", *args])
 
 
 @main.command(
@@ -190,7 +207,9 @@ def status(api: Api, replicas: bool, as_json: bool) -> None:
     """Show whether each model is ready and how busy it is."""
     answer = api.json("GET", "/status")
     with expected_shape("GET /status"):
-        engines_ready = [model["ready"] for model in answer["models"] if model["kind"] == "engine"]
+        engines_ready = [
+            model["ready"] for model in answer["models"] if model["kind"] in ("engine", "upstream")
+        ]
         text = cli_output.status(answer, replicas)
     cli_output.write_line(cli_output.one_line(answer) if as_json else text)
     # No engine at all can serve nothing, so a script that waits must go on waiting.
@@ -202,22 +221,33 @@ def status(api: Api, replicas: bool, as_json: bool) -> None:
     epilog="""\b
 Examples:
   serving models                    id, kind, base and context length
+  serving models --all              and the ids that are known and not served here
   serving models --json | jq -r '.data[].id'
 
 \b
 Kinds:
-  engine   a model with its own replicas
-  adapter  a fine-tuned model, served by the replicas of its base
-  alias    another name for the model in BASE
+  engine    a model with its own replicas
+  adapter   a fine-tuned model, served by the replicas of its base
+  upstream  a hosted provider's model
+  alias     another name for the model in BASE
+  retired   a provider's model that exists no more (--all)
+
+\b
+With --all:
+  STATE     deployed; known: `serving plan` and docs/models.md tell what it takes;
+            retired, and when: a request is answered 410
+  RELATED   an adapter's base, an alias's target, a retired model's successor,
+            the provider of a hosted one
 """
 )
+@click.option("--all", "everything", is_flag=True, help="Also list what is not served here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @client_options(default_timeout=10.0)
-def models(api: Api, as_json: bool) -> None:
+def models(api: Api, everything: bool, as_json: bool) -> None:
     """List the model ids this key may call."""
-    answer = api.json("GET", "/v1/models")
+    answer = api.json("GET", "/v1/models?all=true" if everything else "/v1/models")
     with expected_shape("GET /v1/models"):
-        text = cli_output.models(answer)
+        text = cli_output.all_models(answer) if everything else cli_output.models(answer)
     cli_output.write_line(cli_output.one_line(answer) if as_json else text)
 
 

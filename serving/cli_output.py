@@ -39,7 +39,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     columns = list(zip(headers, *cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    numeric = [all(cell.isdigit() or cell == "-" for cell in column[1:]) for column in columns]
+    numeric = [all(map(_is_number, column[1:])) for column in columns]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)
@@ -47,6 +47,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         ).rstrip()
         for line in [list(headers), *cells]
     )
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "-" or cell.replace(".", "", 1).isdigit()
 
 
 def duration(seconds: float) -> str:
@@ -113,18 +117,37 @@ def _replica_row(model: str, replica: Json) -> list[object]:
 
 
 def models(answer: Json) -> str:
-    """`GET /v1/models` as a table; the kind follows from OpenAI's `parent` and `root`."""
-    rows: list[list[object]] = []
-    for model in answer["data"]:
-        parent, root = model.get("parent"), model.get("root")
-        if parent is not None:
-            kind, base = "adapter", parent
-        elif root not in (None, model["id"]):
-            kind, base = "alias", root
-        else:
-            kind, base = "engine", None
-        rows.append([model["id"], kind, base, model.get("max_model_len")])
+    """`GET /v1/models` as a table."""
+    rows = [[*_kind_and_base(model), model.get("max_model_len")] for model in answer["data"]]
     return table(["ID", "KIND", "BASE", "CONTEXT"], rows)
+
+
+def all_models(answer: Json) -> str:
+    """`GET /v1/models?all=true` as a table: also what is not served here."""
+    rows = []
+    for model in answer["data"]:
+        name, kind, base = _kind_and_base(model)
+        related = base or model.get("successor") or model.get("provider")
+        rows.append([name, kind, _state(model, kind), related, model.get("max_model_len")])
+    return table(["ID", "KIND", "STATE", "RELATED", "CONTEXT"], rows)
+
+
+def _kind_and_base(model: Json) -> list[Any]:
+    """ID, kind and base; of an older server, the kind follows from OpenAI's `parent` and `root`."""
+    parent, root = model.get("parent"), model.get("root")
+    if parent is not None:
+        kind, base = "adapter", parent
+    elif root not in (None, model["id"]):
+        kind, base = "alias", root
+    else:
+        kind, base = "engine", None
+    return [model["id"], model.get("kind") or kind, base]
+
+
+def _state(model: Json, kind: str) -> str:
+    if kind == "retired":
+        return f"retired {model.get('retired_on') or ''}".rstrip()
+    return "deployed" if model.get("deployed", True) else "known"
 
 
 def refusal(response: httpx.Response) -> str:

@@ -6,15 +6,20 @@
     ├── Unauthenticated               401 unauthenticated
     ├── Forbidden                     403 forbidden
     ├── NotFound                      404 not_found
-    │   └── UnknownModel              404 unknown_model
+    │   ├── UnknownModel              404 unknown_model
+    │   └── NotDeployed               404 model_not_deployed
     ├── MethodNotAllowed              405 method_not_allowed
     ├── RequestTimeout                408 request_timeout
+    ├── RetiredModel                  410 model_retired
     ├── BodyTooLarge                  413 body_too_large
     ├── InvalidField                  422 invalid_field
+    ├── RateLimited                   429 rate_limited
     ├── HeadersTooLarge               431 headers_too_large
     ├── ClientLeft                    499 client_left          (recorded, never sent)
     ├── BadAdapter                    500 bad_adapter
     ├── Ended                         500                      (told in the stream already)
+    ├── UpstreamFailed                502 upstream_failed
+    │   └── UpstreamMisconfigured     502 upstream_misconfigured
     ├── ModelUnavailable              503 model_unavailable
     │   ├── Overloaded                503 overloaded
     │   └── EngineFailed              503 engine_failed
@@ -95,6 +100,12 @@ class UnknownModel(NotFound):
     code = "unknown_model"
 
 
+class NotDeployed(NotFound):
+    """The model is in the catalogue and this installation does not serve it."""
+
+    code = "model_not_deployed"
+
+
 class MethodNotAllowed(ServingError):
     """The path exists, the method does not."""
 
@@ -110,6 +121,15 @@ class RequestTimeout(ServingError):
     status = HTTPStatus.REQUEST_TIMEOUT.value
     code = "request_timeout"
     type = "invalid_request_error"
+    retryable = False
+
+
+class RetiredModel(ServingError):
+    """Its provider no longer serves the model, and no alias says what does instead."""
+
+    status = HTTPStatus.GONE.value
+    code = "model_retired"
+    type = "not_found_error"
     retryable = False
 
 
@@ -129,6 +149,14 @@ class InvalidField(ServingError):
     code = "invalid_field"
     type = "invalid_request_error"
     retryable = False
+
+
+class RateLimited(ServingError):
+    """A limit on requests or tokens has been reached; later it may work."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS.value
+    code = "rate_limited"
+    type = "rate_limit_error"
 
 
 class HeadersTooLarge(ServingError):
@@ -167,6 +195,23 @@ class Ended(ServingError):
     def __init__(self, error: ServingError) -> None:
         super().__init__(error.message, param=error.param)
         self.error = error
+
+
+class UpstreamFailed(ServingError):
+    """A hosted provider answered with an error of its own, or with something that is no answer."""
+
+    status = HTTPStatus.BAD_GATEWAY.value
+    code = "upstream_failed"
+
+
+class UpstreamMisconfigured(UpstreamFailed):
+    """A hosted provider refuses this installation: its key, or the model's name there.
+
+    The operator's to mend, not the caller's, whose own key is fine: no 401, and no retry helps.
+    """
+
+    code = "upstream_misconfigured"
+    retryable = False
 
 
 class ModelUnavailable(ServingError):

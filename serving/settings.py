@@ -30,8 +30,15 @@ class Settings(BaseSettings):
         default=SecretStr(""), description="secret between routers and engine replicas"
     )
     log_dir: str | None = Field(default=None, description="folder of JSON logs; default: stderr")
-    max_body_bytes: Annotated[int, Field(gt=0)] = 4 * 1024 * 1024
+    # Room for two images of 10 MiB, which base64 makes a third longer. The link carries 64 MiB.
+    max_body_bytes: Annotated[int, Field(gt=0, le=60 * 1024 * 1024)] = 32 * 1024 * 1024
     max_header_bytes: Annotated[int, Field(gt=0)] = 16 * 1024
     body_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     keepalive_s: Annotated[float, Field(gt=0)] = 10.0
+    hold_s: Annotated[float, Field(ge=0)] = Field(
+        default=50.0, description="how long a request waits for a model that sleeps to start"
+    )
+    hold_stream_s: Annotated[float, Field(ge=0)] = Field(
+        default=600.0, description="the same of a stream, which comments keep alive"
+    )
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0

@@ -41,6 +41,10 @@ class Image(BaseModel):
     detail: str | None = None
 
 
+# Only the first finding is told; without this, a small body makes millions.
+Images = Annotated[list[Image], Field(fail_fast=True)]
+
+
 class ModelParameters(BaseModel):
     """How to sample. An explicit null is the same as leaving the field out."""
 
@@ -89,7 +93,7 @@ class CompletionRequest(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID)]
     prompt: str
     account_id: Annotated[str, Field(max_length=MAX_ACCOUNT_ID)] | None = None
-    images: list[Image] | None = None
+    images: Images | None = None
     model_parameters: ModelParameters | None = None
     stream: bool | None = None
 
@@ -104,6 +108,7 @@ class CompletionRequest(BaseModel):
             top_k=given.top_k,
             frequency_penalty=given.frequency_penalty,
             presence_penalty=given.presence_penalty,
+            reasoning_effort=given.reasoning_effort,
         )
 
 
@@ -117,12 +122,13 @@ def parse_completion(body: bytes) -> CompletionRequest:
     try:
         return CompletionRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _as_serving_error(error) from None
+        raise as_serving_error(error) from None
 
 
-def _as_serving_error(error: ValidationError) -> ServingError:
+def as_serving_error(error: ValidationError) -> ServingError:
     """The first finding, in words; the offending input is not repeated (it may be the prompt)."""
-    first = error.errors(include_url=False, include_context=True, include_input=True)[0]
+    # Without the input: megabytes of it would be made into objects first.
+    first = error.errors(include_url=False, include_context=True, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")
     where = _path(first["loc"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from serving.api.completion import MAX_MODEL_ID
@@ -43,18 +41,3 @@ def peek(body: bytes) -> Peek:
     if not found.model or len(found.model) > MAX_MODEL_ID:
         raise InvalidField(f"'model': must have 1 to {MAX_MODEL_ID} characters", param="model")
     return found
-
-
-def model_object(
-    model_id: str, created: int, root: str, parent: str | None, context: int
-) -> dict[str, Any]:
-    """One entry of `GET /v1/models`, with vLLM's extra fields. `context` is in tokens."""
-    return {
-        "id": model_id,
-        "object": "model",
-        "created": created,
-        "owned_by": "serving",
-        "root": root,
-        "parent": parent,
-        "max_model_len": context,
-    }

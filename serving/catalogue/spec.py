@@ -1,32 +1,77 @@
-"""What an operator writes about a model: validated, frozen, and free of any runtime."""
+"""What an operator writes about a model: validated, frozen, and free of any runtime.
+
+One entry per model ID, of one of four kinds: `engine` (a model on engines of its own), `adapter`
+(a LoRA on such an engine), `upstream` (a hosted provider's model), `retired` (a provider's model
+that exists no more). `serving/catalogue/seed/` has the entries of every known model; an operator's
+file names those to deploy, and adds or overrides what it likes (`load.py`).
+"""
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from serving.catalogue.base import Spec
+from serving.catalogue.providers import Provider
+from serving.catalogue.references import MisreferenceError, misreferences
 
 # Arguments of vLLM that fields of ours set. Two of them together bound the LoRA slots, which base
 # models' output depends on (serving/engine/adapters.py).
 OWN_ARGUMENTS = {
     "model": "weights",
+    "revision": "revision",
     "served_model_name": "id",
     "max_model_len": "context",
     "tensor_parallel_size": "tensor_parallel",
+    "dtype": "dtype",
     "enable_lora": "lora",
     "max_loras": "lora.max_loaded",
     "max_lora_rank": "lora.max_rank",
 }
 
-ModelId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][\w.:/@-]*$")]
+ModelId = Annotated[
+    str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@-]*$")
+]
+
+HostPattern = Annotated[
+    str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)(:\d{1,5})?$")
+]
+
+Certainty = Literal["zoo", "known", "guess"]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Model(Spec):
+    """What every kind of entry has.
+
+    `deployed`: whether requests for it are served here. An entry that is not deployed is known:
+    it is listed with `?all=true` and its 404 says how to deploy it.
+    """
+
+    id: ModelId
+    deployed: bool = True
+    note: str | None = Field(default=None, description="what an operator should know about it")
 
 
-class Lora(_Spec):
+class _Checkpoint(_Model):
+    """Where an open model's files come from."""
+
+    weights: Annotated[str, Field(min_length=1)] = Field(
+        description="directory of the checkpoint, or its repository ID"
+    )
+    revision: str | None = Field(
+        default=None, description="commit or tag of the repository; default: its newest"
+    )
+    certainty: Certainty | None = Field(
+        default=None,
+        description="of the repository: `zoo` (LLM Engine's own mapping), `known`, `guess`",
+    )
+    licence: str | None = None
+
+
+class Lora(Spec):
     """LoRA support of a base model's engine."""
 
     max_loaded: Annotated[int, Field(ge=1)] = Field(
@@ -35,30 +80,47 @@ class Lora(_Spec):
     max_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 16
 
 
-class EngineSpec(_Spec):
-    """A model on vLLM engines of its own.
+class EngineSpec(_Checkpoint):
+    """A model on engines of its own.
 
     `prompt_style` says how Create Completion's prompt reaches the model: `raw` as it is (base
-    models), `chat` as one user message through the chat template (instruct models).
+    models), `chat` as one user message through the chat template (instruct models). `runtime` is
+    the engine: vLLM, or `transformers` for what vLLM cannot run.
     """
 
     kind: Literal["engine"] = "engine"
-    id: ModelId
-    weights: Annotated[str, Field(description="directory of the checkpoint, or its repository ID")]
+    runtime: Literal["vllm", "transformers"] = "vllm"
+    architecture: str | None = Field(default=None, description="class name in the checkpoint")
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="the sizes of the checkpoint's config.json that memory is computed from",
+    )
     prompt_style: Literal["raw", "chat"] = "raw"
     chat_template: str | None = Field(
         default=None, description="replaces the checkpoint's own template for `chat` prompts"
     )
     context: Annotated[int, Field(ge=16)] = Field(description="prompt and completion, in tokens")
+    vision: bool = Field(default=False, description="takes images")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     replicas: Annotated[int, Field(ge=1)] = 1
+    min_replicas: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="0: none runs until a request comes; default: always all `replicas`",
+    )
+    idle_s: Annotated[float, Field(gt=0)] = Field(
+        default=600.0, description="without a request for so long, `min_replicas` run"
+    )
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     gpus: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="GPUs of one replica; default: tensor_parallel"
     )
+    gpu_memory_gib: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="memory of one of its GPUs, for `serving plan`"
+    )
     cpus: Annotated[float, Field(ge=0)] = 1.0
     lora: Lora | None = None
     engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="vLLM's own arguments, passed through untouched"
+        default_factory=dict, description="the engine's own arguments, passed through untouched"
     )
     env: dict[str, str] = Field(default_factory=dict, description="environment of the engine")
     start_timeout_s: Annotated[float, Field(gt=0)] = 1800
@@ -71,9 +133,29 @@ class EngineSpec(_Spec):
                 raise ValueError(f"'{name}' is set by the field `{own}`")
         return value
 
+    @model_validator(mode="after")
+    def _possible(self) -> EngineSpec:
+        if self.min_replicas is not None and self.min_replicas > self.replicas:
+            raise ValueError("`min_replicas` is above `replicas`")
+        if self.runtime == "transformers" and self.lora is not None:
+            raise ValueError("the transformers engine has no `lora:`; merge the adapter instead")
+        if self.runtime == "transformers" and self.tensor_parallel != 1:
+            raise ValueError(
+                "the transformers engine runs on one GPU; write `tensor_parallel: 1` and give it "
+                "a GPU that holds the model"
+            )
+        if self.runtime == "transformers" and self.vision:
+            raise ValueError("the transformers engine takes no images; use `runtime: vllm`")
+        return self
+
     @property
     def gpus_per_replica(self) -> int:
         return self.tensor_parallel if self.gpus is None else self.gpus
+
+    @property
+    def fewest_replicas(self) -> int:
+        """How many replicas run without a request."""
+        return self.replicas if self.min_replicas is None else self.min_replicas
 
     @property
     def base_names(self) -> frozenset[str]:
@@ -81,27 +163,85 @@ class EngineSpec(_Spec):
         return frozenset((self.id, Path(self.weights).name))
 
 
-class AdapterSpec(_Spec):
-    """A fine-tuned model: a LoRA adapter on a base model's engine."""
+class AdapterSpec(_Checkpoint):
+    """A LoRA adapter on a base model's engine, served under an ID of its own."""
 
     kind: Literal["adapter"]
-    id: ModelId
     base: ModelId
-    weights: Annotated[str, Field(description="directory of the adapter's files")]
 
 
-ModelSpec = Annotated[EngineSpec | AdapterSpec, Field(discriminator="kind")]
+class UpstreamSpec(_Model):
+    """A hosted provider's model. `model` is its name there; default: the ID."""
+
+    kind: Literal["upstream"]
+    provider: str
+    model: str | None = None
+    context: Annotated[int, Field(ge=16)] | None = None
+    max_output: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="most tokens of one completion; sent where the caller sets none"
+    )
+    vision: bool = False
+    reasoning: bool = Field(default=False, description="takes `reasoning_effort`")
+    shutdown_on: date | None = Field(default=None, description="announced by the provider")
+    source: str | None = Field(default=None, description="where `shutdown_on` is published")
+
+    @property
+    def upstream_model(self) -> str:
+        return self.model or self.id
 
 
-class RouterSpec(_Spec):
+class RetiredSpec(_Model):
+    """A provider's model that exists no more: 410, unless an alias of this ID says otherwise."""
+
+    kind: Literal["retired"]
+    provider: str
+    retired_on: str = Field(
+        pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$", description="day, month or year, as published"
+    )
+    successor: str | None = Field(default=None, description="the provider's own recommendation")
+    source: str | None = Field(default=None, description="where the date is published")
+
+    @field_validator("retired_on", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any) -> Any:
+        # YAML reads an unquoted day as a date and an unquoted year as a number.
+        return str(value) if isinstance(value, date | int) else value
+
+
+AnySpec = EngineSpec | AdapterSpec | UpstreamSpec | RetiredSpec
+ModelSpec = Annotated[AnySpec, Field(discriminator="kind")]
+
+
+class RouterSpec(Spec):
     """The router deployment."""
 
     replicas: Annotated[int, Field(ge=1)] = 2
     cpus: Annotated[float, Field(ge=0)] = 0.5
 
 
-class Catalogue(_Spec):
-    """Everything one installation serves.
+class Images(Spec):
+    """What images may be fetched for vision models. `data:` URLs need no fetching."""
+
+    allowed_hosts: tuple[HostPattern, ...] = Field(
+        default=(),
+        description="hosts of https: URLs; `*.example.com` allows its subdomains, `*` any public "
+        "host; a port other than 443 is part of the entry",
+    )
+    max_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=10 * 1024 * 1024, description="of one image's file"
+    )
+    max_pixels: Annotated[int, Field(gt=0)] = Field(
+        default=40_000_000,
+        description="of a request's images together; decoding takes up to 16 bytes each",
+    )
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=10.0, description="for one image, redirects included"
+    )
+    max_per_request: Annotated[int, Field(ge=1)] = 8
+
+
+class Catalogue(Spec):
+    """Everything one installation knows, and what of it is deployed.
 
     Raises:
         pydantic.ValidationError: an ID is used twice, an alias or an adapter points nowhere.
@@ -109,34 +249,37 @@ class Catalogue(_Spec):
 
     models: tuple[ModelSpec, ...]
     aliases: dict[ModelId, ModelId] = Field(default_factory=dict)
+    providers: dict[str, Provider] = Field(default_factory=dict)
     router: RouterSpec = RouterSpec()
+    drain_s: Annotated[float, Field(ge=0)] = Field(
+        default=30.0, description="how long requests may go on when their replica is taken down"
+    )
+    images: Images = Images()
 
     @model_validator(mode="after")
     def _refer_to_each_other(self) -> Catalogue:
-        kinds: dict[str, EngineSpec | AdapterSpec] = {}
-        for model in self.models:
-            if model.id in kinds:
-                raise ValueError(f"model ID '{model.id}' is used twice")
-            kinds[model.id] = model
-        for model in self.models:
-            if not isinstance(model, AdapterSpec):
-                continue
-            base = kinds.get(model.base)
-            if not isinstance(base, EngineSpec):
-                raise ValueError(f"adapter '{model.id}': base '{model.base}' is no engine model")
-            if base.lora is None:
-                raise ValueError(f"adapter '{model.id}': base '{model.base}' has no `lora:`")
-        for alias, target in self.aliases.items():
-            if alias in kinds:
-                raise ValueError(f"alias '{alias}' is also a model ID")
-            if target not in kinds:
-                raise ValueError(f"alias '{alias}' points to '{target}', which is no model ID")
+        if findings := list(misreferences(self)):
+            raise MisreferenceError(findings)
         return self
 
     @property
+    def deployed(self) -> tuple[AnySpec, ...]:
+        """Models that requests are served by."""
+        return tuple(
+            model for model in self.models if model.deployed and not isinstance(model, RetiredSpec)
+        )
+
+    @property
     def engines(self) -> tuple[EngineSpec, ...]:
-        return tuple(model for model in self.models if isinstance(model, EngineSpec))
+        """The engine models that are deployed."""
+        return tuple(model for model in self.deployed if isinstance(model, EngineSpec))
 
     @property
     def adapters(self) -> tuple[AdapterSpec, ...]:
-        return tuple(model for model in self.models if isinstance(model, AdapterSpec))
+        """The adapters that are deployed."""
+        return tuple(model for model in self.deployed if isinstance(model, AdapterSpec))
+
+    @property
+    def upstreams(self) -> tuple[UpstreamSpec, ...]:
+        """The providers' models that are deployed."""
+        return tuple(model for model in self.deployed if isinstance(model, UpstreamSpec))

@@ -40,7 +40,8 @@ def check_adapter(path: str, *, base_path: str, base_names: frozenset[str], max_
     if config.get("peft_type", "LORA") != "LORA":
         raise BadAdapter(f"adapter is of type {config['peft_type']!r}, not LORA")
     base = Path(str(config.get("base_model_name_or_path") or "")).name
-    if base_names and base and base not in base_names:
+    # Repository names ignore case, and what is in the file is what somebody once typed.
+    if base and base_names and base.casefold() not in {name.casefold() for name in base_names}:
         raise BadAdapter(f"adapter was made for base model {base!r}, not {sorted(base_names)}")
     shapes = _shapes(folder / "adapter_model.safetensors")
     if not shapes:

@@ -21,7 +21,8 @@ async def run_completion(engine: Engine, call: CompletionCall, reply: Reply) -> 
         ServingError: the request cannot be served (nothing may have been written yet).
     """
     writer = _Writer(call, reply)
-    await engine.generate(call, writer.stream if call.stream else writer.collect)
+    emit = writer.stream if call.stream else writer.collect
+    await engine.generate_paced(call, emit, reply.drained)
     if writer.end is None:
         raise EngineFailed("the engine stopped before the completion was finished")
     return writer.end

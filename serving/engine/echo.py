@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from serving.catalogue.spec import EngineSpec
+from serving.catalogue.spec import EngineSpec, Images
 from serving.engine.protocol import (
     AdapterRef,
     Chunk,
@@ -42,7 +42,7 @@ class EchoEngine(Engine):
         self._adapters: dict[str, AdapterRef] = {}
 
     @classmethod
-    async def start(cls, spec: EngineSpec) -> EchoEngine:
+    async def start(cls, spec: EngineSpec, images: Images) -> EchoEngine:
         """Ready at once."""
         return cls(spec)
 

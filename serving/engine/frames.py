@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 HEADER = struct.Struct("<IBI")
 HEADER_SIZE = HEADER.size
-# A request body is at most a few MiB (`settings.max_body_bytes`); anything near this is not ours.
+# Above the largest request body that settings allow; anything larger is not ours.
 MAX_PAYLOAD = 64 * 1024 * 1024
 
 
@@ -74,10 +74,14 @@ class FrameReader:
     `max_payload` may be raised later: a peer that has not said who it is gets little room.
     """
 
-    __slots__ = ("_buffer", "max_payload")
+    __slots__ = ("_buffered", "_missing", "_parts", "max_payload")
 
     def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
-        self._buffer = b""
+        # The beginning of a frame, in the pieces it came in: a request with images is megabytes
+        # long, and joining them at every piece would copy it a hundred times.
+        self._parts: list[bytes] = []
+        self._buffered = 0
+        self._missing = 0
         self.max_payload = max_payload
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -86,9 +90,16 @@ class FrameReader:
         Raises:
             FrameError: a frame announces more than `max_payload` bytes.
         """
-        buffer = self._buffer + data if self._buffer else data
+        buffer = data
+        if self._parts:
+            self._parts.append(data)
+            self._buffered += len(data)
+            if self._buffered < self._missing:
+                return
+            buffer = b"".join(self._parts)
+            self._parts.clear()
         size = len(buffer)
-        at = 0
+        at = end = 0
         unpack = HEADER.unpack_from
         try:
             while size - at >= HEADER_SIZE:
@@ -102,4 +113,7 @@ class FrameReader:
                 at = end
                 yield kind, stream, payload
         finally:
-            self._buffer = buffer[at:] if at else buffer
+            if at < size:
+                self._parts.append(buffer[at:] if at else buffer)
+                self._buffered = size - at
+                self._missing = max(end - at, HEADER_SIZE)

@@ -291,8 +291,10 @@ class LinkServer:
 
     async def _report(self) -> None:
         while True:
+            # Not `wait_for`: on Python 3.11 it loses a cancellation that meets the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._dirty.wait(), HEARTBEAT_S)
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._dirty.wait()
             self._dirty.clear()
             for link in self._links:
                 link.send(Kind.LOAD, 0, _encode(self._load(link)))

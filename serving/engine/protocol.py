@@ -7,7 +7,7 @@ replica of neighbouring versions can talk: unknown fields are ignored, new ones 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
@@ -16,10 +16,12 @@ PROTOCOL_VERSION = 1
 
 
 class AdapterRef(msgspec.Struct, frozen=True):
-    """A LoRA adapter as a replica needs it: its ID and the directory that holds its files."""
+    """A LoRA adapter as a replica needs it: its ID, and the directory that holds its files or the
+    repository and its revision that do."""
 
     id: str
     path: str
+    revision: str | None = None
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -32,6 +34,14 @@ class Sampling(msgspec.Struct, frozen=True):
     top_k: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
+    reasoning_effort: str | None = None
+
+
+class ImageRef(msgspec.Struct, frozen=True):
+    """An image of a prompt: a `data:` or `https:` URL, and how closely to look at it."""
+
+    url: str
+    detail: str = "auto"
 
 
 class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
@@ -44,6 +54,7 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     sampling: Sampling
     served_model: str
     adapter: AdapterRef | None = None
+    images: tuple[ImageRef, ...] = ()
 
 
 class HttpCall(msgspec.Struct, tag="http", frozen=True):
@@ -153,6 +164,7 @@ class Reply(Protocol):
 
 
 Emit = Callable[[Chunk], None]
+Drained = Callable[[], Awaitable[None]]
 
 
 class EngineLoad(msgspec.Struct, frozen=True):
@@ -164,7 +176,8 @@ class EngineLoad(msgspec.Struct, frozen=True):
 
 
 class Engine(ABC):
-    """One model on one set of devices. Implementations: `vllm.py`, `echo.py` (test double)."""
+    """One model on one set of devices. Implementations: `vllm.py`, `hf_engine.py`
+    (transformers), `upstream/` (hosted providers), `echo.py` (test double)."""
 
     max_model_len: int
 
@@ -180,6 +193,14 @@ class Engine(ABC):
             ContextLengthExceeded: the prompt does not fit.
             EngineFailed: the engine is dead.
         """
+
+    async def generate_paced(self, call: CompletionCall, emit: Emit, drained: Drained) -> None:
+        """`generate` for whoever can be made to wait: `drained` is when the client reads.
+
+        An engine with a model of its own cannot be, and what it makes meanwhile is joined; one
+        that passes on what somebody else makes waits, and lets that one wait.
+        """
+        await self.generate(call, emit)
 
     @abstractmethod
     async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:

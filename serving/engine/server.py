@@ -20,7 +20,7 @@ import sys
 import msgspec
 
 from serving import heap
-from serving.catalogue.spec import EngineSpec
+from serving.catalogue.spec import EngineSpec, Images
 from serving.engine.lifetime import die_with_parent
 from serving.engine.link import LinkServer
 from serving.engine.metrics import CallMetrics
@@ -32,14 +32,19 @@ from serving.observability.logs import Log, open_log
 
 CHECK_INTERVAL_S = 0.2
 EXIT_ENGINE_DEAD = 70
-VLLM = "serving.engine.vllm:VllmEngine"
+# By `EngineSpec.runtime`. Named and not imported: each takes seconds to import.
+ENGINES = {
+    "vllm": "serving.engine.vllm:VllmEngine",
+    "transformers": "serving.engine.hf_engine:HfEngine",
+}
 
 
 class ServerConfig(msgspec.Struct, frozen=True):
     """What the parent tells the engine server.
 
-    `engine` names the class that runs the model (`module:Class` with a `start(spec)`); tests name
-    a double here.
+    `engine` names the class that runs the model (`module:Class` with a `start(spec, images)`);
+    empty: the one of the model's `runtime`. Tests name a double here. `images` are the limits of
+    the models file (`Images`).
     """
 
     spec: dict[str, object]
@@ -49,7 +54,8 @@ class ServerConfig(msgspec.Struct, frozen=True):
     log_dir: str | None = None
     ready_fd: int | None = None
     drain_s: float = 30.0
-    engine: str = VLLM
+    engine: str = ""
+    images: dict[str, object] = {}
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -69,7 +75,8 @@ async def serve(config: ServerConfig, log: Log) -> int:
     spec = EngineSpec.model_validate(config.spec)
     log.info("engine_starting", weights=spec.weights, context=spec.context)
     started = loop.time()
-    engine = await _start_engine(config.engine, spec)
+    name = config.engine or ENGINES[spec.runtime]
+    engine = await _start_engine(name, spec, Images.model_validate(config.images))
     links = LinkServer(
         engine,
         replica=config.replica,
@@ -104,9 +111,9 @@ async def serve(config: ServerConfig, log: Log) -> int:
     return EXIT_ENGINE_DEAD
 
 
-async def _start_engine(name: str, spec: EngineSpec) -> Engine:
+async def _start_engine(name: str, spec: EngineSpec, images: Images) -> Engine:
     module, _, cls = name.partition(":")
-    engine = await getattr(importlib.import_module(module), cls).start(spec)
+    engine = await getattr(importlib.import_module(module), cls).start(spec, images)
     assert isinstance(engine, Engine)
     return engine
 

@@ -1,16 +1,14 @@
-"""vLLM as an engine: the only module that imports vLLM, together with `vllm_app.py`."""
+"""vLLM as an engine: the only module that imports vLLM, together with its `vllm_*` neighbours."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import os
 from argparse import Namespace
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.envs import enable_envs_cache
@@ -25,11 +23,15 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import SchedulerStats
 
-from serving.catalogue.spec import EngineSpec
+from serving.catalogue.spec import EngineSpec, Images
 from serving.engine import vllm_collector
 from serving.engine.adapter_files import check_adapter
-from serving.engine.adapters import SPARE_SLOTS, AdapterPool
+from serving.engine.adapters import AdapterPool
+from serving.engine.chat_images import load_images
+from serving.engine.checkpoints import fetch_adapter, local_checkpoint
+from serving.engine.images import ImageLoader
 from serving.engine.metrics import AdapterMetrics
+from serving.engine.prompt_size import PromptSize, completion_limit
 from serving.engine.protocol import (
     AdapterRef,
     CompletionCall,
@@ -42,19 +44,15 @@ from serving.engine.protocol import (
     Sampling,
 )
 from serving.engine.vllm_app import OpenAIApp
+from serving.engine.vllm_arguments import cli_arguments
+from serving.engine.vllm_images import ImagePrompts
 from serving.engine.vllm_outputs import Outputs
 from serving.errors import (
-    ContextLengthExceeded,
     EngineFailed,
     InvalidField,
     InvalidRequest,
     Overloaded,
 )
-
-# Longer prompts are tokenized in a thread: a long one takes milliseconds, in which every other
-# stream of this replica would stand still.
-INLINE_TOKENIZE_CHARS = 4096
-MAX_QUEUED = 2048
 
 
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
@@ -79,41 +77,10 @@ class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed fo
         pass
 
 
-def cli_arguments(spec: EngineSpec) -> list[str]:
-    """vLLM's own command line for a model: our few settings, then `engine_args` untouched."""
-    args: dict[str, Any] = {
-        "model": spec.weights,
-        "served-model-name": spec.id,
-        "max-model-len": spec.context,
-        "tensor-parallel-size": spec.tensor_parallel,
-        # Waiting and running together. A longer queue only means that its end has given up by
-        # the time it is served; `engine_args` can say otherwise.
-        "max-num-queued-reqs": MAX_QUEUED,
-    }
-    if spec.lora is not None:
-        args["enable-lora"] = True
-        args["max-loras"] = spec.lora.max_loaded + SPARE_SLOTS
-        args["max-lora-rank"] = spec.lora.max_rank
-    args |= {key.replace("_", "-"): value for key, value in spec.engine_args.items()}
-    line: list[str] = []
-    for key, value in args.items():
-        if value is True:
-            line.append(f"--{key}")
-        elif value is False:
-            line.append(f"--no-{key}")
-        elif isinstance(value, dict):
-            line += [f"--{key}", json.dumps(value)]
-        elif isinstance(value, list):
-            line += [f"--{key}", *(str(item) for item in value)]
-        elif value is not None:
-            line += [f"--{key}", str(value)]
-    return line
-
-
 class VllmEngine(Engine):
     """One `AsyncLLM` and vLLM's OpenAI app on it. Make it with `start`."""
 
-    def __init__(self, spec: EngineSpec, llm: AsyncLLM, stats: LatestStats) -> None:
+    def __init__(self, spec: EngineSpec, llm: AsyncLLM, stats: LatestStats, images: Images) -> None:
         self._spec = spec
         self._llm = llm
         self._stats = stats
@@ -121,16 +88,26 @@ class VllmEngine(Engine):
         self._lora_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
+        self._size = PromptSize(self._tokenizer, self.max_model_len)
         self._adapters: AdapterPool[LoRARequest] = AdapterPool(
             spec.lora.max_loaded if spec.lora else 0, self._load_adapter, self._unload_adapter
         )
         self._app: OpenAIApp | None = None
+        self._images: ImageLoader | None = None
+        self._chat_template = spec.chat_template
+        self._content_in_parts = False
+        if spec.vision:
+            self._images = ImageLoader(images)
+            self._image_prompts = ImagePrompts(spec, llm.renderer)
+            if spec.prompt_style == "chat":
+                self._chat_template = self._image_prompts.chat_template()
+                self._content_in_parts = self._image_prompts.takes_parts()
 
     @classmethod
-    async def start(cls, spec: EngineSpec) -> VllmEngine:
+    async def start(cls, spec: EngineSpec, images: Images) -> VllmEngine:
         """Load the model and start the engine core; takes seconds to minutes."""
         parser = make_arg_parser(FlexibleArgumentParser(prog=f"model {spec.id}: engine_args"))
-        args: Namespace = parser.parse_args(cli_arguments(spec))
+        args: Namespace = parser.parse_args(cli_arguments(spec, images))
         validate_parsed_serve_args(args)
         stats = LatestStats()
         vllm_collector.install()
@@ -143,7 +120,7 @@ class VllmEngine(Engine):
             stat_loggers=[lambda _config, _index: stats],
             disable_log_stats=args.disable_log_stats,
         )
-        engine = cls(spec, llm, stats)
+        engine = cls(spec, llm, stats, images)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
         # vLLM reads some of its variables for every token.
         enable_envs_cache()
@@ -153,14 +130,19 @@ class VllmEngine(Engine):
 
     async def generate(self, call: CompletionCall, emit: Emit) -> None:
         """See `Engine.generate`."""
-        token_ids = await self._tokenize(call.prompt)
-        params = self._sampling_params(call, len(token_ids))
         async with AsyncExitStack() as stack:
+            if call.images:
+                prompt = await self._prompt_with_images(call)
+                stack.push(partial(self._image_prompts.forget_failed, prompt))
+            else:
+                encode = partial(self._encode, call.prompt)
+                prompt = tokens_input(await self._size.tokenize(len(call.prompt), encode))
+            params = self._sampling_params(call, len(prompt["prompt_token_ids"]))
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
             try:
-                await self._run(call.request_id, token_ids, params, lora, emit)
+                await self._run(call.request_id, prompt, params, lora, emit)
             except (EngineDeadError, EngineGenerateError) as error:
                 raise EngineFailed("the engine of this replica failed") from error
             except GracefulHTTPError as error:
@@ -171,15 +153,15 @@ class VllmEngine(Engine):
     async def _run(
         self,
         request_id: str,
-        token_ids: list[int],
+        prompt: Any,
         params: SamplingParams,
         lora: LoRARequest | None,
         emit: Emit,
     ) -> None:
         """What `AsyncLLM.generate` does, but for the task that it wakes for every token."""
-        outputs = Outputs(len(token_ids), emit)
+        outputs = Outputs(len(prompt["prompt_token_ids"]), emit)
         adding = asyncio.ensure_future(
-            self._llm.add_request(request_id, tokens_input(token_ids), params, lora_request=lora)
+            self._llm.add_request(request_id, prompt, params, lora_request=lora)
         )
         try:
             collector = await asyncio.shield(adding)
@@ -199,46 +181,40 @@ class VllmEngine(Engine):
         if not self._llm.errored:
             await self._llm.abort(internal_id, internal=True)
 
-    async def _tokenize(self, prompt: str) -> list[int]:
-        if len(prompt) <= INLINE_TOKENIZE_CHARS:
-            return self._encode(prompt)
-        return await asyncio.to_thread(self._encode, prompt)
-
     def _encode(self, prompt: str) -> list[int]:
         """Token IDs as the model wants them: as is, or as one user message of its template."""
         if self._spec.prompt_style == "raw":
             return list(self._tokenizer.encode(prompt))
+        content = [{"type": "text", "text": prompt}] if self._content_in_parts else prompt
         return list(
             self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                chat_template=self._spec.chat_template,
+                [{"role": "user", "content": content}],
+                chat_template=self._chat_template,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=False,
             )
         )
 
+    async def _prompt_with_images(self, call: CompletionCall) -> Any:
+        if self._images is None:
+            raise InvalidField(f"model '{call.model}' takes no images", param="images")
+        images = await self._images.load_all([ref.url for ref in call.images], "images")
+        return await self._image_prompts.render(call.prompt, images, call.images)
+
     def _sampling_params(self, call: CompletionCall, prompt_tokens: int) -> SamplingParams:
         given: Sampling = call.sampling
-        room = self.max_model_len - prompt_tokens
-        if prompt_tokens == 0:
-            raise InvalidField("'prompt': has no tokens", param="prompt")
-        if room < 1:
-            raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens; the context of model '{call.model}' is "
-                f"{self.max_model_len} tokens, prompt and completion together",
-                param="prompt",
-            )
-        if given.max_tokens is not None and given.max_tokens > room:
-            raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens and max_tokens is {given.max_tokens}; "
-                f"the context of model '{call.model}' is {self.max_model_len} tokens, prompt and "
-                "completion together",
-                param="model_parameters.max_tokens",
-            )
+        limit = completion_limit(
+            prompt_tokens,
+            given.max_tokens,
+            room=self.max_model_len - prompt_tokens,
+            model=call.model,
+            context=f"{self.max_model_len} tokens, prompt and completion together",
+            param="model_parameters.max_tokens",
+        )
         return SamplingParams(
             temperature=given.temperature,
-            max_tokens=room if given.max_tokens is None else given.max_tokens,
+            max_tokens=limit,
             stop=list(given.stop) or None,
             top_p=1.0 if given.top_p is None else given.top_p,
             top_k=0 if given.top_k is None else given.top_k,
@@ -252,11 +228,12 @@ class VllmEngine(Engine):
     async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
         """See `Engine.http`."""
         assert self._app is not None
+        body, images = await load_images(body, call.model, self._images)
         async with AsyncExitStack() as stack:
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            return await self._app.run(call, body, reply, lora)
+            return await self._app.run(call, body, reply, lora, images)
 
     # adapters
 
@@ -264,10 +241,11 @@ class VllmEngine(Engine):
         """Checked first, then loaded by `add_lora`, which fails without harm to the engine."""
         assert self._spec.lora is not None
         with self._adapter_metrics.loading():
+            path = await asyncio.to_thread(fetch_adapter, ref.path, ref.revision)
             await asyncio.to_thread(
                 check_adapter,
-                ref.path,
-                base_path=_checkpoint_directory(self._spec.weights),
+                path,
+                base_path=local_checkpoint(self._spec.weights, self._spec.revision),
                 base_names=self._spec.base_names,
                 max_rank=self._spec.lora.max_rank,
             )
@@ -275,7 +253,7 @@ class VllmEngine(Engine):
             # The name is part of vLLM's prefix cache key; the number keeps a new version of an
             # adapter from meeting blocks that its predecessor computed.
             request = LoRARequest(
-                lora_name=f"{ref.id}#{number}", lora_int_id=number, lora_path=ref.path
+                lora_name=f"{ref.id}#{number}", lora_int_id=number, lora_path=path
             )
             try:
                 await self._llm.add_lora(request)
@@ -301,13 +279,3 @@ class VllmEngine(Engine):
     async def close(self) -> None:
         """See `Engine.close`."""
         await asyncio.to_thread(self._llm.shutdown)
-
-
-def _checkpoint_directory(weights: str) -> str:
-    """Where the checkpoint's files are: `weights` itself, or the repository's local snapshot."""
-    if os.path.isdir(weights):
-        return weights
-    try:
-        return str(snapshot_download(weights, local_files_only=True))
-    except (OSError, ValueError):  # huggingface_hub's errors derive from these
-        return weights

@@ -1,8 +1,9 @@
 """vLLM's own OpenAI app, called in process: no HTTP server stands between it and the link.
 
-Tools, JSON schema, logprobs, chat templates and streaming options are vLLM's, not ours. Two
-things differ from `vllm serve`: which adapter a request uses is decided by the router, and the
-response's `model` is the ID the caller asked for (vLLM would name the base model for an alias).
+Tools, JSON schema, logprobs, chat templates and streaming options are vLLM's, not ours. Three
+things differ from `vllm serve`: which adapter a request uses is decided by the router, the
+response's `model` is the ID the caller asked for (vLLM would name the base model for an alias), and
+it fetches no images: they are loaded before (`images.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
+from PIL.Image import Image
 from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message
@@ -24,6 +26,7 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from serving.engine.protocol import End, Head, HttpCall, Reply
+from serving.engine.vllm_images import LoadedImages
 from serving.errors import EngineFailed
 
 # How vLLM writes a failure into a stream that has begun.
@@ -35,21 +38,26 @@ _SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"
 
 
 class Asked:
-    """The model ID of the request a task works on, and the adapter that goes with it."""
+    """Of the request a task works on: the model ID, the adapter that goes with it, the images."""
 
     def __init__(self) -> None:
-        self._current: ContextVar[tuple[str, LoRARequest | None]] = ContextVar("asked")
+        self._current: ContextVar[tuple[str, LoRARequest | None, list[Image | None]]]
+        self._current = ContextVar("asked", default=("", None, []))
 
-    def set(self, model: str, lora: LoRARequest | None) -> None:
-        self._current.set((model, lora))
+    def set(self, model: str, lora: LoRARequest | None, images: list[Image | None]) -> None:
+        self._current.set((model, lora, images))
 
     @property
     def model(self) -> str:
-        return self._current.get(("", None))[0]
+        return self._current.get()[0]
 
     @property
     def lora(self) -> LoRARequest | None:
-        return self._current.get(("", None))[1]
+        return self._current.get()[1]
+
+    @property
+    def images(self) -> list[Image | None]:
+        return self._current.get()[2]
 
 
 class AskedAdapter(Mapping[str, LoRARequest]):
@@ -91,19 +99,27 @@ class OpenAIApp:
         # vLLM's handlers tell their server to exit when the engine is dead; ours watches itself.
         app.state.server = SimpleNamespace(should_exit=False)
         asked = Asked()
+        LoadedImages(lambda: asked.images).install()
         models = app.state.openai_serving_models
         models.lora_requests = AskedAdapter(asked)
         models.is_base_model = lambda name: asked.lora is None and name in (asked.model, model)
         models.model_name = lambda lora=None: asked.model or model
         return cls(app, llm, asked)
 
-    async def run(self, call: HttpCall, body: bytes, reply: Reply, lora: LoRARequest | None) -> End:
+    async def run(
+        self,
+        call: HttpCall,
+        body: bytes,
+        reply: Reply,
+        lora: LoRARequest | None,
+        images: list[Image | None],
+    ) -> End:
         """Answer one request; cancelling this tells vLLM that its client left.
 
         Raises:
             EngineFailed: the engine died; the part of the answer that says so is not written.
         """
-        self._asked.set(call.model, lora)
+        self._asked.set(call.model, lora, images)
         exchange = _Exchange(call, body, reply, self._llm)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
         try:
@@ -121,6 +137,10 @@ class OpenAIApp:
             if exchange.failure is not None:
                 raise exchange.failure from None
             raise
+        finally:
+            if images and exchange.refused:
+                # As `ImagePrompts.forget_failed`; which images, vLLM does not say here.
+                await self._llm.renderer.clear_mm_cache_async()
         if exchange.failure is not None:
             raise exchange.failure
         return exchange.end()
@@ -135,6 +155,7 @@ class _Exchange:
         self._body: bytes | None = body
         self._left = asyncio.Event()
         self.failure: EngineFailed | None = None
+        self.refused = True
         headers = [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in call.headers
         ]
@@ -174,6 +195,7 @@ class _Exchange:
             return
         if message["type"] == "http.response.start":
             status = int(message["status"])
+            self.refused = status >= 400
             if status >= 500 and self._llm.errored:
                 self._fail()
             headers = tuple(

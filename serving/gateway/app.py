@@ -1,4 +1,4 @@
-"""The router's ASGI app: every path, from request to answer, on one page.
+"""The router's ASGI app: from request to answer on one page.
 
 1. headers, key and body are checked (`http`, `auth`); 2. the wire format is parsed (`api/`);
 3. the model ID becomes a route (`resolve`); 4. the request goes to a replica and its answer back
@@ -7,20 +7,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
-from urllib.parse import unquote
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import Receive, Scope, Send
 
 from serving.api.completion import parse_completion
 from serving.api.envelope import error_body, openai_error_body, retry_headers
-from serving.api.openai import model_object, peek
+from serving.api.openai import peek
 from serving.api.sse import error_event, openai_error_event
-from serving.engine.protocol import CompletionCall, HttpCall
+from serving.catalogue.spec import Catalogue
+from serving.engine.protocol import CompletionCall, HttpCall, ImageRef
 from serving.errors import (
     ClientLeft,
     Ended,
@@ -30,20 +27,21 @@ from serving.errors import (
     NotFound,
     ServingError,
 )
-from serving.gateway.auth import KeyRing, choose_account, user_info
+from serving.gateway.auth import KeyRing, choose_account
+from serving.gateway.demand import Demand
 from serving.gateway.fleet import Fleet
 from serving.gateway.http import (
-    Headers,
+    Handler,
+    Request,
     read_body,
     read_headers,
     request_id,
     respond,
-    respond_json,
 )
+from serving.gateway.pages import Pages
 from serving.gateway.record import Record, Recorder
 from serving.gateway.relay import Job, Relay
 from serving.gateway.resolve import Resolver, Route
-from serving.gateway.status import fleet_ready, fleet_status, scrape_targets
 from serving.http_server import WRITE
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
@@ -57,66 +55,52 @@ _RELAYED_HEADERS = (b"content-type", b"accept", b"traceparent", b"tracestate")
 OTHER_ENDPOINT = "other"
 
 
-@dataclass(slots=True)
-class Request:
-    """One HTTP request on its way through a handler."""
-
-    scope: Scope
-    receive: Receive
-    send: Send
-    path: str
-    id: str
-    reply_headers: Headers
-    headers: Mapping[bytes, bytes]
-
-
-Handler = Callable[[Request], Awaitable[None]]
-
-
 class Gateway:
-    """The ASGI application of one router replica."""
+    """The ASGI application of one router replica. It knows no model until `serve` is called."""
 
     def __init__(
         self,
         *,
         settings: Settings,
-        resolver: Resolver,
         fleet: Fleet,
+        demand: Demand,
         metrics: RouterMetrics,
         log: Log,
         router: str,
     ) -> None:
         self._settings = settings
-        self._resolver = resolver
+        self._resolver = Resolver(Catalogue(models=()))
         self._fleet = fleet
+        self._demand = demand
         self._metrics = metrics
         self._log = log
-        self._router = router
-        self._started = time.time()
         self._keys = KeyRing(settings.api_keys.get_secret_value())
+        self._pages = Pages(self._keys, fleet, metrics, router)
         self._recorder = Recorder(metrics, log)
         self._relay = Relay(
             fleet,
+            demand,
             metrics,
             log,
             keepalive_s=settings.keepalive_s,
             timeout_s=settings.request_timeout_s,
+            hold_s=settings.hold_s,
+            hold_stream_s=settings.hold_stream_s,
         )
         self._paths: dict[str, dict[str, Handler]] = {
             "/v4/completions": {"POST": partial(self._recorded, self._complete)},
             "/v2/completions": {"POST": partial(self._recorded, self._complete)},
             "/v1/completions": {"POST": partial(self._recorded, self._openai)},
             "/v1/chat/completions": {"POST": partial(self._recorded, self._openai)},
-            "/v1/models": {"GET": self._models},
-            "/user-info": {"GET": self._user_info},
-            "/status": {"GET": self._status},
-            "/metrics/targets": {"GET": self._targets},
-            "/health": {"GET": self._health},
-            # What KubeRay's probes ask of every pod that serves.
-            "/-/healthz": {"GET": self._health},
-            "/ready": {"GET": self._ready},
-            "/metrics": {"GET": self._metrics_text},
+            **{path: {"GET": page} for path, page in self._pages.paths.items()},
         }
+
+    def serve(self, catalogue: Catalogue) -> None:
+        """Take over what is served from now on; requests that run are not touched."""
+        self._resolver = Resolver(catalogue)
+        self._pages.serve(self._resolver)
+        self._fleet.serve(spec.id for spec in catalogue.engines)
+        self._demand.update(catalogue.engines)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point. Nothing but a client that left is raised out of it."""
@@ -152,8 +136,8 @@ class Gateway:
     def _handler(self, request: Request) -> Handler:
         path = request.path
         methods = self._paths.get(path)
-        if methods is None and path.startswith("/v1/models/"):
-            methods = {"GET": self._model}
+        if methods is None and (page := self._pages.of_one_model(path)) is not None:
+            methods = {"GET": page}
         if methods is None:
             raise NotFound(f"no such path: {path}")
         handler = methods.get(request.scope["method"])
@@ -187,10 +171,11 @@ class Gateway:
         account = choose_account(caller, request.headers, body.account_id)
         record.model, record.stream = body.model, bool(body.stream)
         self._charge(account, record, request)
-        route = self._resolver.resolve(body.model)
-        if body.images:
+        route = self._route(body.model, request)
+        sampling = body.sampling()
+        if body.images and not route.engine.vision:
             raise InvalidField(f"model '{body.model}' takes no images", param="images")
-        if body.model_parameters and body.model_parameters.reasoning_effort:
+        if sampling.reasoning_effort and not getattr(route.engine, "reasoning", False):
             raise InvalidField(
                 f"model '{body.model}' has no reasoning effort",
                 param="model_parameters.reasoning_effort",
@@ -200,9 +185,10 @@ class Gateway:
             model=body.model,
             prompt=body.prompt,
             stream=record.stream,
-            sampling=body.sampling(),
+            sampling=sampling,
             served_model=route.model,
             adapter=route.adapter,
+            images=tuple(ImageRef(at.image_url, at.detail or "auto") for at in body.images or ()),
         )
 
         def failure(error: ServingError) -> bytes:
@@ -217,7 +203,7 @@ class Gateway:
         seen = peek(body)
         record.model, record.stream = seen.model, bool(seen.stream)
         self._charge(choose_account(caller, request.headers, None), record, request)
-        route = self._resolver.resolve(seen.model)
+        route = self._route(seen.model, request)
         call = HttpCall(
             request_id=request.id,
             model=seen.model,
@@ -258,70 +244,16 @@ class Gateway:
         self._metrics.without_account.inc()
         request.reply_headers.append((b"x-account-warning", message.encode()))
 
+    def _route(self, asked: str, request: Request) -> Route:
+        """The route of an ID. The response to an alias names who answers, also where its body has
+        the ID that was asked for."""
+        route = self._resolver.resolve(asked)
+        if route.model != asked:
+            request.reply_headers.append((b"x-served-model", route.model.encode()))
+        return route
+
     async def _run(self, job: Job, request: Request, record: Record) -> None:
         record.engine, record.kind = job.route.engine.id, job.route.kind
         with self._recorder.in_flight(record):
             write = request.scope.get("extensions", {}).get(WRITE)
             await self._relay.run(job, record, request.receive, request.send, write)
-
-    # models
-
-    def _entry(self, model_id: str, route: Route) -> dict[str, object]:
-        parent = None
-        if route.adapter is not None and model_id == route.model:
-            parent = route.engine.id
-        return model_object(model_id, int(self._started), route.model, parent, route.engine.context)
-
-    async def _models(self, request: Request) -> None:
-        self._keys.authenticate(request.headers)
-        data = [self._entry(name, self._resolver.resolve(name)) for name in self._resolver.ids]
-        await respond_json(
-            request.send, 200, {"object": "list", "data": data}, request.reply_headers
-        )
-
-    async def _model(self, request: Request) -> None:
-        self._keys.authenticate(request.headers)
-        name = unquote(request.path.removeprefix("/v1/models/"))
-        entry = self._entry(name, self._resolver.resolve(name))
-        await respond_json(request.send, 200, entry, request.reply_headers)
-
-    async def _user_info(self, request: Request) -> None:
-        caller = self._keys.authenticate(request.headers)
-        account = choose_account(caller, request.headers, None)
-        await respond_json(request.send, 200, user_info(caller, account), request.reply_headers)
-
-    # operation
-
-    async def _status(self, request: Request) -> None:
-        self._keys.authenticate(request.headers)
-        body = {
-            "router": self._router,
-            "uptime_s": round(time.time() - self._started, 1),
-            "models": fleet_status(self._resolver, self._fleet),
-        }
-        await respond_json(request.send, 200, body, request.reply_headers)
-
-    async def _targets(self, request: Request) -> None:
-        """Prometheus' HTTP service discovery: every router and engine replica. It asks for a key
-        because it names internal addresses."""
-        self._keys.authenticate(request.headers)
-        targets = scrape_targets(self._fleet.listed)
-        await respond_json(request.send, 200, targets, request.reply_headers)
-
-    async def _health(self, request: Request) -> None:
-        await respond_json(
-            request.send, 200, {"alive": True, "router": self._router}, request.reply_headers
-        )
-
-    async def _ready(self, request: Request) -> None:
-        ready, body = fleet_ready(self._resolver, self._fleet)
-        await respond_json(request.send, 200 if ready else 503, body, request.reply_headers)
-
-    async def _metrics_text(self, request: Request) -> None:
-        await respond(
-            request.send,
-            200,
-            self._metrics.text(),
-            CONTENT_TYPE_LATEST.encode(),
-            request.reply_headers,
-        )

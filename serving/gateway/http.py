@@ -9,7 +9,8 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -19,6 +20,22 @@ from serving.errors import BodyTooLarge, ClientLeft, HeadersTooLarge, RequestTim
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP request on its way through a handler."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    path: str
+    id: str
+    reply_headers: Headers
+    headers: Mapping[bytes, bytes]
+
+
+Handler = Callable[[Request], Awaitable[None]]
 
 
 def read_headers(scope: Scope, limit: int) -> Mapping[bytes, bytes]:

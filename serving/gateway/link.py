@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 
@@ -44,6 +44,12 @@ class Failed(Exception):
         self.retryable = retryable
 
 
+class Sender(Protocol):
+    """Where the request of an answer was sent: it can be told to stop."""
+
+    def cancel(self, stream: int) -> None: ...
+
+
 class Answer:
     """What comes back for one request: `wait`, then look at `head`, `take`, `end` and `failed`.
 
@@ -54,8 +60,8 @@ class Answer:
 
     __slots__ = (
         "_due",
-        "_link",
         "_parts",
+        "_sender",
         "_size",
         "_stream",
         "_waiter",
@@ -63,10 +69,11 @@ class Answer:
         "failed",
         "forward",
         "head",
+        "on_taken",
     )
 
-    def __init__(self, link: ReplicaLink, stream: int) -> None:
-        self._link = link
+    def __init__(self, sender: Sender, stream: int) -> None:
+        self._sender = sender
         self._stream = stream
         self._parts: list[bytes] = []
         self._size = 0
@@ -76,6 +83,13 @@ class Answer:
         self.end: End | None = None
         self.failed: Failed | None = None
         self.forward: Callable[[bytes, float], bool] | None = None
+        # Called when what was kept has been taken.
+        self.on_taken: Callable[[], None] | None = None
+
+    @property
+    def unread(self) -> int:
+        """Bytes that nobody has taken yet."""
+        return self._size
 
     async def wait(self) -> None:
         """Wait until there is something to read: a head, bytes, an end or a failure."""
@@ -97,11 +111,13 @@ class Answer:
             return b""
         self._parts = []
         self._size = 0
+        if self.on_taken is not None:
+            self.on_taken()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def abandon(self) -> None:
         """Tell the replica to stop; a no-op after the end."""
-        self._link.cancel(self._stream)
+        self._sender.cancel(self._stream)
 
     # called by the link
 
@@ -131,7 +147,7 @@ class Answer:
             return
         # One part may be larger: a whole answer comes in one.
         if self._size > MAX_UNREAD and len(parts) > 1:
-            self._link.cancel(self._stream)
+            self._sender.cancel(self._stream)
             self.on_fail(Failed(EngineFailed("the client reads too slowly"), retryable=False))
         self.wake()
 
@@ -206,6 +222,11 @@ class ReplicaLink(asyncio.Protocol):
         return self.welcome is not None
 
     @property
+    def state(self) -> str:
+        """For people."""
+        return "ready" if self.up else "draining" if self.connected else "connecting"
+
+    @property
     def in_flight(self) -> int:
         """Requests of this router on the replica."""
         return len(self._streams)
@@ -274,12 +295,17 @@ class ReplicaLink(asyncio.Protocol):
 
     async def _watch(self) -> None:
         """Until the connection is lost, which silence counts as."""
+        look_s = SILENCE_S / 3
         while not self._lost.is_set():
+            began = time.monotonic()
             try:
-                async with asyncio.timeout(SILENCE_S / 3):
+                async with asyncio.timeout(look_s):
                     await self._lost.wait()
             except TimeoutError:
-                if time.monotonic() - self._heard > SILENCE_S and self._transport is not None:
+                if time.monotonic() - began > 2 * look_s:
+                    # It was us who slept: what the replica said meanwhile is still to be read.
+                    self._heard = time.monotonic()
+                elif time.monotonic() - self._heard > SILENCE_S and self._transport is not None:
                     self._log.warning("replica_silent", seconds=SILENCE_S)
                     self._transport.abort()
 

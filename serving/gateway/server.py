@@ -15,17 +15,23 @@ import asyncio
 import contextlib
 import random
 import signal
+from collections.abc import Callable
 
 from serving import heap
 from serving.catalogue.load import load_catalogue
 from serving.catalogue.spec import Catalogue
 from serving.gateway.app import Gateway
+from serving.gateway.demand import Demand
 from serving.gateway.fleet import Entry, Fleet
-from serving.gateway.resolve import Resolver
+from serving.gateway.upstreams import Upstreams
 from serving.http_server import HttpServer, listen
 from serving.observability.logs import Log, open_log
 from serving.observability.metrics import RouterMetrics
 from serving.settings import Settings
+
+
+def _nobody_starts_models(model: str, wanted: bool) -> None:
+    """Without Ray, replicas are where they are."""
 
 
 class Router:
@@ -35,37 +41,41 @@ class Router:
         router: this router's ID.
         own_host: address of the listener that only this router has.
         drain_s: how long `close` lets requests go on, in seconds.
+        want: called with a model that sleeps and whether it is needed now (`demand.py`).
     """
 
     def __init__(
         self,
-        catalogue: Catalogue,
         settings: Settings,
         *,
         router: str,
         own_host: str,
         drain_s: float,
         log: Log,
+        want: Callable[[str, bool], None] = _nobody_starts_models,
     ) -> None:
         metrics = RouterMetrics()
+        self._demand = Demand(want)
+        self.upstreams = Upstreams(metrics, log)
         self.fleet = Fleet(
-            [spec.id for spec in catalogue.engines],
             router=router,
             token=settings.cluster_token.get_secret_value(),
             metrics=metrics,
             log=log,
             rng=random.Random(),
+            local=self.upstreams.replicas,
+            on_up=self._demand.woke,
         )
-        gateway = Gateway(
+        self._gateway = Gateway(
             settings=settings,
-            resolver=Resolver(catalogue),
             fleet=self.fleet,
+            demand=self._demand,
             metrics=metrics,
             log=log,
             router=router,
         )
         sockets = [listen(own_host), listen(settings.host, settings.port, shared=True)]
-        self._http = HttpServer(gateway, sockets, drain_s=drain_s)
+        self._http = HttpServer(self._gateway, sockets, drain_s=drain_s)
         address = f"{own_host}:{self._http.port}"
         self.entry = Entry(router, "router", "", own_host, self._http.port, address)
 
@@ -73,25 +83,33 @@ class Router:
     def serving(self) -> bool:
         return self._http.serving
 
+    async def serve(self, catalogue: Catalogue) -> None:
+        """Take over a catalogue; requests that run are not touched."""
+        await self.upstreams.prepare(catalogue)
+        self.upstreams.update(catalogue)
+        self._gateway.serve(catalogue)
+
     async def start(self) -> None:
         await self._http.start()
 
     async def close(self) -> None:
         """Other routers take what comes; this one ends what it has."""
         await self._http.close()
+        self._demand.close()
         await self.fleet.close()
+        await self.upstreams.close()
 
 
 async def _serve(args: argparse.Namespace) -> None:
     settings = Settings(host=args.host, port=args.port)
     router = Router(
-        load_catalogue(args.models),
         settings,
         router="alone",
         own_host="127.0.0.1",
         drain_s=1.0,
         log=open_log("router", settings.log_dir, router="alone"),
     )
+    await router.serve(load_catalogue(args.models))
     await router.start()
     heap.settle()
     entries = []

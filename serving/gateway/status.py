@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from serving.gateway.fleet import Entry, Fleet
-from serving.gateway.link import ReplicaLink
+from serving.catalogue.spec import EngineSpec, UpstreamSpec
+from serving.gateway.fleet import Entry, Fleet, Replica
 from serving.gateway.resolve import Resolver, Route
 
 
@@ -16,14 +16,19 @@ def fleet_status(resolver: Resolver, fleet: Fleet) -> list[dict[str, Any]]:
 
 
 def fleet_ready(resolver: Resolver, fleet: Fleet) -> tuple[bool, dict[str, Any]]:
-    """Whether every engine model has a replica, and how many each ID has."""
-    models = {
-        name: {"ready": count > 0, "replicas": count}
-        for name in resolver.ids
-        for count in [fleet.ready(resolver.resolve(name).engine.id)]
-    }
+    """Whether every engine model has a replica, or may have none, and how many each ID has."""
+    models = {}
+    for name in resolver.ids:
+        engine = resolver.resolve(name).engine
+        count = fleet.ready(engine.id)
+        models[name] = {"ready": count > 0 or may_sleep(engine), "replicas": count}
     ready = all(model["ready"] for model in models.values())
     return ready, {"ready": ready, "models": models}
+
+
+def may_sleep(engine: EngineSpec | UpstreamSpec) -> bool:
+    """Whether nothing is wrong when the model has no replica here."""
+    return isinstance(engine, EngineSpec) and engine.fewest_replicas == 0
 
 
 def scrape_targets(entries: Iterable[Entry]) -> list[dict[str, Any]]:
@@ -40,24 +45,24 @@ def scrape_targets(entries: Iterable[Entry]) -> list[dict[str, Any]]:
 
 def _model_status(name: str, route: Route, fleet: Fleet) -> dict[str, Any]:
     links = fleet.links(route.engine.id)
-    kind = "alias" if name != route.model else "engine" if route.adapter is None else "adapter"
-    base = None if kind == "engine" else route.model if kind == "alias" else route.engine.id
+    kinds = {"base": "engine"}
+    kind = "alias" if name != route.model else kinds.get(route.kind, route.kind)
+    base = {"alias": route.model, "adapter": route.engine.id}.get(kind)
     return {
         "id": name,
         "kind": kind,
         "base": base,
-        "ready": fleet.ready(route.engine.id) > 0,
+        "ready": any(link.up for link in links) or may_sleep(route.engine),
         "in_flight": sum(link.busy for link in links),
         "replicas": [_replica_status(link) for link in links],
     }
 
 
-def _replica_status(link: ReplicaLink) -> dict[str, Any]:
-    state = "ready" if link.up else "draining" if link.connected else "connecting"
+def _replica_status(link: Replica) -> dict[str, Any]:
     return {
         "id": link.replica,
         "address": f"{link.address[0]}:{link.address[1]}",
-        "state": state,
+        "state": link.state,
         "in_flight": link.busy,
         "running": link.load.running,
         "waiting": link.load.waiting,

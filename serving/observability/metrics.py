@@ -88,6 +88,37 @@ class RouterMetrics:
             ["model", "state"],
             registry=registry,
         )
+        self.upstream_attempts = Counter(
+            "serving_upstream_attempts_total",
+            "HTTP requests to providers, by result: ok, cancelled, client_error, rate_limited, "
+            "misconfigured, server_error, timeout, connection, no_answer.",
+            ["provider", "result"],
+            registry=registry,
+        )
+        self.upstream_retries = Counter(
+            "serving_upstream_retries_total",
+            "Attempts that were followed by another.",
+            ["provider"],
+            registry=registry,
+        )
+        self.upstream_in_flight = Gauge(
+            "serving_upstream_requests_in_flight",
+            "Requests that hold one of the provider's turns.",
+            ["provider"],
+            registry=registry,
+        )
+        self.upstream_circuit = Gauge(
+            "serving_upstream_circuit",
+            "1 for the state the provider's circuit is in: closed, open, half_open.",
+            ["provider", "state"],
+            registry=registry,
+        )
+        self.upstream_without_usage = Counter(
+            "serving_upstream_without_usage_total",
+            "Completions whose provider did not say how many tokens they took; counted as none.",
+            ["provider"],
+            registry=registry,
+        )
 
     def text(self) -> bytes:
         """Everything in Prometheus' text form."""

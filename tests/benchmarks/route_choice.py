@@ -81,13 +81,13 @@ async def measure(ports: list[int], ids: int, logs: str) -> dict[str, Any]:
     resolver = Resolver(Catalogue.model_validate({"models": [base, *adapters]}))
     rng = random.Random(2)
     fleet = Fleet(
-        [MODEL],
         router="benchmark",
         token="",
         metrics=RouterMetrics(),
         log=open_log("router", logs),
         rng=rng,
     )
+    fleet.serve([MODEL])
     fleet.update(
         Entry(f"r{number}", "engine", MODEL, "127.0.0.1", port, "")
         for number, port in enumerate(ports)

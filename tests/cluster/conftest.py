@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.live import LOCAL, ROOT, free_port
+from tests.live import LOCAL, ROOT, Server, free_port
+
+APPLY_S = 240
 
 Reference = Callable[..., list[list[dict[str, Any]]]]
 
@@ -61,3 +63,30 @@ def reference() -> Reference:
         return answers
 
     return run
+
+
+def models_with(live: Server, entries: list[Any], **more: dict[str, Any]) -> Path:
+    """The models file of the running service, with more entries and more of other sections."""
+    data = yaml.safe_load(live.models.read_text())
+    data["models"] += entries
+    for section, values in more.items():
+        data[section] = {**data.get(section, {}), **values}
+    file = live.folder / "more.yaml"
+    file.write_text(yaml.safe_dump(data))
+    return file
+
+
+def apply(live: Server, file: Path, *options: str, status: int = 0) -> str:
+    """`serving apply`; what it says. `status` is its exit status."""
+    command = [sys.executable, "-m", "deployments.apply", str(file)]
+    done = subprocess.run(
+        [*command, "--run-dir", str(live.folder), *options],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=APPLY_S,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout if status == 0 else done.stderr

@@ -396,11 +396,19 @@ def test_the_models_list_has_every_id(live: Server) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v4/completions", "/v1/completions"])
-def test_a_body_of_five_megabytes_is_refused(live: Server, path: str) -> None:
-    body = json.dumps({"model": BASE, "prompt": "a" * 5_000_000}).encode()
+def test_a_body_above_the_limit_is_refused(live: Server, path: str) -> None:
+    body = json.dumps({"model": BASE, "prompt": "a" * 34_000_000}).encode()
     response = live.client.post(live.url + path, content=body)
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "body_too_large"
+    assert live.complete(BASE, "A spider has").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v4/completions", "/v1/completions"])
+def test_a_prompt_of_megabytes_is_the_callers_mistake(live: Server, path: str) -> None:
+    body = json.dumps({"model": BASE, "prompt": "a" * 5_000_000}).encode()
+    response = live.client.post(live.url + path, content=body)
+    assert response.status_code == 400, response.text[:300]
     assert live.complete(BASE, "A spider has").status_code == 200
 
 

@@ -12,8 +12,10 @@ import pytest
 from tests.live import BASE, ENDLESS, ENDLESS_V1, KEY, PIRATE, Server, poll
 
 FREE_WITHIN_S = 1.0
-# A stream of this size outlives the second the engine is given.
 CLIENTS = 6
+# The tiny model ends the longest completion it can give within seconds: on a machine busy with
+# something else a request can end before its client leaves, and then there is nothing to see.
+TRIES = 4
 
 
 def request_bytes(path: str, body: dict[str, Any]) -> bytes:
@@ -28,6 +30,16 @@ def request_bytes(path: str, body: dict[str, Any]) -> bytes:
 def body_of(path: str, model: str, stream: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "prompt": "Once upon a time", "stream": stream}
     return body | ({"model_parameters": ENDLESS} if path.startswith("/v4") else ENDLESS_V1)
+
+
+def answered(client: socket.socket) -> bool:
+    """Whether the whole answer lies here already, unread."""
+    try:
+        received = client.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    whole = b"application/json" in received
+    return whole or received.endswith(b"\r\n0\r\n\r\n")  # the last chunk of a stream (RFC 9112)
 
 
 @pytest.mark.parametrize("entry", ["shared", "own"])
@@ -60,32 +72,38 @@ def test_a_client_that_leaves_frees_the_engine(
     def running() -> float:
         return sum(live.engine_running(engine) for engine in engines)
 
-    counted_before, called_before = counted(), called()
-    clients = [socket.create_connection((host, int(port)), timeout=30) for _ in range(CLIENTS)]
-    try:
-        for client in clients:
-            client.sendall(request_bytes(path, body_of(path, model, stream)))
-        poll(lambda: running() == CLIENTS, 30, f"{CLIENTS} requests run")
-        if stream:
+    for _ in range(TRIES):
+        counted_before, called_before = counted(), called()
+        clients = [socket.create_connection((host, int(port)), timeout=30) for _ in range(CLIENTS)]
+        try:
             for client in clients:
-                received = b""
-                while b"data:" not in received:
-                    received += client.recv(65536)
-    finally:
-        for client in clients:
-            client.close()
-    left = time.monotonic()
-    poll(lambda: running() == 0, 10, "the engines are free")
-    free_s = time.monotonic() - left
+                client.sendall(request_bytes(path, body_of(path, model, stream)))
+            poll(
+                lambda: running() == CLIENTS or any(map(answered, clients)),
+                30,
+                f"{CLIENTS} requests run",
+            )
+            if stream:
+                for client in clients:
+                    assert client.recv(1, socket.MSG_PEEK)
+            too_late = any(map(answered, clients))
+        finally:
+            for client in clients:
+                client.close()
+        left = time.monotonic()
+        poll(lambda: running() == 0, 10, "the engines are free")
+        free_s = time.monotonic() - left
+        # A replica reports its scheduler's counts once a second when nothing else changes.
+        poll(live.idle, 2 * FREE_WITHIN_S, "every router knows it")
+
+        def accounted() -> bool:
+            return sum(counted().values()) >= sum(counted_before.values()) + CLIENTS
+
+        poll(accounted, 5, "every request is counted")
+        if not too_late:
+            break
     record_property("free_s", round(free_s, 3))
     assert free_s < FREE_WITHIN_S
-    # A replica reports its scheduler's counts once a second when nothing else changes.
-    poll(live.idle, 2 * FREE_WITHIN_S, "every router knows it")
-
-    def accounted() -> bool:
-        return sum(counted().values()) >= sum(counted_before.values()) + CLIENTS
-
-    poll(accounted, 5, "every request is counted")
     expected = {"ok": 0, "cancelled": CLIENTS, "error": 0, "rejected": 0}
     assert {name: counted()[name] - counted_before[name] for name in outcomes} == expected
     assert {name: called()[name] - called_before[name] for name in outcomes} == expected

@@ -55,7 +55,7 @@ def test_an_engine_gets_one_slot_more_than_the_pool_fills() -> None:
     code = """
 import json
 from serving.catalogue.spec import EngineSpec
-from serving.engine.vllm import cli_arguments
+from serving.engine.vllm_arguments import cli_arguments
 spec = EngineSpec(id="m", weights="w", context=64, lora={"max_loaded": 3})
 arguments = cli_arguments(spec)
 print(json.dumps(arguments))

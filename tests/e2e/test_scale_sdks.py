@@ -131,3 +131,21 @@ def test_scale_egp_finds_its_account(sdk_script: Script) -> None:
     (found,) = sdk_script("scale-egp", job | {"account": None})
     assert found["account"]
     assert found["answer"]["completion"]["text"].strip() == "eight legs and eight eyes."
+
+
+def test_scale_gp_lists_models_page_by_page(sdk_script: Script, live: Server) -> None:
+    (found,) = sdk_script("scale-gp", {"calls": [{"models": {"limit": 2}}]})
+    listed = [model["id"] for model in live.get(f"{live.url}/v1/models")["data"]]
+    assert [model["id"] for model in found["models"]] == listed
+    assert len(listed) > 2
+    assert found["one"] == listed[0]
+    (base,) = [model for model in found["models"] if model["id"] == BASE]
+    assert (base["model_type"], base["deployment_count"]) == ("COMPLETION", 2)
+
+
+def test_scale_gp_is_told_once_that_a_model_is_not_here(sdk_script: Script) -> None:
+    calls = [{"model": "gpt-4", "prompt": "x"}, {"model": "llama-2-7b", "prompt": "x"}]
+    retired, known = sdk_script("scale-gp", {"calls": calls})
+    assert (retired["error"], retired["status"], retired["sent"]) == ("APIStatusError", 410, 1)
+    assert (known["error"], known["status"], known["sent"]) == ("NotFoundError", 404, 1)
+    assert "known but not deployed here" in known["message"]

@@ -17,8 +17,9 @@ from serving.catalogue.spec import Catalogue
 from serving.engine.echo import EchoEngine
 from serving.engine.link import LinkServer
 from serving.gateway.app import Gateway
+from serving.gateway.demand import Demand
 from serving.gateway.fleet import Entry, Fleet
-from serving.gateway.resolve import Resolver
+from serving.gateway.upstreams import Upstreams
 from serving.http_server import HttpServer, listen
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
@@ -29,9 +30,16 @@ KEY = {"x-api-key": "sk-any"}
 
 
 class Site:
-    """One router and the replicas of model `echo`, which adapter `echo.pirate` sits on."""
+    """One router and the replicas of model `echo`, which adapter `echo.pirate` sits on; `hosted`
+    adds providers, their models and aliases to the catalogue."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], engine_args: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        engine_args: dict[str, Any],
+        hosted: dict[str, Any],
+    ) -> None:
         defaults = {"api_keys": "sk-any,sk-acme:acme", "cluster_token": "token"}
         self.settings = Settings(**{**defaults, **settings})
         self.log_folder = folder / "logs"
@@ -46,28 +54,38 @@ class Site:
         }
         adapter = {"kind": "adapter", "id": "echo.pirate", "base": "echo", "weights": "/w/pirate"}
         self.catalogue = Catalogue.model_validate(
-            {"models": [engine, adapter], "aliases": {"latest": "echo.pirate"}}
+            {
+                **hosted,
+                "models": [engine, adapter, *hosted.get("models", ())],
+                "aliases": {"latest": "echo.pirate", **hosted.get("aliases", {})},
+            }
         )
         self.engines: list[EchoEngine] = []
         self.servers: list[LinkServer] = []
         self.entries: list[Entry] = []
         self.metrics = RouterMetrics()
+        self.wanted: dict[str, bool] = {}
+        self.demand = Demand(self.wanted.__setitem__)
+        self.upstreams = Upstreams(self.metrics, self.log)
+        self.upstreams.update(self.catalogue)
         self.fleet = Fleet(
-            ["echo"],
             router="r1",
             token="token",
             metrics=self.metrics,
             log=self.log,
             rng=random.Random(1),
+            local=self.upstreams.replicas,
+            on_up=self.demand.woke,
         )
         self.gateway = Gateway(
             settings=self.settings,
-            resolver=Resolver(self.catalogue),
             fleet=self.fleet,
+            demand=self.demand,
             metrics=self.metrics,
             log=self.log,
             router="r1",
         )
+        self.gateway.serve(self.catalogue)
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.gateway, raise_app_exceptions=True),
             base_url="http://gateway",
@@ -113,6 +131,7 @@ class Site:
         if self.http is not None:
             await self.http.close()
         await self.fleet.close()
+        await self.upstreams.close()
         for server in self.servers:
             await server.close()
 
@@ -202,9 +221,12 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
     sites: list[Site] = []
 
     async def open_it(
-        replicas: int = 1, engine: dict[str, Any] | None = None, **settings: Any
+        replicas: int = 1,
+        engine: dict[str, Any] | None = None,
+        hosted: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> Site:
-        site = Site(tmp_path, settings, engine or {})
+        site = Site(tmp_path, settings, engine or {}, hosted or {})
         sites.append(site)
         for _ in range(replicas):
             await site.add_replica()

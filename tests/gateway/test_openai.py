@@ -25,6 +25,15 @@ async def test_the_body_reaches_the_engine_untouched(site: Site, path: str) -> N
     assert site.counted(endpoint=path, outcome="ok") == 1
 
 
+async def test_a_body_as_large_as_two_images_reaches_the_engine(site: Site) -> None:
+    url = "data:image/png;base64," + "A" * 14_000_000
+    part = {"type": "image_url", "image_url": {"url": url}}
+    body = {"model": "echo", "messages": [{"role": "user", "content": [part, part]}]}
+    response = await site.client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200
+    assert response.json()["bytes"] > 28_000_000
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_stream_ends_in_done(site: Site, path: str) -> None:
     response = await site.client.post(path, json={"model": "echo", "stream": True})

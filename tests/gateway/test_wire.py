@@ -60,7 +60,7 @@ async def test_an_endless_flood_ends_in_413(open_site: Open) -> None:
 
 async def test_an_announced_body_too_large_is_refused_unread(site: Site) -> None:
     reader, writer = await site.connect()
-    writer.write(request_head({**KEY, "content-length": str(5 * 1024 * 1024)}))
+    writer.write(request_head({**KEY, "content-length": str(site.settings.max_body_bytes + 1)}))
     status, headers = await answer(reader)
     assert (status, headers["connection"]) == (413, "close")
     writer.close()

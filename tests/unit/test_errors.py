@@ -44,7 +44,9 @@ def test_an_unknown_pair_is_a_plain_error() -> None:
 
 def test_what_a_caller_did_wrong_is_not_retryable() -> None:
     for cls in classes():
-        assert cls.retryable == (cls.status >= 500 and cls.code != "bad_adapter"), cls
+        later = cls.status >= 500 or cls.status == 429
+        mended_by_operator = cls.code in ("bad_adapter", "upstream_misconfigured")
+        assert cls.retryable == (later and not mended_by_operator), cls
 
 
 def test_an_error_keeps_what_it_was_told() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-VLLM = {f"serving/engine/vllm{part}.py" for part in ("", "_app", "_collector")}
+VLLM = {f"serving/engine/vllm{part}.py" for part in ("", "_app", "_collector", "_images")}
+TORCH = {f"serving/engine/hf_{part}.py" for part in ("batch", "engine", "rows", "sampling")}
 
 # From the foundation up: a module may import its own layer and those above it in this list.
 # `engine/protocol` holds the structures that cross the process boundary; `api` writes from them.
@@ -20,10 +21,17 @@ LAYERS = (
     ("serving.catalogue",),
     ("serving.engine",),
     ("serving.gateway",),
-    ("serving.cli", "serving.cli_client", "serving.cli_output"),
+    ("serving.cli", "serving.cli_client", "serving.cli_output", "serving.cli_plan"),
 )
-# The router speaks to engines over the link and needs nothing else of theirs.
-SHARED_WITH_GATEWAY = {"serving.engine.protocol", "serving.engine.frames"}
+# The router speaks to engines over the link and needs nothing else of theirs; but hosted providers'
+# models are engines that run in its own process.
+SHARED_WITH_GATEWAY = {
+    "serving.engine.protocol",
+    "serving.engine.frames",
+    "serving.engine.completion",
+    "serving.engine.upstream.client",
+    "serving.engine.upstream.engine",
+}
 
 
 def files(package: str) -> list[str]:
@@ -75,6 +83,11 @@ def test_ray_is_imported_in_deployments_only(file: str) -> None:
 )
 def test_vllm_is_imported_by_its_own_engine_only(file: str) -> None:
     assert "vllm" not in top_levels(file)
+
+
+@pytest.mark.parametrize("file", [f for f in files("serving") if f not in TORCH])
+def test_torch_is_imported_by_the_transformers_engine_only(file: str) -> None:
+    assert not top_levels(file) & {"torch", "transformers"}
 
 
 @pytest.mark.parametrize("file", files("serving"))

@@ -19,7 +19,7 @@ def test_defaults() -> None:
     settings = Settings()
     assert settings.account_policy == "off"
     assert settings.api_keys.get_secret_value() == ""
-    assert settings.max_body_bytes == 4 * 1024 * 1024
+    assert settings.max_body_bytes == 32 * 1024 * 1024
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +34,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("SERVING_ACCOUNT_POLICY", "sometimes"),
         ("SERVING_MAX_BODY_BYTES", "0"),
+        ("SERVING_MAX_BODY_BYTES", str(64 * 1024 * 1024)),
         ("SERVING_KEEPALIVE_S", "-1"),
         ("SERVING_REQUEST_TIMEOUT_S", "soon"),
     ],

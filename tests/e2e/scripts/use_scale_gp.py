@@ -31,6 +31,10 @@ def call(arguments: dict[str, Any]) -> dict[str, Any]:
     global sent
     sent = 0
     try:
+        if "models" in arguments:
+            models = client.models.list(**arguments["models"])
+            one = client.models.retrieve(models.items[0].id)
+            return {"models": [model.model_dump(mode="json") for model in models], "one": one.id}
         if arguments.get("stream"):
             # Its chunks are not of the declared type, but what they hold is the same.
             chunks = [chunk.to_dict() for chunk in client.completions.create(**arguments)]

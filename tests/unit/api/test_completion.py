@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -219,3 +220,12 @@ def test_shape_of_events() -> None:
     }
     end = End("stop", prompt_tokens=1, completion_tokens=2)
     assert json.loads(stream_event("", end, "m")[6:]) == json.loads(whole_response("", end, "m"))
+
+
+def test_a_body_of_a_million_mistakes_is_refused_at_the_first() -> None:
+    junk = b'{"model": "m", "prompt": "p", "images": [%s[]]}' % (b"[]," * 300_000)
+    started = time.process_time()
+    with pytest.raises(InvalidField, match=r"images\.0"):
+        parse_completion(junk)
+    # All of them took seconds, a tenth of this is usual.
+    assert time.process_time() - started < 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.api.openai import model_object, peek
+from serving.api.openai import peek
 from serving.errors import InvalidField, InvalidRequest
 
 
@@ -47,10 +47,3 @@ def test_a_bad_field_is_named(data: bytes, param: str) -> None:
 def test_what_is_no_json_object_is_malformed(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         peek(data)
-
-
-def test_model_object() -> None:
-    entry = model_object("a", 5, "root", "base", 128)
-    assert entry["object"] == "model"
-    assert (entry["id"], entry["root"], entry["parent"]) == ("a", "root", "base")
-    assert (entry["created"], entry["max_model_len"]) == (5, 128)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serving.catalogue.spec import AdapterSpec, Catalogue, EngineSpec
+from serving.catalogue.spec import AdapterSpec, Catalogue, EngineSpec, Images
 
 BASE = {"kind": "engine", "id": "base", "weights": "org/base-7b", "context": 128, "lora": {}}
 TUNED = {"kind": "adapter", "id": "base.tuned", "base": "base", "weights": "/w/tuned"}
@@ -26,13 +26,13 @@ def test_engines_and_adapters() -> None:
 @pytest.mark.parametrize(
     ("models", "aliases", "message"),
     [
-        ([BASE, BASE], {}, "model ID 'base' is used twice"),
-        ([TUNED], {}, "'base.tuned': base 'base' is no engine model"),
-        ([BASE, TUNED, {**TUNED, "id": "b", "base": "base.tuned"}], {}, "'b': base 'base.tuned'"),
-        ([{**BASE, "lora": None}, TUNED], {}, "base 'base' has no `lora:`"),
-        ([BASE], {"base": "base"}, "alias 'base' is also a model ID"),
-        ([BASE], {"new": "gone"}, "alias 'new' points to 'gone'"),
-        ([BASE], {"a": "b", "b": "base"}, "alias 'a' points to 'b'"),
+        ([BASE, BASE], {}, "model 'base': id: used twice"),
+        ([TUNED], {}, "'base.tuned': base: 'base' is no engine model"),
+        ([BASE, TUNED, {**TUNED, "id": "b", "base": "base.tuned"}], {}, "'b': base: 'base.tuned'"),
+        ([{**BASE, "lora": None}, TUNED], {}, "base: 'base' has no `lora:`"),
+        ([BASE], {"base": "base"}, "alias 'base': is also a model ID"),
+        ([BASE], {"new": "gone"}, "alias 'new': points to 'gone'"),
+        ([BASE], {"a": "b", "b": "base"}, "alias 'a': points to 'b'"),
     ],
 )
 def test_a_reference_to_nowhere_is_refused(
@@ -78,3 +78,14 @@ def test_a_spec_is_frozen() -> None:
     spec = EngineSpec.model_validate(BASE)
     with pytest.raises(ValidationError, match="frozen"):
         spec.context = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("host", ["a.example.com", "*.example.com", "*", "a.org:8443", "*:8443"])
+def test_image_hosts(host: str) -> None:
+    assert Images(allowed_hosts=(host,)).allowed_hosts == (host,)
+
+
+@pytest.mark.parametrize("host", ["", "https://a.org", "a.org/x", "*a.org", "a.*.org", "a b", "a:"])
+def test_image_hosts_that_would_match_nothing_are_refused(host: str) -> None:
+    with pytest.raises(ValidationError, match="allowed_hosts"):
+        Images(allowed_hosts=(host,))

@@ -110,6 +110,7 @@ def test_another_base(adapter: Adapter) -> None:
     adapter.write()
     assert "'huge-llama'" in adapter.refusal()
     adapter.check(names=frozenset())
+    adapter.check(names=frozenset({"Huge-Llama"}))  # repository names ignore case
 
 
 def test_another_kind_of_adapter(adapter: Adapter) -> None:

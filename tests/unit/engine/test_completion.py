@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serving.engine.completion import run_completion
-from serving.engine.protocol import Chunk, CompletionCall, Emit, End, Head, Sampling
+from serving.engine.protocol import Chunk, CompletionCall, Drained, Emit, End, Head, Sampling
 from serving.errors import EngineFailed
 
 
@@ -16,7 +16,7 @@ class Scripted:
     def __init__(self, *steps: Chunk | Exception) -> None:
         self.steps = steps
 
-    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+    async def generate_paced(self, call: CompletionCall, emit: Emit, drained: Drained) -> None:
         for step in self.steps:
             if isinstance(step, Exception):
                 raise step
@@ -35,6 +35,9 @@ class Paper:
     def writable(self) -> bool:
         self.blocked -= 1
         return self.blocked < 0
+
+    async def drained(self) -> None:
+        pass
 
     def head(self, head: Head) -> None:
         self.heads.append(head)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from serving.engine.frames import (
@@ -58,3 +60,14 @@ def test_open_round_trip(call: bytes, body: bytes) -> None:
 def test_a_short_open_is_refused(payload: bytes) -> None:
     with pytest.raises(FrameError):
         split_open(payload)
+
+
+def test_a_long_frame_in_many_pieces_is_joined_once() -> None:
+    """Joined at every piece, these would be copied a thousand times over, which takes seconds."""
+    payload = bytes(16 * 1024 * 1024)
+    wire = frame(Kind.OPEN, 1, payload) + frame(Kind.PING, 0)
+    reader = FrameReader()
+    started = time.process_time()
+    found = [item for at in range(0, len(wire), 4096) for item in reader.feed(wire[at : at + 4096])]
+    assert time.process_time() - started < 1
+    assert found == [(Kind.OPEN, 1, payload), (Kind.PING, 0, b"")]

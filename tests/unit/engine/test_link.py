@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -148,8 +149,8 @@ async def test_cancel_frees_the_engine(
     await eventually(lambda: pair.engine.running == 1)
     answer.abandon()
     assert link.in_flight == 0
-    await eventually(lambda: pair.engine.running == 0, 1)
-    await eventually(lambda: pair.server.in_flight == 0, 1)
+    await eventually(lambda: pair.engine.running == 0)
+    await eventually(lambda: pair.server.in_flight == 0)
     assert [outcome for outcome, _ in pair.ended] == ["cancelled"]
     answer.abandon()
 
@@ -166,7 +167,7 @@ async def test_a_call_cancelled_before_its_first_step_is_taken_off_the_books(
     async with asyncio.timeout(2):
         while not any(kind == Kind.PONG for kind, _, _ in frames.feed(await reader.read(65536))):
             pass
-    await eventually(lambda: pair.server.in_flight == 0, 1)
+    await eventually(lambda: pair.server.in_flight == 0)
     assert [outcome for outcome, _ in pair.ended] == ["cancelled"]
     writer.close()
 
@@ -178,7 +179,7 @@ async def test_a_router_that_vanishes_frees_the_engine(
     link.open(completion())
     await eventually(lambda: pair.engine.running == 1)
     await link.close()
-    await eventually(lambda: pair.engine.running == 0 and pair.server.in_flight == 0, 1)
+    await eventually(lambda: pair.engine.running == 0 and pair.server.in_flight == 0)
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "secret"])
@@ -307,13 +308,13 @@ async def test_load_reports_tell_ours_from_others(
     theirs = [other.open(completion()) for _ in range(3)]
     assert link.busy == 2
     assert pair.held == [(link, "a", True)], "known before any report, and once"
-    await eventually(lambda: link.busy == other.busy == 5, 1)
-    await eventually(lambda: link.load.running == 5, 1)
+    await eventually(lambda: link.busy == other.busy == 5)
+    await eventually(lambda: link.load.running == 5)
     assert link.load == Load(5, 2, 5, 0, ("a",), routers=2)
     assert (link.others, other.others) == (3, 2)
     for answer in ours + theirs:
         answer.abandon()
-    await eventually(lambda: link.busy == other.busy == 0, 1)
+    await eventually(lambda: link.busy == other.busy == 0)
 
 
 async def test_a_draining_replica_finishes_but_takes_nothing_new(
@@ -324,7 +325,7 @@ async def test_a_draining_replica_finishes_but_takes_nothing_new(
     await eventually(lambda: pair.engine.running == 1)
     changes = pair.changes
     drain = asyncio.create_task(pair.server.drain(5))
-    await eventually(lambda: not link.up, 1)
+    await eventually(lambda: not link.up)
     assert link.connected
     assert pair.changes == changes + 1
     with pytest.raises(Failed) as caught:
@@ -381,7 +382,7 @@ async def test_an_answer_nobody_reads_is_given_up(
     assert answer.failed is not None
     assert not answer.failed.retryable
     assert link.in_flight == 0
-    await eventually(lambda: pair.server.in_flight == 0, 1)
+    await eventually(lambda: pair.server.in_flight == 0)
 
 
 async def test_a_call_that_is_not_understood_ends_only_itself(
@@ -422,3 +423,31 @@ async def test_what_a_late_report_cannot_know_is_assumed_of_the_others_too(
     assert link.busy == 6  # three of ours, and as many that the other may have added
     await eventually(lambda: link.load.yours == 3)
     assert link.busy == 3  # the report is in: the other has none
+
+
+async def test_a_server_that_closes_stops_reporting_whatever_happens_at_that_moment(
+    log: Log,
+) -> None:
+    before = asyncio.all_tasks()
+    server = Pair(log).new_server()
+    await server.start("127.0.0.1")
+    (reporter,) = asyncio.all_tasks() - before
+    await asyncio.sleep(0.05)
+    server.changed()
+    await server.close()
+    await asyncio.wait([reporter], timeout=0.5)
+    assert reporter.cancelled()
+
+
+async def test_a_router_that_slept_itself_blames_no_replica(
+    pair: Pair, link: ReplicaLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_link, "SILENCE_S", 0.3)
+    await asyncio.sleep(1.1)  # the watch takes the new time over
+    answer = link.open(completion("one two three"))
+    await answer.wait()
+    time.sleep(0.8)
+    await asyncio.sleep(0.05)
+    assert link.up
+    assert b"three" in await read(answer)
+    assert answer.failed is None

@@ -23,13 +23,13 @@ class Site:
         self.metrics = RouterMetrics()
         self.servers: dict[str, LinkServer] = {}
         self.fleet = Fleet(
-            ["a", "b"],
             router="r",
             token="t",
             metrics=self.metrics,
             log=log,
             rng=random.Random(1),
         )
+        self.fleet.serve(["a", "b"])
 
     async def replica(self, name: str, model: str = "a") -> Entry:
         engine = EchoEngine(EngineSpec(id=model, weights="w", context=100))

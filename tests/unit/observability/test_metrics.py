@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.engine.metrics import AdapterMetrics, CallMetrics
 from serving.observability.metrics import RouterMetrics
 
-BOUNDED = {"model", "kind", "endpoint", "outcome", "state", "result"}
+BOUNDED = {"model", "kind", "endpoint", "outcome", "state", "result", "provider"}
 
 
 def registries() -> Iterator[CollectorRegistry]:

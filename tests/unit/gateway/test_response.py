@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from serving.gateway.record import Record
-from serving.gateway.relay import _Response
+from serving.gateway.response import Response
 
 
 class Client:
@@ -35,11 +35,11 @@ async def client() -> Client:
 
 
 @pytest.fixture
-async def response(client: Client) -> _Response:
-    return _Response(client.send, client.write, [], Record("r", "/"))
+async def response(client: Client) -> Response:
+    return Response(client.send, client.write, [], Record("r", "/"))
 
 
-async def test_a_client_that_reads_needs_no_task(client: Client, response: _Response) -> None:
+async def test_a_client_that_reads_needs_no_task(client: Client, response: Response) -> None:
     assert response.forward(b"a", 1.0)
     assert response.forward(b"b", 2.0)
     assert client.bodies == [b"a", b"b"]
@@ -47,14 +47,14 @@ async def test_a_client_that_reads_needs_no_task(client: Client, response: _Resp
 
 
 async def test_what_cannot_be_written_at_once_is_not_taken(
-    client: Client, response: _Response
+    client: Client, response: Response
 ) -> None:
     client.reads.clear()
     assert not response.forward(b"a", 1.0)
     assert client.bodies == []
 
 
-async def test_nothing_overtakes_a_send_that_waits(client: Client, response: _Response) -> None:
+async def test_nothing_overtakes_a_send_that_waits(client: Client, response: Response) -> None:
     client.reads.clear()
     sending = asyncio.create_task(response.body(b"a", more=True))
     await asyncio.sleep(0)
@@ -66,5 +66,5 @@ async def test_nothing_overtakes_a_send_that_waits(client: Client, response: _Re
 
 
 async def test_a_server_without_write_gets_everything_by_send(client: Client) -> None:
-    response = _Response(client.send, None, [], Record("r", "/"))
+    response = Response(client.send, None, [], Record("r", "/"))
     assert not response.forward(b"a", 1.0)

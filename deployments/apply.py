@@ -1,0 +1,148 @@
+"""`serving apply`: bring a running service to what a models file says, without a restart."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from deployments.environment import apply, local_environment
+from serving.catalogue.load import CatalogueError, load_catalogue
+from serving.catalogue.spec import Catalogue
+
+# In the run directory of `serving up`: how to reach its cluster.
+CLUSTER_FILE = "ray-cluster.json"
+EXIT_FAILED, EXIT_USAGE, EXIT_NO_CLUSTER = 1, 2, 3
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  serving apply models.yaml             add, change and remove models
+  serving apply models.yaml --dry-run   only say what would change
+  serving apply models.yaml --address 10.0.0.5:6379
+\b
+Models that are not named in the file any more drain and go; models that are
+in it and did not change are not touched, nor are requests to them. A model
+that has failed is tried again, an interrupted run is finished. A changed
+model's replicas are replaced one after the other, so one with a single
+replica is away while it loads.
+\b
+Exit codes: 0 done (or nothing to do); 1 a model failed to start, or not in
+time; 2 a mistake in the arguments or the file; 3 no running service.
+""",
+)
+@click.argument("models", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--address",
+    help="Ray cluster.  [default: that of `serving up` here, else $RAY_ADDRESS, else this node's]",
+)
+@click.option(
+    "--run-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".serving"),
+    show_default=True,
+    help="Where `serving up` keeps its files.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--timeout", default=1800.0, show_default=True, help="Seconds it may take in all.")
+def main(models: Path, address: str | None, run_dir: Path, dry_run: bool, timeout: float) -> None:
+    """Bring a running service to what the file MODELS says."""
+    try:
+        catalogue = load_catalogue(models)
+    except CatalogueError as error:
+        _end(EXIT_USAGE, str(error))
+    here = {} if address else _of_run_dir(run_dir)
+    found = address or here.get("address") or os.environ.get("RAY_ADDRESS", "auto")
+    _check_reachable(found)
+    if found.startswith("127."):
+        apply(local_environment())
+    # Ray asks for a token where this user has one, when it starts a cluster; of those who join one
+    # it has to be told.
+    if auth_mode := here.get("auth_mode"):
+        apply({"RAY_AUTH_MODE": auth_mode})
+    import ray
+
+    try:
+        ray.init(address=found, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # noqa: BLE001 - Ray raises several unrelated kinds
+        _end(EXIT_NO_CLUSTER, f"no Ray cluster at {found}: {error}")
+    try:
+        _run(catalogue, dry_run, timeout)
+    finally:
+        ray.shutdown()
+
+
+def _run(catalogue: Catalogue, dry_run: bool, timeout_s: float) -> None:
+    from deployments import rollout
+
+    # After the import, which sets it.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    started = time.monotonic()
+
+    def say(message: str) -> None:
+        click.echo(f"[{time.monotonic() - started:5.1f} s] {message}", err=True)
+
+    try:
+        old = rollout.current_catalogue()
+        difference = rollout.changes(old, catalogue)
+        for word in ("added", "changed", "removed"):
+            for name in getattr(difference, word):
+                click.echo(f"{word:8} {name}")
+        if difference.other:
+            click.echo("changed  aliases, providers or settings of the routers")
+        left = () if difference else rollout.unfinished(catalogue)
+        for what in left:
+            click.echo(what)
+        if not difference and not left:
+            click.echo("nothing to do")
+        elif not dry_run:
+            rollout.roll_out(catalogue, say=say, timeout_s=timeout_s)
+            say("done")
+    except rollout.RolloutFailed as error:
+        _end(EXIT_FAILED, str(error))
+    except Exception as error:  # noqa: BLE001 - of Ray, or of a service of another version
+        _end(EXIT_FAILED, f"{type(error).__name__}: {error}")
+
+
+def write_cluster_file(run_dir: Path, address: str) -> None:
+    """What `serving apply` needs to know of the cluster that this process has started."""
+    found = {"address": address, "auth_mode": os.environ.get("RAY_AUTH_MODE")}
+    (run_dir / CLUSTER_FILE).write_text(json.dumps(found))
+
+
+def _of_run_dir(run_dir: Path) -> dict[str, str | None]:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((run_dir / CLUSTER_FILE).read_text())
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        _end(EXIT_NO_CLUSTER, f"no Ray cluster at {address}: {error}; is `serving up` running?")
+
+
+def _end(status: int, message: str) -> NoReturn:
+    click.echo(f"serving apply: {message}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main(prog_name="serving apply")

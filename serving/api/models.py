@@ -1,0 +1,164 @@
+"""The models endpoints: OpenAI's (`/v1/models`) and that of Create Completion's API (`/v4/models`,
+field names as scale-gp's `ModelInstance`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+from serving.api.completion import CompletionRequest
+from serving.errors import InvalidField
+
+PAGE_ITEMS = 100
+MAX_PAGE_ITEMS = 10_000
+OWNER = "serving"
+_SORTABLE = ("id", "name", "created_at", "model_type")
+_VENDORS = {"openai": "OPENAI", "anthropic": "ANTHROPIC", "gemini": "GOOGLE"}
+_REQUEST_SCHEMA = CompletionRequest.model_json_schema()
+_RESPONSE_SCHEMA = {
+    "type": "object",
+    "required": ["completion", "token_usage"],
+    "properties": {
+        "completion": {
+            "type": "object",
+            "properties": {
+                "text": {"type": "string"},
+                "finish_reason": {"type": ["string", "null"]},
+                "response_metadata": {"type": ["object", "null"]},
+            },
+        },
+        "token_usage": {
+            "type": ["object", "null"],
+            "properties": {name: {"type": "integer"} for name in ("prompt", "completion", "total")},
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model ID as callers see it.
+
+    `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
+    `parent` what an adapter sits on; `context` is in tokens, None where it is not known. `more` are
+    fields of one kind: `provider`, `retired_on`, `successor`.
+    """
+
+    id: str
+    kind: str
+    deployed: bool
+    root: str
+    parent: str | None = None
+    context: int | None = None
+    chat: bool = False
+    replicas: int = 0
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a list is asked for. `page` counts from 1."""
+
+    all: bool = False
+    page: int = 1
+    limit: int = PAGE_ITEMS
+    model_type: str | None = None
+    sort_by: tuple[tuple[str, bool], ...] = ()
+
+
+def parse_query(query: bytes) -> Query:
+    """The query of a list of models; unknown parameters are left to whoever knows them.
+
+    Raises:
+        InvalidField: a value that cannot be.
+    """
+    given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+
+    def number(name: str, default: int, most: int) -> int:
+        text = given.get(name, [str(default)])[-1]
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+            raise InvalidField(f"'{name}': must be a number from 1 to {most}", param=name)
+        return int(text)
+
+    flag = given.get("all", ["false"])[-1].lower()
+    if flag not in ("", "true", "false", "1", "0"):
+        raise InvalidField("'all': must be true or false", param="all")
+    orders = []
+    for text in given.get("sort_by", []) + given.get("sort_by[]", []):
+        for part in text.split(","):
+            name, _, order = part.partition(":")
+            if name not in _SORTABLE or order not in ("", "asc", "desc"):
+                raise InvalidField(
+                    f"'sort_by': must be one of {', '.join(_SORTABLE)}, with :asc or :desc",
+                    param="sort_by",
+                )
+            orders.append((name, order == "desc"))
+    return Query(
+        all=flag in ("", "true", "1"),
+        page=number("page", 1, 10**8),
+        limit=number("limit", PAGE_ITEMS, MAX_PAGE_ITEMS),
+        model_type=given.get("model_type", [None])[-1],
+        sort_by=tuple(orders),
+    )
+
+
+def openai_model(entry: ModelEntry, created: int) -> dict[str, Any]:
+    """One entry of `GET /v1/models`, with vLLM's extra fields and ours. `created` is in seconds
+    since 1970."""
+    return {
+        "id": entry.id,
+        "object": "model",
+        "created": created,
+        "owned_by": OWNER,
+        "root": entry.root,
+        "parent": entry.parent,
+        "max_model_len": entry.context,
+        "kind": entry.kind,
+        "deployed": entry.deployed,
+        **entry.more,
+    }
+
+
+def model_instance(entry: ModelEntry, created: int, account: str | None) -> dict[str, Any]:
+    """One entry of `GET /v4/models`."""
+    return {
+        "id": entry.id,
+        "name": entry.id,
+        "display_name": entry.id,
+        "account_id": account or OWNER,
+        "created_at": datetime.fromtimestamp(created, UTC).isoformat(),
+        "created_by_identity_type": "service_account",
+        "created_by_user_id": OWNER,
+        "deployment_count": entry.replicas,
+        "model_type": "COMPLETION",
+        "model_vendor": _VENDORS.get(str(entry.more.get("provider")), "OTHER"),
+        "base_model_id": entry.parent or (entry.root if entry.kind == "alias" else None),
+        "base_model_metadata": {"modelDetails": {"token_context_window": entry.context}},
+        "request_schema": _REQUEST_SCHEMA,
+        "response_schema": _RESPONSE_SCHEMA,
+        "supports_multi_turn": entry.chat,
+        "kind": entry.kind,
+        "deployed": entry.deployed,
+        **entry.more,
+    }
+
+
+def model_page(
+    entries: Sequence[ModelEntry], query: Query, created: int, account: str | None
+) -> dict[str, Any]:
+    """One page of `GET /v4/models`."""
+    found = list(entries) if query.model_type in (None, "COMPLETION") else []
+    for name, descending in reversed(query.sort_by):
+        if name in ("id", "name"):  # the others are the same for all
+            found.sort(key=lambda entry: entry.id, reverse=descending)
+    start = (query.page - 1) * query.limit
+    page = found[start : start + query.limit]
+    return {
+        "items": [model_instance(entry, created, account) for entry in page],
+        "current_page": query.page,
+        "items_per_page": query.limit,
+        "total_item_count": len(found),
+    }

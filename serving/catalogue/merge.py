@@ -1,0 +1,138 @@
+"""What an operator wrote, laid over what is known.
+
+An item of `models:` is the ID of a known model, which deploys it as it is, or a mapping with `id`.
+A mapping whose ID is known overrides that entry field by field: a field it gives replaces the
+known one whole (`engine_args`, `config` and `lora` too), the others stay. A mapping with another
+`kind:` than the known entry's, or with a new ID, stands for itself. What is known and not named
+follows, not deployed. `providers:` are laid over the built-in ones field by field likewise.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serving.catalogue.advice import alias_retired
+from serving.catalogue.providers import PROVIDERS
+
+Entry = dict[str, Any]
+Known = Mapping[str, Entry]
+
+# What is true of the known repository only, and no longer when an entry has other weights.
+OF_THE_REPOSITORY = ("revision", "certainty")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A place in the operator's file and what is wrong there."""
+
+    place: tuple[str | int, ...]
+    message: str
+
+
+@dataclass
+class Merged:
+    """The whole catalogue's data. `places[n]` is the operator's item that `models[n]` came from."""
+
+    data: dict[str, Any]
+    places: list[int] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[Any]:
+        models: list[Any] = self.data["models"]
+        return models
+
+
+def merge(written: dict[str, Any], known: Known, folder: Path) -> Merged:
+    """Lay a models file over the known models; `folder` is where `./` and `../` start."""
+    merged = Merged({**written, "models": [], "providers": providers(written.get("providers"))})
+    named: set[str] = set()
+    for index, item in enumerate(written["models"]):
+        if isinstance(item, str):
+            entry = _by_name(item, known, index, merged)
+        elif isinstance(item, dict):
+            entry = _by_fields(item, known, folder)
+            retired = known.get(entry["id"]) if isinstance(entry.get("id"), str) else None
+            # With more fields it corrects what is known of the ID; without, it asks for a model.
+            if retired and entry["kind"] == "retired" and not item.keys() - {"id", "deployed"}:
+                merged.problems.append(_retired(entry["id"], retired, known, index))
+                continue
+        elif item is None:
+            merged.problems.append(
+                Problem(("models", index), "is empty; write an ID or a mapping with `id:`")
+            )
+            continue
+        else:
+            entry = item  # its kind of mistake is told with the others
+        if entry is None:
+            continue
+        merged.models.append(entry)
+        merged.places.append(index)
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+            named.add(entry["id"])
+    merged.models.extend(entry for name, entry in known.items() if name not in named)
+    return merged
+
+
+def providers(written: Any) -> Any:
+    """The built-in providers with an operator's fields over them."""
+    if written is None:
+        return dict(PROVIDERS)
+    if not isinstance(written, dict):
+        return written
+    merged: dict[Any, Any] = dict(PROVIDERS)
+    for name, fields in written.items():
+        known = PROVIDERS.get(name)
+        merged[name] = {**known, **fields} if known and isinstance(fields, dict) else fields
+    return merged
+
+
+def _by_name(name: str, known: Known, index: int, merged: Merged) -> Entry | None:
+    entry = known.get(name)
+    if entry is None:
+        near = difflib.get_close_matches(name, known, 3, cutoff=0.5)
+        hint = f"the nearest are {', '.join(near)}; " if near else ""
+        merged.problems.append(
+            Problem(
+                ("models", index),
+                f"model '{name}': is no known model; {hint}a new model is written "
+                f"`- id: {name}` with `weights:` and `context:`",
+            )
+        )
+        return None
+    if entry["kind"] == "retired":
+        merged.problems.append(_retired(name, entry, known, index))
+        return None
+    return {**entry, "deployed": True}
+
+
+def _retired(name: str, entry: Entry, known: Known, index: int) -> Problem:
+    successor = entry.get("successor")
+    fix = alias_retired(name, entry["provider"], successor, known=successor in known)
+    return Problem(
+        ("models", index),
+        f"model '{name}': was retired by its provider ({entry['retired_on']}) and cannot be "
+        f"deployed; remove it, and {fix}",
+    )
+
+
+def _by_fields(item: dict[Any, Any], known: Known, folder: Path) -> Entry:
+    entry = known.get(item["id"]) if isinstance(item.get("id"), str) else None
+    kind = item.get("kind")
+    if entry is None or (kind is not None and kind != entry["kind"]):
+        merged = {"kind": "engine", **item}
+    else:
+        merged = {**entry, **item, "kind": entry["kind"]}
+        if "weights" in item:
+            for name in OF_THE_REPOSITORY:
+                if name not in item:
+                    merged.pop(name, None)
+    merged["deployed"] = item.get("deployed", merged["kind"] != "retired")
+    weights = merged.get("weights")
+    if isinstance(weights, str) and weights.startswith(("./", "../")):
+        merged["weights"] = str((folder / weights).resolve())
+    return merged

@@ -1,0 +1,67 @@
+"""Hosted providers: how to reach them, and those that are known."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+from serving.catalogue.base import Spec
+
+
+def _usable(url: str) -> str:
+    """Refuse at load what would fail in every router."""
+    parts = urlsplit(url)  # raises ValueError on a bad host
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("has a port that is none; write a number from 1 to 65535") from None
+    if not parts.hostname or port == 0:
+        raise ValueError("has no host; write https://HOST/PATH")
+    return url
+
+
+class Provider(Spec):
+    """A hosted provider with an OpenAI-compatible API.
+
+    The key comes from `api_key_env`, a variable of the routers' environment, or `api_key_file`, a
+    file such as a mounted secret, which is read again when it changes. Times are in seconds.
+    `max_concurrency` counts requests at once of the whole installation: each router takes its
+    share.
+    """
+
+    dialect: Literal["openai", "anthropic", "gemini"] = "openai"
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_usable)]
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    max_concurrency: Annotated[int, Field(ge=1)] = 64
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 5.0
+    timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=120.0, description="longest silence of the provider"
+    )
+    max_retries: Annotated[int, Field(ge=0, le=10)] = 2
+    breaker_failures: Annotated[int, Field(ge=1)] = Field(
+        default=5, description="failures in a row after which nothing is sent for `breaker_s`"
+    )
+    breaker_s: Annotated[float, Field(gt=0)] = 15.0
+
+
+# What an operator need not write. `providers:` in a models file adds to and overrides these.
+PROVIDERS: dict[str, dict[str, Any]] = {
+    "openai": {
+        "dialect": "openai",
+        "base_url": "https://api.openai.com/v1",
+        "api_key_env": "OPENAI_API_KEY",
+    },
+    "anthropic": {
+        "dialect": "anthropic",
+        "base_url": "https://api.anthropic.com/v1/",
+        "api_key_env": "ANTHROPIC_API_KEY",
+    },
+    "gemini": {
+        "dialect": "gemini",
+        "base_url": "https://generativelanguage.googleapis.com/v1beta/openai/",
+        "api_key_env": "GEMINI_API_KEY",
+    },
+}

@@ -1,0 +1,75 @@
+"""What a catalogue's entries say about each other: every finding, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # spec.py checks itself with this module
+    from serving.catalogue.spec import AnySpec, Catalogue
+
+
+@dataclass(frozen=True)
+class Misreference:
+    """A place in a models file (as pydantic's `loc`) and what is wrong there."""
+
+    place: tuple[str | int, ...]
+    message: str
+
+
+class MisreferenceError(ValueError):
+    """Every model, alias and provider that points to nothing, or to what cannot be meant."""
+
+    def __init__(self, findings: list[Misreference]) -> None:
+        super().__init__("\n".join(finding.message for finding in findings))
+        self.findings = findings
+
+
+def misreferences(catalogue: Catalogue) -> Iterator[Misreference]:
+    """IDs used twice, and what deployed adapters, upstream models and aliases wrongly point to."""
+    known: dict[str, AnySpec] = {}
+    for index, model in enumerate(catalogue.models):
+        if model.id in known:
+            message = f"model '{model.id}': id: used twice; IDs are unique, rename or remove one"
+            yield Misreference(("models", index, "id"), message)
+        known.setdefault(model.id, model)
+    for index, model in enumerate(catalogue.models):
+        if not model.deployed:
+            continue
+        if model.kind == "adapter" and (wrong := _wrong_base(known.get(model.base))):
+            yield Misreference(
+                ("models", index, "base"), f"model '{model.id}': base: '{model.base}' {wrong}"
+            )
+        elif model.kind == "upstream" and model.provider not in catalogue.providers:
+            names = ", ".join(catalogue.providers) or "none"
+            yield Misreference(
+                ("models", index, "provider"),
+                f"model '{model.id}': provider: '{model.provider}' is none of `providers:` "
+                f"({names}); add it there with its `base_url`",
+            )
+    for alias, target in catalogue.aliases.items():
+        if wrong := _wrong_alias(known.get(alias), target, known.get(target)):
+            yield Misreference(("aliases", alias), f"alias '{alias}': {wrong}")
+
+
+def _wrong_base(base: AnySpec | None) -> str | None:
+    if base is None or base.kind != "engine":
+        return "is no engine model; name the model that the adapter was trained on"
+    if not base.deployed:
+        return f"is not deployed; add `- {base.id}` to `models:`"
+    if base.lora is None:
+        return f"has no `lora:`; add `lora: {{}}` to '{base.id}'"
+    return None
+
+
+def _wrong_alias(taken: AnySpec | None, target: str, aimed: AnySpec | None) -> str | None:
+    if taken is not None and taken.deployed and taken.kind != "retired":
+        return "is also a model ID; rename the alias, or do not deploy that model"
+    if aimed is None:
+        return f"points to '{target}', which is no model ID; an alias names a deployed model"
+    if aimed.kind == "retired":
+        return f"points to '{target}', which is retired; an alias names a deployed model"
+    if not aimed.deployed:
+        return f"points to '{target}', which is not deployed; add `- {target}` to `models:`"
+    return None

@@ -1,0 +1,246 @@
+"""Sizes of a model, from its Hugging Face config.json: parameters, attention heads, layers.
+
+One function per family of architectures, each with its count written out. Norms are counted,
+biases where a family has them throughout (GPT-2). Norms and position tables are not split across
+GPUs, which is below 0.1 % and is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A weight matrix and the side along which tensor parallel splits it."""
+
+    inputs: int
+    outputs: int
+    split: Literal["inputs", "outputs"]
+    count: int = 1
+
+    @property
+    def parameters(self) -> int:
+        return self.inputs * self.outputs * self.count
+
+    def lora_parameters(self, rank: int, tensor_parallel: int) -> int:
+        """Of one adapter on one GPU: A (rank x inputs) and B (outputs x rank).
+
+        The factor on the split side is split with it, the other one is whole on every GPU.
+        """
+        inputs, outputs = self.inputs, self.outputs
+        if self.split == "inputs":
+            inputs = -(-inputs // tensor_parallel)
+        else:
+            outputs = -(-outputs // tensor_parallel)
+        return rank * (inputs + outputs) * self.count
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What memory follows from.
+
+    `parameters` counts what is in memory: an output head tied to the embedding counts once, even
+    where the checkpoint stores it twice (Falcon). `cached_layers` keep keys and values of a token.
+    `longest` is the longest context the model was made for, in tokens, where the config says so.
+    """
+
+    parameters: int
+    cached_layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    hidden: int
+    layers: int
+    linears: tuple[Linear, ...] = ()
+    feed_forward: int | None = None
+    longest: int | None = None
+
+
+class UnknownShapeError(Exception):
+    """The config does not say, or its architecture is none of ours."""
+
+
+def shape_of(architecture: str | None, config: Config) -> Shape:
+    """The sizes of a model.
+
+    Raises:
+        UnknownShapeError: the architecture has no formula here, or a size is missing.
+    """
+    if architecture is None:
+        raise UnknownShapeError("its `architecture` is not given")
+    family = FAMILIES.get(architecture)
+    if family is None:
+        raise UnknownShapeError(f"no formula for the architecture {architecture}")
+    try:
+        return family(config)
+    except KeyError as error:
+        raise UnknownShapeError(f"`config` lacks {error}") from None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UnknownShapeError(f"`config` has a size that is none: {error}") from None
+
+
+def llama(config: Config) -> Shape:
+    """Llama, Mistral, Mixtral, Phi-3 and kin.
+
+    A layer: q (h x heads·d), k and v (h x kv·d), o (heads·d x h), then gate, up (h x f) and down
+    (f x h), the last three once per expert, and the experts' gate (h x experts); two norms (h).
+    Around the layers: embedding (v x h), output head (v x h, unless tied), last norm (h).
+    """
+    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    heads, vocab = int(config["num_attention_heads"]), int(config["vocab_size"])
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    head_dim = int(config.get("head_dim") or hidden // heads)
+    feed_forward = int(config["intermediate_size"])
+    experts = int(config.get("num_local_experts") or 1)
+    linears = (
+        Linear(hidden, heads * head_dim, "outputs"),
+        Linear(hidden, kv_heads * head_dim, "outputs", count=2),
+        Linear(heads * head_dim, hidden, "inputs"),
+        Linear(hidden, feed_forward, "outputs", count=2 * experts),
+        Linear(feed_forward, hidden, "inputs", count=experts),
+    )
+    layer = sum(linear.parameters for linear in linears) + 2 * hidden
+    if experts > 1:
+        layer += hidden * experts
+    tied = bool(config.get("tie_word_embeddings", False))
+    # A rope scaling stretches the context by rules of its own; vLLM knows them.
+    scaled = config.get("rope_scaling") or config.get("rope_parameters")
+    longest = config.get("max_position_embeddings")
+    return Shape(
+        parameters=layers * layer + vocab * hidden * (1 if tied else 2) + hidden,
+        cached_layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab=vocab,
+        hidden=hidden,
+        layers=layers,
+        linears=linears,
+        feed_forward=feed_forward,
+        longest=int(longest) if longest and not scaled else None,
+    )
+
+
+def falcon(config: Config) -> Shape:
+    """Falcon: query, key and value in one matrix, a feed-forward of 4 h, a tied output head.
+
+    A layer: query_key_value (h x (heads + 2 kv)·d), dense (h x h), 4 h up and down (8 h²), norms.
+    `new_decoder_architecture` (40B) groups the queries over `num_kv_heads` and has two norms;
+    otherwise `multi_query` (7B) shares one key and value head.
+    """
+    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    heads, vocab = int(config["num_attention_heads"]), int(config["vocab_size"])
+    grouped = bool(config.get("new_decoder_architecture"))
+    if grouped:
+        kv_heads = int(config.get("num_kv_heads") or heads)
+    else:
+        kv_heads = 1 if config.get("multi_query", True) else heads
+    head_dim = hidden // heads
+    norms = (2 if grouped or not config.get("parallel_attn", True) else 1) * 2 * hidden
+    layer = hidden * (heads + 2 * kv_heads) * head_dim + hidden**2 + 8 * hidden**2 + norms
+    head = 0 if config.get("tie_word_embeddings", True) else vocab * hidden
+    return Shape(
+        parameters=layers * layer + vocab * hidden + head + 2 * hidden,
+        cached_layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab=vocab,
+        hidden=hidden,
+        layers=layers,
+        feed_forward=4 * hidden,
+    )
+
+
+def gpt2(config: Config) -> Shape:
+    """GPT-2: 4 h² of attention, 2 h·f of feed-forward, all with biases, learned positions, tied."""
+    hidden, layers = int(config["n_embd"]), int(config["n_layer"])
+    heads, vocab = int(config["n_head"]), int(config["vocab_size"])
+    positions = int(config["n_positions"])
+    inner = int(config.get("n_inner") or 4 * hidden)
+    biases_and_norms = 4 * hidden + inner + hidden + 4 * hidden
+    layer = 4 * hidden**2 + 2 * hidden * inner + biases_and_norms
+    return Shape(
+        parameters=layers * layer + (vocab + positions) * hidden + 2 * hidden,
+        cached_layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=hidden // heads,
+        vocab=vocab,
+        hidden=hidden,
+        layers=layers,
+        feed_forward=inner,
+        longest=positions,
+    )
+
+
+def mpt(config: Config) -> Shape:
+    """MPT: 4 h² of attention, 2 h·(ratio·h) of feed-forward; no biases or positions, tied."""
+    hidden, layers = int(config["d_model"]), int(config["n_layers"])
+    heads, vocab = int(config["n_heads"]), int(config["vocab_size"])
+    inner = int(config.get("expansion_ratio", 4)) * hidden
+    return Shape(
+        parameters=layers * (4 * hidden**2 + 2 * hidden * inner + 2 * hidden)
+        + vocab * hidden
+        + hidden,
+        cached_layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=hidden // heads,
+        vocab=vocab,
+        hidden=hidden,
+        layers=layers,
+        feed_forward=inner,
+        longest=int(config["max_seq_len"]) if "max_seq_len" in config else None,
+    )
+
+
+def t5(config: Config) -> Shape:
+    """T5: an encoder of attention and feed-forward, a decoder with cross-attention besides.
+
+    Attention is 4 h·(heads·d_kv); the feed-forward 3 h·f where gated, else 2 h·f. A token costs
+    the same cache on either side: a prompt's is kept as keys and values of cross-attention, a
+    completion's as those of self-attention, both in every decoder layer.
+    """
+    hidden, heads, d_kv = int(config["d_model"]), int(config["num_heads"]), int(config["d_kv"])
+    encoder, vocab = int(config["num_layers"]), int(config["vocab_size"])
+    decoder = int(config.get("num_decoder_layers") or encoder)
+    inner = int(config["d_ff"])
+    gated = str(config.get("feed_forward_proj", "relu")).startswith("gated")
+    attention = 4 * hidden * heads * d_kv
+    feed_forward = (3 if gated else 2) * hidden * inner
+    tied = bool(config.get("tie_word_embeddings", True))
+    return Shape(
+        parameters=encoder * (attention + feed_forward + 2 * hidden)
+        + decoder * (2 * attention + feed_forward + 3 * hidden)
+        + vocab * hidden * (1 if tied else 2)
+        + 2 * hidden,
+        cached_layers=decoder,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=d_kv,
+        vocab=vocab,
+        hidden=hidden,
+        layers=encoder + decoder,
+        feed_forward=inner,
+    )
+
+
+FAMILIES: dict[str, Callable[[Config], Shape]] = {
+    "LlamaForCausalLM": llama,
+    "MistralForCausalLM": llama,
+    "MixtralForCausalLM": llama,
+    "Phi3ForCausalLM": llama,
+    "FalconForCausalLM": falcon,
+    "RWForCausalLM": falcon,
+    "GPT2LMHeadModel": gpt2,
+    "MPTForCausalLM": mpt,
+    "MptForCausalLM": mpt,
+    "T5ForConditionalGeneration": t5,
+}

@@ -1,0 +1,53 @@
+"""Model IDs as a list of entries: what is deployed, and on request the rest of what is known."""
+
+from __future__ import annotations
+
+from serving.api.models import ModelEntry
+from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
+from serving.gateway.fleet import Fleet
+from serving.gateway.resolve import Resolver, Route
+
+
+def list_models(resolver: Resolver, fleet: Fleet, *, everything: bool) -> list[ModelEntry]:
+    """Entries in catalogue order: the deployed ones, with `everything` also the known ones."""
+    entries = [_deployed(name, resolver.resolve(name), fleet) for name in resolver.ids]
+    if everything:
+        entries += [_known(spec) for spec in resolver.others]
+    return entries
+
+
+def one_model(model_id: str, resolver: Resolver, fleet: Fleet) -> ModelEntry:
+    """The entry of a deployed ID.
+
+    Raises:
+        UnknownModel, NotDeployed, RetiredModel: as `Resolver.resolve`.
+    """
+    return _deployed(model_id, resolver.resolve(model_id), fleet)
+
+
+def _deployed(model_id: str, route: Route, fleet: Fleet) -> ModelEntry:
+    engine, alias = route.engine, model_id != route.model
+    kind = "alias" if alias else {"base": "engine"}.get(route.kind, route.kind)
+    return ModelEntry(
+        id=model_id,
+        kind=kind,
+        deployed=True,
+        root=route.model,
+        parent=engine.id if route.adapter is not None and not alias else None,
+        context=engine.context,
+        chat=isinstance(engine, UpstreamSpec) or engine.prompt_style == "chat",
+        replicas=fleet.ready(engine.id),
+        more={"provider": engine.provider} if isinstance(engine, UpstreamSpec) else {},
+    )
+
+
+def _known(spec: AnySpec) -> ModelEntry:
+    context = spec.context if isinstance(spec, EngineSpec | UpstreamSpec) else None
+    more: dict[str, object] = {}
+    if isinstance(spec, UpstreamSpec | RetiredSpec):
+        more["provider"] = spec.provider
+    if isinstance(spec, RetiredSpec):
+        more |= {"retired_on": spec.retired_on, "successor": spec.successor}
+    parent = spec.base if isinstance(spec, AdapterSpec) else None
+    chat = isinstance(spec, EngineSpec) and spec.prompt_style == "chat"
+    return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, more=more)

@@ -1,0 +1,90 @@
+"""What Ray Serve is asked to deploy: what an engine is told, and what makes a replica a new one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from serving.catalogue.spec import Catalogue
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def deployments_of(
+    fields: dict[str, Any] | None = None, router: int = 2, **more: Any
+) -> dict[str, Any]:
+    """Ray Serve's deployments by application, of a catalogue with model `m`."""
+    from deployments.app import run_targets
+
+    model = {"kind": "engine", "id": "m", "weights": "w", "context": 64, **(fields or {})}
+    data = {"models": [model], "router": {"replicas": router}, **more}
+    catalogue = Catalogue.model_validate(data)
+    return {at.name: at.target._bound_deployment for at in run_targets(catalogue)}
+
+
+def version(fields: dict[str, Any] | None = None, **more: Any) -> str:
+    return str(deployments_of(fields, **more)["model-m"]._version)
+
+
+def test_only_an_engine_that_takes_images_is_told_their_limits() -> None:
+    images = {"allowed_hosts": ["a.org"], "max_bytes": 5}
+    told = deployments_of({"vision": True}, images=images)["model-m"].init_args[-1]
+    assert told["max_bytes"] == 5
+    assert told["allowed_hosts"] == ["a.org"]
+    assert deployments_of(images=images)["model-m"].init_args[-1] == {}
+    assert version(images=images) == version()
+    assert version({"vision": True}, images=images) != version({"vision": True})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"weights": "other"},
+        {"context": 128},
+        {"engine_args": {"max_num_seqs": 2}},
+        {"env": {"A": "b"}},
+        {"lora": {}},
+        {"runtime": "transformers"},
+    ],
+)
+def test_what_a_replica_is_made_of_makes_it_a_new_one(fields: dict[str, Any]) -> None:
+    assert version(fields) != version()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"replicas": 3},
+        {"min_replicas": 0},
+        {"idle_s": 5},
+        {"note": "n"},
+        {"licence": "mit"},
+        {"gpu_memory_gib": 80},
+    ],
+)
+def test_how_many_there_are_does_not(fields: dict[str, Any]) -> None:
+    assert version(fields) == version()
+
+
+def test_routers_are_given_a_catalogue_without_being_made_anew() -> None:
+    one, other = (deployments_of({"context": size})["router"] for size in (64, 128))
+    assert one._version == other._version
+    assert one._deployment_config.user_config != other._deployment_config.user_config
+
+
+def test_a_model_that_may_sleep_starts_asleep() -> None:
+    config = deployments_of({"replicas": 3, "min_replicas": 0})["model-m"]._deployment_config
+    scale = config.autoscaling_config
+    assert (scale.min_replicas, scale.initial_replicas, scale.max_replicas) == (0, None, 3)
+    # One lease wants all of them.
+    assert 1 / scale.target_ongoing_requests == pytest.approx(3)
+    assert deployments_of()["model-m"]._deployment_config.autoscaling_config is None
+
+
+def test_application_names() -> None:
+    from deployments.names import engine_app_name
+
+    assert engine_app_name("llama-2-7b") == "model-llama-2-7b"
+    assert engine_app_name("a/b") != engine_app_name("a-b")
+    assert "/" not in engine_app_name("a/b")
