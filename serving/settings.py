@@ -41,4 +41,7 @@ class Settings(BaseSettings):
     hold_stream_s: Annotated[float, Field(ge=0)] = Field(
         default=600.0, description="the same of a stream, which comments keep alive"
     )
+    hold_max: Annotated[int, Field(ge=0)] = Field(
+        default=1000, description="requests that wait so at one router; more are refused at once"
+    )
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0

@@ -42,6 +42,12 @@ HAIKU = "tiny-llama.haiku.240601-120000"
 # More IDs with the weights of `pirate`, for tests of eviction and of placement.
 PARROT = "tiny-llama.parrot"
 MAGPIE = "tiny-llama.magpie"
+# The pirate again, as a chat model: its prompts are written with a template of its own.
+CROW = "tiny-llama.crow"
+CROW_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if loop.first %}Once upon a time {% endif %}"
+    "{{ message['content'] }}{% endfor %}"
+)
 ADAPTER_SLOTS = 2
 
 # A penalty below zero rewards repetition: the completion never ends before the context does.
@@ -83,6 +89,8 @@ def models_file(folder: Path) -> Path:
             model["lora"]["max_loaded"] = ADAPTER_SLOTS
     (pirate,) = [model for model in data["models"] if model["id"] == PIRATE]
     data["models"] += [{**pirate, "id": name} for name in (PARROT, MAGPIE)]
+    chats = {"prompt_style": "chat", "chat_template": CROW_TEMPLATE}
+    data["models"].append({**pirate, "id": CROW, **chats})
     file = folder / "models.yaml"
     file.write_text(yaml.safe_dump(data))
     return file

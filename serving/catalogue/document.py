@@ -191,7 +191,7 @@ def adapter_cells(spec: AdapterSpec, by_id: dict[str, AnySpec]) -> list[str | No
         str(base.context),
         of_base,
         of_base,
-        base.prompt_style,
+        (spec.prompt_style or base.prompt_style) + (", own template" if spec.chat_template else ""),
         "is one",
         spec.licence,
     ]

@@ -37,10 +37,19 @@ def misreferences(catalogue: Catalogue) -> Iterator[Misreference]:
     for index, model in enumerate(catalogue.models):
         if not model.deployed:
             continue
-        if model.kind == "adapter" and (wrong := _wrong_base(known.get(model.base))):
-            yield Misreference(
-                ("models", index, "base"), f"model '{model.id}': base: '{model.base}' {wrong}"
-            )
+        if model.kind == "adapter":
+            base = known.get(model.base)
+            if wrong := _wrong_base(base):
+                yield Misreference(
+                    ("models", index, "base"), f"model '{model.id}': base: '{model.base}' {wrong}"
+                )
+            for field in ("prompt_style", "chat_template"):
+                if getattr(base, "vision", False) and getattr(model, field) is not None:
+                    yield Misreference(
+                        ("models", index, field),
+                        f"model '{model.id}': {field}: an adapter of a vision model has its "
+                        "base's; remove it",
+                    )
         elif model.kind == "upstream" and model.provider not in catalogue.providers:
             names = ", ".join(catalogue.providers) or "none"
             yield Misreference(

@@ -164,10 +164,20 @@ class EngineSpec(_Checkpoint):
 
 
 class AdapterSpec(_Checkpoint):
-    """A LoRA adapter on a base model's engine, served under an ID of its own."""
+    """A LoRA adapter on a base model's engine, served under an ID of its own.
+
+    Its prompts are written as its base's unless it says otherwise: an adapter trained on chats may
+    turn a `raw` base into a chat model, or have been trained with another template.
+    """
 
     kind: Literal["adapter"]
     base: ModelId
+    prompt_style: Literal["raw", "chat"] | None = Field(
+        default=None, description="how Create Completion's prompt reaches it; default: its base's"
+    )
+    chat_template: str | None = Field(
+        default=None, description="for its chats; default: its base's"
+    )
 
 
 class UpstreamSpec(_Model):

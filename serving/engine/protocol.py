@@ -24,6 +24,14 @@ class AdapterRef(msgspec.Struct, frozen=True):
     revision: str | None = None
 
 
+class PromptFormat(msgspec.Struct, frozen=True):
+    """What of an adapter's prompts is not as its base's: how Create Completion's prompt reaches it
+    (`raw` or `chat`), and the template of its chats."""
+
+    style: str | None = None
+    chat_template: str | None = None
+
+
 class Sampling(msgspec.Struct, frozen=True):
     """Sampling parameters of one completion, already validated; None means the engine's default."""
 
@@ -55,6 +63,7 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     served_model: str
     adapter: AdapterRef | None = None
     images: tuple[ImageRef, ...] = ()
+    prompt_format: PromptFormat | None = None
 
 
 class HttpCall(msgspec.Struct, tag="http", frozen=True):
@@ -67,6 +76,7 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
     query: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     adapter: AdapterRef | None = None
+    prompt_format: PromptFormat | None = None
 
 
 Call = CompletionCall | HttpCall

@@ -40,6 +40,7 @@ from serving.engine.protocol import (
     Engine,
     EngineLoad,
     HttpCall,
+    PromptFormat,
     Reply,
     Sampling,
 )
@@ -53,6 +54,8 @@ from serving.errors import (
     InvalidRequest,
     Overloaded,
 )
+
+AS_THE_BASE = PromptFormat()
 
 
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
@@ -135,7 +138,7 @@ class VllmEngine(Engine):
                 prompt = await self._prompt_with_images(call)
                 stack.push(partial(self._image_prompts.forget_failed, prompt))
             else:
-                encode = partial(self._encode, call.prompt)
+                encode = partial(self._encode, call.prompt, call.prompt_format or AS_THE_BASE)
                 prompt = tokens_input(await self._size.tokenize(len(call.prompt), encode))
             params = self._sampling_params(call, len(prompt["prompt_token_ids"]))
             lora = None
@@ -181,15 +184,15 @@ class VllmEngine(Engine):
         if not self._llm.errored:
             await self._llm.abort(internal_id, internal=True)
 
-    def _encode(self, prompt: str) -> list[int]:
+    def _encode(self, prompt: str, own: PromptFormat) -> list[int]:
         """Token IDs as the model wants them: as is, or as one user message of its template."""
-        if self._spec.prompt_style == "raw":
+        if (own.style or self._spec.prompt_style) == "raw":
             return list(self._tokenizer.encode(prompt))
         content = [{"type": "text", "text": prompt}] if self._content_in_parts else prompt
         return list(
             self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": content}],
-                chat_template=self._chat_template,
+                chat_template=own.chat_template or self._chat_template,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=False,

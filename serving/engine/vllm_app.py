@@ -1,9 +1,9 @@
 """vLLM's own OpenAI app, called in process: no HTTP server stands between it and the link.
 
 Tools, JSON schema, logprobs, chat templates and streaming options are vLLM's, not ours. Three
-things differ from `vllm serve`: which adapter a request uses is decided by the router, the
-response's `model` is the ID the caller asked for (vLLM would name the base model for an alias), and
-it fetches no images: they are loaded before (`images.py`).
+things differ from `vllm serve`: which adapter a request uses, and with which chat template, is
+decided by the router; the response's `model` is the ID the caller asked for (vLLM would name the
+base model for an alias); and it fetches no images: they are loaded before (`images.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from PIL.Image import Image
@@ -37,55 +37,66 @@ _FOR_A_LISTENER = (CORSMiddleware, PrometheusInstrumentatorMiddleware)
 _SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"))
 
 
-class Asked:
-    """Of the request a task works on: the model ID, the adapter that goes with it, the images."""
+class Asked(NamedTuple):
+    """What a request asks for beside its body."""
+
+    model: str
+    lora: LoRARequest | None
+    images: list[Image | None]
+    chat_template: str | None
+
+
+_NOTHING = Asked("", None, [], None)
+
+
+class Current:
+    """Of the request that a task works on, what it asks for."""
 
     def __init__(self) -> None:
-        self._current: ContextVar[tuple[str, LoRARequest | None, list[Image | None]]]
-        self._current = ContextVar("asked", default=("", None, []))
+        self._asked: ContextVar[Asked] = ContextVar("asked", default=_NOTHING)
 
-    def set(self, model: str, lora: LoRARequest | None, images: list[Image | None]) -> None:
-        self._current.set((model, lora, images))
-
-    @property
-    def model(self) -> str:
-        return self._current.get()[0]
+    def set(self, asked: Asked) -> None:
+        self._asked.set(asked)
 
     @property
-    def lora(self) -> LoRARequest | None:
-        return self._current.get()[1]
-
-    @property
-    def images(self) -> list[Image | None]:
-        return self._current.get()[2]
+    def asked(self) -> Asked:
+        return self._asked.get()
 
 
 class AskedAdapter(Mapping[str, LoRARequest]):
     """vLLM's table of adapters, which for us holds the one the router chose, if any."""
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, current: Current) -> None:
+        self._current = current
 
     def __getitem__(self, name: str) -> LoRARequest:
-        lora = self._asked.lora
-        if lora is None or name != self._asked.model:
+        asked = self._current.asked
+        if asked.lora is None or name != asked.model:
             raise KeyError(name)
-        return lora
+        return asked.lora
 
     def __iter__(self) -> Iterator[str]:
-        return iter([self._asked.model] if self._asked.lora is not None else [])
+        asked = self._current.asked
+        return iter([asked.model] if asked.lora is not None else [])
 
     def __len__(self) -> int:
-        return 1 if self._asked.lora is not None else 0
+        return 1 if self._current.asked.lora is not None else 0
+
+
+def _prefer_asked_template(part: Any, current: Current) -> None:
+    """Let a part of vLLM's app, which has one chat template, use the request's own instead."""
+    default, kind = part.chat_template, type(part)
+    own = property(lambda _: current.asked.chat_template or default)
+    part.__class__ = type(kind.__name__, (kind,), {"chat_template": own})
 
 
 class OpenAIApp:
     """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
 
-    def __init__(self, app: FastAPI, llm: AsyncLLM, asked: Asked) -> None:
+    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current) -> None:
         self._app = app
         self._llm = llm
-        self._asked = asked
+        self._current = current
 
     @classmethod
     async def build(cls, llm: AsyncLLM, args: Namespace, model: str) -> OpenAIApp:
@@ -98,13 +109,18 @@ class OpenAIApp:
         await init_app_state(llm, app.state, args, tasks)
         # vLLM's handlers tell their server to exit when the engine is dead; ours watches itself.
         app.state.server = SimpleNamespace(should_exit=False)
-        asked = Asked()
-        LoadedImages(lambda: asked.images).install()
+        current = Current()
+        LoadedImages(lambda: current.asked.images).install()
         models = app.state.openai_serving_models
-        models.lora_requests = AskedAdapter(asked)
-        models.is_base_model = lambda name: asked.lora is None and name in (asked.model, model)
-        models.model_name = lambda lora=None: asked.model or model
-        return cls(app, llm, asked)
+        models.lora_requests = AskedAdapter(current)
+        models.is_base_model = lambda name: (
+            current.asked.lora is None and name in (current.asked.model, model)
+        )
+        models.model_name = lambda lora=None: current.asked.model or model
+        for part in (app.state.online_renderer, app.state.openai_serving_chat):
+            if part is not None:  # vLLM has no chat for models that do not generate
+                _prefer_asked_template(part, current)
+        return cls(app, llm, current)
 
     async def run(
         self,
@@ -119,7 +135,8 @@ class OpenAIApp:
         Raises:
             EngineFailed: the engine died; the part of the answer that says so is not written.
         """
-        self._asked.set(call.model, lora, images)
+        template = call.prompt_format.chat_template if call.prompt_format else None
+        self._current.set(Asked(call.model, lora, images, template))
         exchange = _Exchange(call, body, reply, self._llm)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
         try:

@@ -86,6 +86,7 @@ class Gateway:
             timeout_s=settings.request_timeout_s,
             hold_s=settings.hold_s,
             hold_stream_s=settings.hold_stream_s,
+            hold_max=settings.hold_max,
         )
         self._paths: dict[str, dict[str, Handler]] = {
             "/v4/completions": {"POST": partial(self._recorded, self._complete)},
@@ -189,6 +190,7 @@ class Gateway:
             served_model=route.model,
             adapter=route.adapter,
             images=tuple(ImageRef(at.image_url, at.detail or "auto") for at in body.images or ()),
+            prompt_format=route.prompt_format,
         )
 
         def failure(error: ServingError) -> bytes:
@@ -216,6 +218,7 @@ class Gateway:
                 if name in request.headers
             ),
             adapter=route.adapter,
+            prompt_format=route.prompt_format,
         )
 
         def failure(error: ServingError) -> bytes:

@@ -35,7 +35,7 @@ def _deployed(model_id: str, route: Route, fleet: Fleet) -> ModelEntry:
         root=route.model,
         parent=engine.id if route.adapter is not None and not alias else None,
         context=engine.context,
-        chat=isinstance(engine, UpstreamSpec) or engine.prompt_style == "chat",
+        chat=route.chat,
         replicas=fleet.ready(engine.id),
         more={"provider": engine.provider} if isinstance(engine, UpstreamSpec) else {},
     )
@@ -49,5 +49,5 @@ def _known(spec: AnySpec) -> ModelEntry:
     if isinstance(spec, RetiredSpec):
         more |= {"retired_on": spec.retired_on, "successor": spec.successor}
     parent = spec.base if isinstance(spec, AdapterSpec) else None
-    chat = isinstance(spec, EngineSpec) and spec.prompt_style == "chat"
+    chat = isinstance(spec, EngineSpec | AdapterSpec) and spec.prompt_style == "chat"
     return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, more=more)

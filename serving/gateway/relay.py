@@ -54,6 +54,7 @@ class Relay:
         keepalive_s: silence after which a stream gets a comment.
         timeout_s: how long one request may take in all.
         hold_s, hold_stream_s: how long a request, or a stream, waits for a model that sleeps.
+        hold_max: how many do so at once; each has its body in memory.
         stall_s: how long a client may read nothing of what is sent.
     """
 
@@ -68,6 +69,7 @@ class Relay:
         timeout_s: float,
         hold_s: float,
         hold_stream_s: float,
+        hold_max: int,
         stall_s: float = STALL_S,
     ) -> None:
         self._fleet = fleet
@@ -78,6 +80,8 @@ class Relay:
         self._timeout_s = timeout_s
         self._hold_s = hold_s
         self._hold_stream_s = hold_stream_s
+        self._hold_max = hold_max
+        self._held_now = 0
         self._stall_s = stall_s
 
     async def run(
@@ -190,11 +194,14 @@ class Relay:
         """Wait until a model that slept has a replica.
 
         Raises:
-            ModelUnavailable: it took too long.
+            ModelUnavailable: it took too long, or too many wait already.
         """
         wake = asyncio.Event()
         departure.notify(wake.set)
         self._demand.waking(model)
+        if self._held_now >= self._hold_max:
+            raise self._demand.unavailable(model, self._fleet.start_s(model))
+        self._held_now += 1
         try:
             with self._pulse(response, wake.set) as pulse, self._fleet.watch(model, wake.set):
                 async with asyncio.timeout(self._hold_stream_s if record.stream else self._hold_s):
@@ -209,6 +216,8 @@ class Relay:
                         await self._beat(pulse, record, response, news)
         except TimeoutError:
             raise self._demand.unavailable(model, self._fleet.start_s(model)) from None
+        finally:
+            self._held_now -= 1
 
     def _pulse(self, response: Response, wake: Callable[[], None]) -> Pulse:
         return Pulse(response, wake, self._keepalive_s, self._stall_s)

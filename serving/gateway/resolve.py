@@ -21,7 +21,7 @@ from serving.catalogue.spec import (
     RetiredSpec,
     UpstreamSpec,
 )
-from serving.engine.protocol import AdapterRef
+from serving.engine.protocol import AdapterRef, PromptFormat
 from serving.errors import NotDeployed, RetiredModel, UnknownModel
 
 SUGGESTIONS = 3
@@ -35,14 +35,23 @@ class Route:
     """Where requests for one model ID go.
 
     `model` is the model that answers (an alias's target), `engine` what runs it: an engine model's
-    replicas or a provider. `adapter` is the LoRA adapter to apply, `kind` one of `base`, `adapter`
-    and `upstream`.
+    replicas or a provider. `adapter` is the LoRA adapter to apply, `prompt_format` how its prompts
+    differ from its base's. `kind` is one of `base`, `adapter` and `upstream`.
     """
 
     model: str
     engine: EngineSpec | UpstreamSpec
     adapter: AdapterRef | None
     kind: str
+    prompt_format: PromptFormat | None = None
+
+    @property
+    def chat(self) -> bool:
+        """Whether it is meant to be talked to in turns."""
+        if isinstance(self.engine, UpstreamSpec):
+            return True
+        own = self.prompt_format.style if self.prompt_format else None
+        return (own or self.engine.prompt_style) == "chat"
 
 
 class Resolver:
@@ -57,7 +66,10 @@ class Resolver:
                 self._others[spec.id] = spec
             elif isinstance(spec, AdapterSpec):
                 ref = AdapterRef(spec.id, spec.weights, spec.revision)
-                self._routes[spec.id] = Route(spec.id, engines[spec.base], ref, "adapter")
+                own = None
+                if spec.prompt_style is not None or spec.chat_template is not None:
+                    own = PromptFormat(spec.prompt_style, spec.chat_template)
+                self._routes[spec.id] = Route(spec.id, engines[spec.base], ref, "adapter", own)
             elif isinstance(spec, UpstreamSpec):
                 self._routes[spec.id] = Route(spec.id, spec, None, "upstream")
             else:

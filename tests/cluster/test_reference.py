@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.conftest import Reference, local_model
-from tests.live import ALIAS, BASE, HAIKU, INSTRUCT, PIRATE, Server, parse_events
+from tests.live import ALIAS, BASE, CROW, HAIKU, INSTRUCT, PIRATE, Server, parse_events
 
 RAW_PROMPTS = (
     "Once upon a time",
@@ -149,3 +149,28 @@ def test_ids_differ_and_repeat(live: Server) -> None:
     assert all(len(found) == 1 for found in texts.values())
     assert texts[ALIAS] == texts[BASE]
     assert len(set.union(*texts.values())) == 4
+
+
+def test_an_adapter_has_its_own_chat_template(live: Server) -> None:
+    """On a base whose prompts are raw, and beside requests that have the base's template."""
+    written = "Once upon a time a spider had"
+    right = live.complete(PIRATE, written).json()
+    answer = live.complete(CROW, "a spider had").json()
+    assert answer["completion"]["text"] == right["completion"]["text"]
+    assert answer["token_usage"] == right["token_usage"]
+
+    def chat(model: str) -> dict[str, Any]:
+        messages = [{"role": "user", "content": "a spider had"}]
+        body = {"messages": messages, "temperature": 0, "return_token_ids": True}
+        answered: dict[str, Any] = live.post("/v1/chat/completions", model=model, **body).json()
+        return answered
+
+    _, body = openai_body(PIRATE, written)
+    (choice,) = live.post("/v1/completions", **body).json()["choices"]
+    bases = chat(PIRATE)
+    for _ in range(2):
+        crows = chat(CROW)
+        assert crows["prompt_token_ids"] == choice["prompt_token_ids"]
+        assert crows["choices"][0]["message"]["content"] == choice["text"]
+        assert chat(PIRATE)["prompt_token_ids"] == bases["prompt_token_ids"]
+    assert bases["prompt_token_ids"] != choice["prompt_token_ids"]

@@ -75,6 +75,34 @@ async def test_who_has_waited_long_enough_is_told_when_to_come_back(sleeping: Sl
     assert site.in_flight == 0
 
 
+async def test_more_than_may_wait_are_refused_at_once(
+    sleeping: Sleep, eventually: Eventually
+) -> None:
+    site = await sleeping(hold_max=2)
+    waiting = [asyncio.create_task(site.complete()) for _ in range(2)]
+    await eventually(lambda: site.in_flight == 2)
+    answer = await site.complete()
+    assert answer.status_code == 503
+    assert 5 <= int(answer.headers["retry-after"]) <= 60
+    await site.add_replica()
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]
+    assert site.counted(outcome="rejected") == 1
+
+
+async def test_a_place_is_free_again_once_its_request_has_left(
+    sleeping: Sleep, eventually: Eventually
+) -> None:
+    site = await sleeping(hold_max=1, hold_s=1)
+    first = asyncio.create_task(site.complete())
+    await eventually(lambda: site.in_flight == 1)
+    assert (await site.complete()).status_code == 503
+    assert not first.done()
+    assert (await first).status_code == 503
+    started = asyncio.get_running_loop().time()
+    assert (await site.complete()).status_code == 503
+    assert asyncio.get_running_loop().time() - started >= 1
+
+
 async def test_a_stream_that_waited_too_long_ends_in_an_error_event(sleeping: Sleep) -> None:
     site = await sleeping(hold_stream_s=1, keepalive_s=0.05)
     async with site.wire() as client:

@@ -284,6 +284,8 @@ models:
   - falcon-7b
   - falcon-7b
   - {id: a, kind: adapter, weights: w, base: falcon-7b}
+  - {id: v, weights: w, context: 64, lora: {}, vision: true}
+  - {id: b, kind: adapter, weights: w, base: v, chat_template: t}
 aliases:
   gpt-4: gpt-4o
   x: gpt-3.5-turbo
@@ -300,9 +302,10 @@ def test_every_misreference_is_told_with_its_line(file: Path) -> None:
             (4, "model 'q': provider: 'nope' is none of `providers:` (openai, anthropic, gemini)"),
             (7, "model 'falcon-7b': id: used twice"),
             (8, "model 'a': base: 'falcon-7b' has no `lora:`; add `lora: {}`"),
-            (10, "alias 'gpt-4': points to 'gpt-4o', which is not deployed; add `- gpt-4o`"),
-            (11, "alias 'x': points to 'gpt-3.5-turbo', which is retired"),
-            (12, "alias 'falcon-7b': is also a model ID"),
+            (10, "model 'b': chat_template: an adapter of a vision model has its base's; remove"),
+            (12, "alias 'gpt-4': points to 'gpt-4o', which is not deployed; add `- gpt-4o`"),
+            (13, "alias 'x': points to 'gpt-3.5-turbo', which is retired"),
+            (14, "alias 'falcon-7b': is also a model ID"),
         ],
         strict=True,
     ):

@@ -216,3 +216,19 @@ def test_the_overriding_template_is_llama_3_instructs() -> None:
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHello!<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
+
+
+def test_derta_has_the_format_it_was_trained_with() -> None:
+    """As its authors' evaluation writes it (RobustNLP/DeRTa, evaluation_lora.py)."""
+    jinja2 = pytest.importorskip("jinja2")
+    spec = SEED["Meta-Llama-3-8B-Instruct-DERTA"]
+    assert isinstance(spec, AdapterSpec)
+    messages = [
+        {"role": "user", "content": "Hello!"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": "Bye."},
+    ]
+    rendered = jinja2.Template(spec.chat_template).render(bos_token="<bos>", messages=messages)
+    assert rendered == (
+        "<bos>[INST] \nHello!\n\n [\\INST] Hi.<|end_of_text|>[INST] \nBye.\n\n [\\INST]"
+    )

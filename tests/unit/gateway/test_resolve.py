@@ -5,7 +5,7 @@ import time
 import pytest
 
 from serving.catalogue.spec import Catalogue
-from serving.engine.protocol import AdapterRef
+from serving.engine.protocol import AdapterRef, PromptFormat
 from serving.errors import UnknownModel
 from serving.gateway.resolve import Resolver
 
@@ -44,6 +44,29 @@ def test_an_adapter_and_its_alias(resolver: Resolver, name: str) -> None:
     route = resolver.resolve(name)
     assert (route.model, route.engine.id, route.kind) == ("gpt.odd.name", "llama", "adapter")
     assert route.adapter == AdapterRef("gpt.odd.name", "/w/odd")
+
+
+@pytest.mark.parametrize(
+    ("base", "own", "prompt_format", "chat"),
+    [
+        ("raw", {}, None, False),
+        ("chat", {}, None, True),
+        ("raw", {"prompt_style": "chat"}, PromptFormat("chat"), True),
+        ("chat", {"prompt_style": "raw"}, PromptFormat("raw"), False),
+        ("chat", {"chat_template": "t"}, PromptFormat(None, "t"), True),
+    ],
+)
+def test_an_adapters_prompts(
+    base: str, own: dict[str, str], prompt_format: PromptFormat | None, chat: bool
+) -> None:
+    engine = {"kind": "engine", "id": "b", "weights": "/w", "context": 64, "lora": {}}
+    adapter = {"kind": "adapter", "id": "a", "base": "b", "weights": "/w", **own}
+    models = [{**engine, "prompt_style": base}, adapter]
+    resolver = Resolver(Catalogue.model_validate({"models": models}))
+    route = resolver.resolve("a")
+    assert (route.prompt_format, route.chat) == (prompt_format, chat)
+    route = resolver.resolve("b")
+    assert (route.prompt_format, route.chat) == (None, base == "chat")
 
 
 @pytest.mark.parametrize(
