@@ -24,11 +24,12 @@ from transformers import (
 from serving.catalogue.spec import EngineSpec, Images
 from serving.engine.hf_batch import Batcher, Limits, Request
 from serving.engine.hf_openai import OpenAIEndpoints
-from serving.engine.hf_prompts import Prompts
 from serving.engine.hf_rows import DecoderRows, EncoderDecoderRows, Rows
 from serving.engine.hf_sampling import Params
+from serving.engine.hf_text import Detokenizers
 from serving.engine.metrics import BatchMetrics
 from serving.engine.prompt_size import completion_limit
+from serving.engine.prompts import Prompts
 from serving.engine.protocol import (
     AdapterRef,
     CompletionCall,
@@ -83,11 +84,18 @@ class HfEngine(Engine):
     """
 
     def __init__(
-        self, spec: EngineSpec, prompts: Prompts, batcher: Batcher, *, encoder_decoder: bool
+        self,
+        spec: EngineSpec,
+        prompts: Prompts,
+        detokenizers: Detokenizers,
+        batcher: Batcher,
+        *,
+        encoder_decoder: bool,
     ) -> None:
         self.max_model_len = spec.context
         self._spec = spec
         self._prompts = prompts
+        self._detokenizers = detokenizers
         self._batcher = batcher
         self._encoder_decoder = encoder_decoder
         self._openai = OpenAIEndpoints(prompts, self.complete)
@@ -114,7 +122,8 @@ class HfEngine(Engine):
         )
         limits = await asyncio.to_thread(_limits, spec, arguments, rows, model.device)
         batcher = Batcher(rows, _ends(generation, tokenizer), limits, BatchMetrics(registry))
-        return cls(spec, prompts, batcher, encoder_decoder=encoder_decoder)
+        texts = Detokenizers(tokenizer)
+        return cls(spec, prompts, texts, batcher, encoder_decoder=encoder_decoder)
 
     # Create Completion
 
@@ -149,7 +158,7 @@ class HfEngine(Engine):
         """
         params = self._params(sampling, len(prompt), model, limit_name)
         # An encoder-decoder's completion continues nothing: it is a text of its own.
-        detokenizer = self._prompts.detokenizer([] if self._encoder_decoder else prompt)
+        detokenizer = self._detokenizers.after([] if self._encoder_decoder else prompt)
         await self._batcher.run(Request(prompt, params, detokenizer, emit, stream=stream))
 
     def _params(self, given: Sampling, prompt_tokens: int, model: str, limit_name: str) -> Params:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from serving.engine.hf_openai_body import Body, ChatBody, CompletionBody, parse
-from serving.engine.hf_prompts import Prompts
+from serving.engine.prompts import Prompts
 from serving.engine.protocol import Chunk, Emit, End, Head, HttpCall, Reply, Sampling
 from serving.errors import EngineFailed, NotFound
 

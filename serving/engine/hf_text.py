@@ -7,6 +7,7 @@ half, and what may be the beginning of a stop sequence waits until it is one or 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 REPLACEMENT = "\ufffd"
 # A character has at most four bytes, so that more tokens than these without an end are no
@@ -96,3 +97,25 @@ def _overlap(text: str, stop: str) -> int:
         if text.endswith(stop[:length]):
             return length
     return 0
+
+
+class Detokenizers:
+    """Makes `Detokenizer`s for one model.
+
+    Args:
+        tokenizer: of transformers.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._special = frozenset(tokenizer.all_special_ids)
+
+    def after(self, before: Sequence[int]) -> Detokenizer:
+        """For the tokens of a completion that continues `before`."""
+        return Detokenizer(self._decode, self._special, before)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text

@@ -31,7 +31,8 @@ from serving.engine.chat_images import load_images
 from serving.engine.checkpoints import fetch_adapter, local_checkpoint
 from serving.engine.images import ImageLoader
 from serving.engine.metrics import AdapterMetrics
-from serving.engine.prompt_size import PromptSize, completion_limit
+from serving.engine.prompt_size import completion_limit
+from serving.engine.prompts import AS_THE_BASE, Prompts
 from serving.engine.protocol import (
     AdapterRef,
     CompletionCall,
@@ -40,7 +41,6 @@ from serving.engine.protocol import (
     Engine,
     EngineLoad,
     HttpCall,
-    PromptFormat,
     Reply,
     Sampling,
 )
@@ -54,8 +54,6 @@ from serving.errors import (
     InvalidRequest,
     Overloaded,
 )
-
-AS_THE_BASE = PromptFormat()
 
 
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
@@ -87,24 +85,26 @@ class VllmEngine(Engine):
         self._spec = spec
         self._llm = llm
         self._stats = stats
-        self._tokenizer = llm.renderer.get_tokenizer()
         self._lora_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
-        self._size = PromptSize(self._tokenizer, self.max_model_len)
         self._adapters: AdapterPool[LoRARequest] = AdapterPool(
             spec.lora.max_loaded if spec.lora else 0, self._load_adapter, self._unload_adapter
         )
         self._app: OpenAIApp | None = None
         self._images: ImageLoader | None = None
-        self._chat_template = spec.chat_template
-        self._content_in_parts = False
+        template, in_parts = spec.chat_template, False
         if spec.vision:
             self._images = ImageLoader(images)
             self._image_prompts = ImagePrompts(spec, llm.renderer)
             if spec.prompt_style == "chat":
-                self._chat_template = self._image_prompts.chat_template()
-                self._content_in_parts = self._image_prompts.takes_parts()
+                template = self._image_prompts.chat_template()
+                in_parts = self._image_prompts.takes_parts()
+        self._prompts = Prompts(
+            llm.renderer.get_tokenizer(),
+            *(spec.prompt_style, template, self.max_model_len),
+            in_parts=in_parts,
+        )
 
     @classmethod
     async def start(cls, spec: EngineSpec, images: Images) -> VllmEngine:
@@ -138,8 +138,8 @@ class VllmEngine(Engine):
                 prompt = await self._prompt_with_images(call)
                 stack.push(partial(self._image_prompts.forget_failed, prompt))
             else:
-                encode = partial(self._encode, call.prompt, call.prompt_format or AS_THE_BASE)
-                prompt = tokens_input(await self._size.tokenize(len(call.prompt), encode))
+                own = call.prompt_format or AS_THE_BASE
+                prompt = tokens_input(await self._prompts.encode(call.prompt, own))
             params = self._sampling_params(call, len(prompt["prompt_token_ids"]))
             lora = None
             if call.adapter is not None:
@@ -183,21 +183,6 @@ class VllmEngine(Engine):
         """A no-op for a request that has ended, and in an engine that is dead."""
         if not self._llm.errored:
             await self._llm.abort(internal_id, internal=True)
-
-    def _encode(self, prompt: str, own: PromptFormat) -> list[int]:
-        """Token IDs as the model wants them: as is, or as one user message of its template."""
-        if (own.style or self._spec.prompt_style) == "raw":
-            return list(self._tokenizer.encode(prompt))
-        content = [{"type": "text", "text": prompt}] if self._content_in_parts else prompt
-        return list(
-            self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                chat_template=own.chat_template or self._chat_template,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-            )
-        )
 
     async def _prompt_with_images(self, call: CompletionCall) -> Any:
         if self._images is None:

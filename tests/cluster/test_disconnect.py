@@ -35,14 +35,25 @@ def body_of(path: str, model: str, stream: bool) -> dict[str, Any]:
     return body | ({"model_parameters": ENDLESS} if path.startswith("/v4") else ENDLESS_V1)
 
 
-def answered(client: socket.socket) -> bool:
-    """Whether the whole answer lies here already, unread."""
-    readable, _, _ = select.select([client], [], [], 0)
-    if not readable:
-        return False
-    received = client.recv(1 << 20, socket.MSG_PEEK)
-    whole = b"application/json" in received
-    return whole or received.endswith(b"\r\n0\r\n\r\n")  # the last chunk of a stream (RFC 9112)
+class Client:
+    """One connection, which reads whatever there is: one that does not holds its stream up."""
+
+    def __init__(self, url: str) -> None:
+        host, port = url.removeprefix("http://").split(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=30)
+        self.received = bytearray()
+
+    def read(self) -> bool:
+        """Whether the whole answer is here."""
+        while select.select([self.socket], [], [], 0)[0] and (data := self.socket.recv(1 << 20)):
+            self.received += data
+        whole = b"application/json" in self.received
+        # The last chunk of a stream (RFC 9112).
+        return whole or self.received.endswith(b"\r\n0\r\n\r\n")
+
+    @property
+    def streams(self) -> bool:
+        return b"data:" in self.received
 
 
 @pytest.mark.parametrize("entry", ["shared", "own"])
@@ -83,7 +94,6 @@ class Seen:
 
 def all_leave(live: Server, url: str, request: bytes, stream: bool) -> Seen:
     poll(live.idle, 10, "nothing runs")
-    host, port = url.removeprefix("http://").split(":")
     routers, engines = live.routers(), live.engines(BASE)
 
     def counted(outcome: str) -> float:
@@ -100,22 +110,23 @@ def all_leave(live: Server, url: str, request: bytes, stream: bool) -> Seen:
 
     counted_before = {outcome: counted(outcome) for outcome in OUTCOMES}
     called_before = {outcome: called(outcome) for outcome in OUTCOMES}
-    clients = [socket.create_connection((host, int(port)), timeout=30) for _ in range(CLIENTS)]
+    clients = [Client(url) for _ in range(CLIENTS)]
+
+    def one_is_answered() -> bool:
+        return any([client.read() for client in clients])
 
     def all_run() -> bool:
-        return running() == CLIENTS or any(map(answered, clients))
+        begun = not stream or all(client.streams for client in clients)
+        return one_is_answered() or (running() == CLIENTS and begun)
 
     try:
         for client in clients:
-            client.sendall(request)
+            client.socket.sendall(request)
         poll(all_run, 30, f"{CLIENTS} requests run")
-        if stream:
-            for client in clients:
-                assert client.recv(1, socket.MSG_PEEK)
-        too_late = any(map(answered, clients))
+        too_late = one_is_answered()
     finally:
         for client in clients:
-            client.close()
+            client.socket.close()
     left = time.monotonic()
     poll(lambda: running() == 0, 10, "the engines are free")
     free_s = time.monotonic() - left

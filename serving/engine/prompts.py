@@ -1,0 +1,111 @@
+"""Create Completion's prompts and chats to token IDs, with a checkpoint's tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from serving.engine.prompt_size import PromptSize
+from serving.engine.protocol import PromptFormat
+from serving.errors import BadAdapter, InvalidRequest
+
+AS_THE_BASE = PromptFormat()
+
+
+class Prompts:
+    """One model's tokenizer and its way with prompts.
+
+    Args:
+        tokenizer: of transformers.
+        style: `raw` or `chat`, see `EngineSpec.prompt_style`.
+        template: replaces the tokenizer's own chat template.
+        context: in tokens.
+        in_parts: whether the template wants a message's content as a list of parts.
+
+    Raises:
+        ValueError: the style is `chat` and there is no template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        style: str,
+        template: str | None,
+        context: int,
+        *,
+        in_parts: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._size = PromptSize(tokenizer, context)
+        self._style = style
+        self._template = template
+        self._in_parts = in_parts
+        # Mistral's own tokenizer writes chats without a template.
+        self._can_chat = template is not None or getattr(tokenizer, "chat_template", "") is not None
+        if style == "chat" and not self._can_chat:
+            raise ValueError(
+                "prompt_style is chat, and neither the checkpoint nor `chat_template` has a "
+                "template; add `chat_template`"
+            )
+
+    async def encode(self, prompt: str, own: PromptFormat = AS_THE_BASE) -> list[int]:
+        """Create Completion's prompt, as the model wants it: as is, or as one user message.
+
+        Args:
+            own: what an adapter says of its prompts.
+
+        Raises:
+            BadAdapter: its prompts are chats and there is no template.
+            InvalidRequest: the template refuses the prompt.
+        """
+        if (own.style or self._style) == "raw":
+            return await self.encode_text(prompt)
+        if own.chat_template is None and not self._can_chat:
+            raise BadAdapter(
+                "this fine-tuned model's prompt_style is chat, and its base has no chat template; "
+                "give it a `chat_template`"
+            )
+        content = [{"type": "text", "text": prompt}] if self._in_parts else prompt
+        message = {"role": "user", "content": content}
+        return await self._through_template([message], len(prompt), "prompt", own.chat_template)
+
+    async def encode_text(self, text: str) -> list[int]:
+        """The text as it is, with the special tokens that the tokenizer adds."""
+        return await self._size.tokenize(len(text), lambda: list(self._tokenizer.encode(text)))
+
+    async def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Messages through the chat template.
+
+        Raises:
+            InvalidRequest: there is no template, or it refuses these messages.
+        """
+        if not self._can_chat:
+            raise InvalidRequest("this model has no chat template; use /v1/completions")
+        length = sum(len(message["content"]) for message in messages)
+        return await self._through_template(messages, length, "messages", None)
+
+    async def _through_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        characters: int,
+        param: str,
+        template: str | None,
+    ) -> list[int]:
+        def encode() -> list[int]:
+            return list(
+                self._tokenizer.apply_chat_template(
+                    list(messages),
+                    chat_template=template or self._template,
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=False,
+                )
+            )
+
+        try:
+            return await self._size.tokenize(characters, encode)
+        except TemplateError as error:
+            # Templates refuse what they do not know, such as a role, with a message.
+            raise InvalidRequest(f"the chat template: {error}", param=param) from None

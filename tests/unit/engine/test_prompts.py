@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jinja2 import TemplateError
+
+from serving.engine.prompts import Prompts
+from serving.engine.protocol import PromptFormat
+from serving.errors import BadAdapter, ContextLengthExceeded, InvalidRequest
+
+
+class Letters:
+    """A tokenizer whose tokens are letters; a template is a prefix of the messages."""
+
+    def __init__(self, chat_template: str | None = "own:") -> None:
+        self.chat_template = chat_template
+
+    def get_vocab(self) -> dict[str, int]:
+        return {chr(letter): letter for letter in range(128)}
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def apply_chat_template(
+        self, messages: list[dict[str, Any]], chat_template: str | None, **_: Any
+    ) -> list[int]:
+        template = chat_template or self.chat_template
+        if template == "refuses":
+            raise TemplateError("no such role")
+        return self.encode(f"{template}{[message['content'] for message in messages]}")
+
+
+def text(ids: list[int]) -> str:
+    return "".join(map(chr, ids))
+
+
+@pytest.mark.parametrize(
+    ("style", "template", "own", "written"),
+    [
+        ("raw", None, PromptFormat(), "hi"),
+        ("raw", "t:", PromptFormat(), "hi"),
+        ("chat", None, PromptFormat(), "own:['hi']"),
+        ("chat", "t:", PromptFormat(), "t:['hi']"),
+        ("raw", "t:", PromptFormat("chat"), "t:['hi']"),
+        ("raw", None, PromptFormat("chat", "a:"), "a:['hi']"),
+        ("chat", "t:", PromptFormat(None, "a:"), "a:['hi']"),
+        ("chat", "t:", PromptFormat("raw"), "hi"),
+    ],
+)
+async def test_a_prompt_is_written_as_the_model_or_its_adapter_wants(
+    style: str, template: str | None, own: PromptFormat, written: str
+) -> None:
+    prompts = Prompts(Letters(), style, template, 100)
+    assert text(await prompts.encode("hi", own)) == written
+    # The adapter's way is its own.
+    assert text(await prompts.encode("hi")) in ("hi", "own:['hi']", "t:['hi']")
+    assert text(await prompts.encode_chat([{"content": "a"}, {"content": "b"}])) == (
+        f"{template or 'own:'}['a', 'b']"
+    )
+
+
+async def test_content_in_parts() -> None:
+    prompts = Prompts(Letters(), "chat", "t:", 100, in_parts=True)
+    assert text(await prompts.encode("hi")) == "t:[[{'type': 'text', 'text': 'hi'}]]"
+
+
+async def test_without_a_template_nothing_can_be_a_chat() -> None:
+    tokenizer = Letters(chat_template=None)
+    with pytest.raises(ValueError, match="add `chat_template`"):
+        Prompts(tokenizer, "chat", None, 100)
+    prompts = Prompts(tokenizer, "raw", None, 100)
+    with pytest.raises(BadAdapter, match="give it a `chat_template`"):
+        await prompts.encode("hi", PromptFormat("chat"))
+    with pytest.raises(InvalidRequest, match="use /v1/completions"):
+        await prompts.encode_chat([{"content": "hi"}])
+    assert text(await prompts.encode("hi", PromptFormat("chat", "a:"))) == "a:['hi']"
+
+
+async def test_what_a_template_refuses() -> None:
+    prompts = Prompts(Letters(), "chat", "refuses", 100)
+    with pytest.raises(InvalidRequest, match="no such role") as caught:
+        await prompts.encode("hi")
+    assert caught.value.param == "prompt"
+    with pytest.raises(InvalidRequest) as caught:
+        await prompts.encode_chat([{"content": "hi"}])
+    assert caught.value.param == "messages"
+
+
+async def test_what_cannot_fit_is_not_tokenized() -> None:
+    with pytest.raises(ContextLengthExceeded):
+        await Prompts(Letters(), "chat", None, 10).encode("x" * 10_000)
