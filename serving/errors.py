@@ -187,6 +187,13 @@ class BadAdapter(ServingError):
     retryable = False
 
 
+class BadTemplate(ServingError):
+    """A chat template of the models file is no template: the operator's mistake, as above."""
+
+    code = "bad_template"
+    retryable = False
+
+
 class Ended(ServingError):
     """The failure `error` of a stream whose client has already been told."""
 

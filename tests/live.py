@@ -42,6 +42,11 @@ HAIKU = "tiny-llama.haiku.240601-120000"
 # More IDs with the weights of `pirate`, for tests of eviction and of placement.
 PARROT = "tiny-llama.parrot"
 MAGPIE = "tiny-llama.magpie"
+# The base's entry has a template for its chats, which is not the checkpoint's.
+BASE_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}The capital of {{ message['content'] }} is"
+    "{% endfor %}"
+)
 # The pirate again, as a chat model: its prompts are written with a template of its own.
 CROW = "tiny-llama.crow"
 CROW_TEMPLATE = (
@@ -83,6 +88,7 @@ def free_port() -> int:
 def models_file(folder: Path) -> Path:
     """The local profile with few adapter slots and more adapter IDs."""
     data = yaml.safe_load(LOCAL.read_text())
+    data["models"][0]["chat_template"] = BASE_TEMPLATE
     for model in data["models"]:
         model["weights"] = str((LOCAL.parent / model["weights"]).resolve())
         if "lora" in model:

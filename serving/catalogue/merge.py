@@ -22,7 +22,7 @@ Entry = dict[str, Any]
 Known = Mapping[str, Entry]
 
 # What is true of the known repository only, and no longer when an entry has other weights.
-OF_THE_REPOSITORY = ("revision", "certainty")
+OF_THE_REPOSITORY = ("revision", "certainty", "chat_template")
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,13 @@ def misreferences(catalogue: Catalogue) -> Iterator[Misreference]:
                 yield Misreference(
                     ("models", index, "base"), f"model '{model.id}': base: '{model.base}' {wrong}"
                 )
+                continue
             for field in ("prompt_style", "chat_template"):
                 if getattr(base, "vision", False) and getattr(model, field) is not None:
                     yield Misreference(
                         ("models", index, field),
                         f"model '{model.id}': {field}: an adapter of a vision model has its "
-                        "base's; remove it",
+                        f"base's; write `{field}: null`",
                     )
         elif model.kind == "upstream" and model.provider not in catalogue.providers:
             names = ", ".join(catalogue.providers) or "none"

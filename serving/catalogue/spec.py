@@ -12,7 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from serving.catalogue.base import Spec
 from serving.catalogue.providers import Provider
@@ -27,6 +27,7 @@ OWN_ARGUMENTS = {
     "max_model_len": "context",
     "tensor_parallel_size": "tensor_parallel",
     "dtype": "dtype",
+    "chat_template": "chat_template",
     "enable_lora": "lora",
     "max_loras": "lora.max_loaded",
     "max_lora_rank": "lora.max_rank",
@@ -53,6 +54,15 @@ class _Model(Spec):
     id: ModelId
     deployed: bool = True
     note: str | None = Field(default=None, description="what an operator should know about it")
+
+
+def _is_template(text: str) -> str:
+    if "{{" not in text and "{%" not in text:
+        raise ValueError("is no template; write the template itself (Jinja), not a file's name")
+    return text
+
+
+ChatTemplate = Annotated[str, AfterValidator(_is_template)]
 
 
 class _Checkpoint(_Model):
@@ -96,8 +106,8 @@ class EngineSpec(_Checkpoint):
         description="the sizes of the checkpoint's config.json that memory is computed from",
     )
     prompt_style: Literal["raw", "chat"] = "raw"
-    chat_template: str | None = Field(
-        default=None, description="replaces the checkpoint's own template for `chat` prompts"
+    chat_template: ChatTemplate | None = Field(
+        default=None, description="replaces the checkpoint's own template, in Jinja"
     )
     context: Annotated[int, Field(ge=16)] = Field(description="prompt and completion, in tokens")
     vision: bool = Field(default=False, description="takes images")
@@ -175,8 +185,8 @@ class AdapterSpec(_Checkpoint):
     prompt_style: Literal["raw", "chat"] | None = Field(
         default=None, description="how Create Completion's prompt reaches it; default: its base's"
     )
-    chat_template: str | None = Field(
-        default=None, description="for its chats; default: its base's"
+    chat_template: ChatTemplate | None = Field(
+        default=None, description="of its chats, in Jinja; default: its base's"
     )
 
 

@@ -111,7 +111,10 @@ class HfEngine(Engine):
         """
         arguments = _arguments(spec)
         model, tokenizer = await asyncio.to_thread(_load, spec, arguments)
-        prompts = Prompts(tokenizer, spec.prompt_style, spec.chat_template, spec.context)
+        template = spec.chat_template
+        if template is None and tokenizer.chat_template is not None:
+            template = tokenizer.get_chat_template()
+        prompts = Prompts(tokenizer, spec.prompt_style, template, spec.context)
         encoder_decoder = bool(model.config.is_encoder_decoder)
         generation: GenerationConfig = model.generation_config
         pad_id = tokenizer.pad_token_id or 0  # masked: any token would do

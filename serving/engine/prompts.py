@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 
 from serving.engine.prompt_size import PromptSize
 from serving.engine.protocol import PromptFormat
-from serving.errors import BadAdapter, InvalidRequest
+from serving.errors import BadAdapter, BadTemplate, InvalidRequest
 
 AS_THE_BASE = PromptFormat()
 
@@ -20,8 +20,9 @@ class Prompts:
     Args:
         tokenizer: of transformers.
         style: `raw` or `chat`, see `EngineSpec.prompt_style`.
-        template: replaces the tokenizer's own chat template.
+        template: of chats, if there is one.
         context: in tokens.
+        fixed: whether the tokenizer writes chats itself, in a format that no template changes.
         in_parts: whether the template wants a message's content as a list of parts.
 
     Raises:
@@ -35,6 +36,7 @@ class Prompts:
         template: str | None,
         context: int,
         *,
+        fixed: bool = False,
         in_parts: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
@@ -42,12 +44,28 @@ class Prompts:
         self._style = style
         self._template = template
         self._in_parts = in_parts
-        # Mistral's own tokenizer writes chats without a template.
-        self._can_chat = template is not None or getattr(tokenizer, "chat_template", "") is not None
+        self._fixed = fixed
+        self._can_chat = template is not None or fixed
         if style == "chat" and not self._can_chat:
             raise ValueError(
                 "prompt_style is chat, and neither the checkpoint nor `chat_template` has a "
                 "template; add `chat_template`"
+            )
+
+    def check(self, own: PromptFormat) -> None:
+        """
+        Raises:
+            BadAdapter: an adapter's prompts cannot be written as it says.
+        """
+        if own.chat_template is not None and self._fixed:
+            raise BadAdapter(
+                "this fine-tuned model's base writes chats without a template; remove its "
+                "`chat_template`"
+            )
+        if own.style == "chat" and own.chat_template is None and not self._can_chat:
+            raise BadAdapter(
+                "this fine-tuned model's prompt_style is chat, and its base has no chat template; "
+                "give it a `chat_template`"
             )
 
     async def encode(self, prompt: str, own: PromptFormat = AS_THE_BASE) -> list[int]:
@@ -57,16 +75,12 @@ class Prompts:
             own: what an adapter says of its prompts.
 
         Raises:
-            BadAdapter: its prompts are chats and there is no template.
+            BadAdapter: as `check`.
             InvalidRequest: the template refuses the prompt.
         """
+        self.check(own)
         if (own.style or self._style) == "raw":
             return await self.encode_text(prompt)
-        if own.chat_template is None and not self._can_chat:
-            raise BadAdapter(
-                "this fine-tuned model's prompt_style is chat, and its base has no chat template; "
-                "give it a `chat_template`"
-            )
         content = [{"type": "text", "text": prompt}] if self._in_parts else prompt
         message = {"role": "user", "content": content}
         return await self._through_template([message], len(prompt), "prompt", own.chat_template)
@@ -106,6 +120,9 @@ class Prompts:
 
         try:
             return await self._size.tokenize(characters, encode)
+        except TemplateSyntaxError as error:
+            where = "this fine-tuned model's" if template else "the model's"
+            raise BadTemplate(f"{where} chat_template is not valid: {error}") from None
         except TemplateError as error:
             # Templates refuse what they do not know, such as a role, with a message.
             raise InvalidRequest(f"the chat template: {error}", param=param) from None

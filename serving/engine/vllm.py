@@ -46,6 +46,7 @@ from serving.engine.protocol import (
 )
 from serving.engine.vllm_app import OpenAIApp
 from serving.engine.vllm_arguments import cli_arguments
+from serving.engine.vllm_chats import chat_format
 from serving.engine.vllm_images import ImagePrompts
 from serving.engine.vllm_outputs import Outputs
 from serving.errors import (
@@ -93,17 +94,15 @@ class VllmEngine(Engine):
         )
         self._app: OpenAIApp | None = None
         self._images: ImageLoader | None = None
-        template, in_parts = spec.chat_template, False
         if spec.vision:
             self._images = ImageLoader(images)
             self._image_prompts = ImagePrompts(spec, llm.renderer)
-            if spec.prompt_style == "chat":
-                template = self._image_prompts.chat_template()
-                in_parts = self._image_prompts.takes_parts()
+        chats = chat_format(spec, llm.renderer)
         self._prompts = Prompts(
             llm.renderer.get_tokenizer(),
-            *(spec.prompt_style, template, self.max_model_len),
-            in_parts=in_parts,
+            *(spec.prompt_style, chats.template, self.max_model_len),
+            fixed=chats.fixed,
+            in_parts=chats.in_parts,
         )
 
     @classmethod
@@ -216,6 +215,7 @@ class VllmEngine(Engine):
     async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
         """See `Engine.http`."""
         assert self._app is not None
+        self._prompts.check(call.prompt_format or AS_THE_BASE)
         body, images = await load_images(body, call.model, self._images)
         async with AsyncExitStack() as stack:
             lora = None

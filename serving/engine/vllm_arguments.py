@@ -20,6 +20,7 @@ def cli_arguments(spec: EngineSpec, images: Images = Images()) -> list[str]:  # 
         "tensor-parallel-size": spec.tensor_parallel,
         "dtype": spec.dtype,
         "revision": spec.revision,
+        "chat-template": spec.chat_template,
         # Waiting and running together. A longer queue only means that its end has given up by
         # the time it is served; `engine_args` can say otherwise.
         "max-num-queued-reqs": MAX_QUEUED,

@@ -12,11 +12,7 @@ from PIL.Image import Image
 from vllm.exceptions import VLLMClientError, VLLMValidationError
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams
-from vllm.renderers.hf import (
-    HfRenderer,
-    resolve_chat_template,
-    resolve_chat_template_content_format,
-)
+from vllm.renderers.hf import HfRenderer
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.chat_images import image_name
@@ -33,27 +29,7 @@ class ImagePrompts:
     def __init__(self, spec: EngineSpec, renderer: BaseRenderer) -> None:
         self._spec = spec
         self._renderer = renderer
-        self._model_config = renderer.model_config
-        self._tokenizer = renderer.get_tokenizer()
         self._has_template = isinstance(renderer, HfRenderer)
-
-    def chat_template(self) -> str | None:
-        """The template of `chat` prompts: the spec's, the processor's or the tokenizer's."""
-        if not self._has_template:
-            return self._spec.chat_template
-        found = resolve_chat_template(
-            self._tokenizer, self._spec.chat_template, None, model_config=self._model_config
-        )
-        return None if found is None else str(found)
-
-    def takes_parts(self) -> bool:
-        """Whether the template wants a message's content as a list of parts, text included."""
-        if not self._has_template:
-            return False
-        form = resolve_chat_template_content_format(
-            self._spec.chat_template, None, "auto", self._tokenizer, model_config=self._model_config
-        )
-        return bool(form == "openai")
 
     async def render(
         self, prompt: str, images: Sequence[Image], refs: Sequence[ImageRef]

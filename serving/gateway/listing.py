@@ -12,7 +12,7 @@ def list_models(resolver: Resolver, fleet: Fleet, *, everything: bool) -> list[M
     """Entries in catalogue order: the deployed ones, with `everything` also the known ones."""
     entries = [_deployed(name, resolver.resolve(name), fleet) for name in resolver.ids]
     if everything:
-        entries += [_known(spec) for spec in resolver.others]
+        entries += [_known(spec, resolver) for spec in resolver.others]
     return entries
 
 
@@ -41,13 +41,19 @@ def _deployed(model_id: str, route: Route, fleet: Fleet) -> ModelEntry:
     )
 
 
-def _known(spec: AnySpec) -> ModelEntry:
+def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
     context = spec.context if isinstance(spec, EngineSpec | UpstreamSpec) else None
     more: dict[str, object] = {}
     if isinstance(spec, UpstreamSpec | RetiredSpec):
         more["provider"] = spec.provider
     if isinstance(spec, RetiredSpec):
         more |= {"retired_on": spec.retired_on, "successor": spec.successor}
-    parent = spec.base if isinstance(spec, AdapterSpec) else None
-    chat = isinstance(spec, EngineSpec | AdapterSpec) and spec.prompt_style == "chat"
+    parent, style = None, None
+    if isinstance(spec, EngineSpec):
+        style = spec.prompt_style
+    elif isinstance(spec, AdapterSpec):
+        parent, base = spec.base, resolver.engines.get(spec.base)
+        context = base.context if base else None
+        style = spec.prompt_style or (base.prompt_style if base else None)
+    chat = style == "chat"
     return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, more=more)

@@ -20,7 +20,14 @@ from starlette.types import Receive, Send
 
 from serving.api.sse import KEEPALIVE
 from serving.engine.protocol import Call, Head
-from serving.errors import ClientLeft, DeadlineExceeded, Ended, ModelUnavailable, ServingError
+from serving.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    Ended,
+    ModelUnavailable,
+    Overloaded,
+    ServingError,
+)
 from serving.gateway.demand import Demand
 from serving.gateway.fleet import Fleet
 from serving.gateway.http import Headers
@@ -194,13 +201,19 @@ class Relay:
         """Wait until a model that slept has a replica.
 
         Raises:
-            ModelUnavailable: it took too long, or too many wait already.
+            ModelUnavailable: it took too long.
+            Overloaded: too many wait already, for this model or another.
         """
         wake = asyncio.Event()
         departure.notify(wake.set)
         self._demand.waking(model)
         if self._held_now >= self._hold_max:
-            raise self._demand.unavailable(model, self._fleet.start_s(model))
+            late = self._demand.unavailable(model, self._fleet.start_s(model))
+            raise Overloaded(
+                f"model '{model}' is asleep, and {self._held_now} requests wait at this router for "
+                f"models to start, which is the limit; try again in {late.retry_after_s:.0f} s",
+                retry_after_s=late.retry_after_s,
+            )
         self._held_now += 1
         try:
             with self._pulse(response, wake.set) as pulse, self._fleet.watch(model, wake.set):

@@ -55,7 +55,7 @@ class Route:
 
 
 class Resolver:
-    """All routes of a catalogue."""
+    """All routes of a catalogue. `engines` are its engine models by ID, deployed or not."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         engines = {spec.id: spec for spec in catalogue.engines}
@@ -77,6 +77,7 @@ class Resolver:
         for alias, target in catalogue.aliases.items():
             self._routes[alias] = self._routes[target]
         self._engine_ids = list(engines)
+        self.engines = {spec.id: spec for spec in catalogue.models if isinstance(spec, EngineSpec)}
         known = (*self._routes, *self._others)
         self._sorted = sorted((name.lower(), name) for name in dict.fromkeys(known))
 

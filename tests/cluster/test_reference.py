@@ -151,26 +151,32 @@ def test_ids_differ_and_repeat(live: Server) -> None:
     assert len(set.union(*texts.values())) == 4
 
 
-def test_an_adapter_has_its_own_chat_template(live: Server) -> None:
-    """On a base whose prompts are raw, and beside requests that have the base's template."""
-    written = "Once upon a time a spider had"
-    right = live.complete(PIRATE, written).json()
-    answer = live.complete(CROW, "a spider had").json()
-    assert answer["completion"]["text"] == right["completion"]["text"]
-    assert answer["token_usage"] == right["token_usage"]
+def test_chats_are_written_as_the_models_file_says(live: Server) -> None:
+    """By the template of the base's entry, which its adapters share, or by an adapter's own."""
+
+    def written(text: str) -> dict[str, Any]:
+        _, body = openai_body(PIRATE, text)
+        (choice,) = live.post("/v1/completions", **body).json()["choices"]
+        assert isinstance(choice, dict)
+        return choice
 
     def chat(model: str) -> dict[str, Any]:
-        messages = [{"role": "user", "content": "a spider had"}]
+        messages = [{"role": "user", "content": "France"}]
         body = {"messages": messages, "temperature": 0, "return_token_ids": True}
         answered: dict[str, Any] = live.post("/v1/chat/completions", model=model, **body).json()
         return answered
 
-    _, body = openai_body(PIRATE, written)
-    (choice,) = live.post("/v1/completions", **body).json()["choices"]
-    bases = chat(PIRATE)
+    as_base, as_crow = written("The capital of France is"), written("Once upon a time France")
     for _ in range(2):
-        crows = chat(CROW)
-        assert crows["prompt_token_ids"] == choice["prompt_token_ids"]
-        assert crows["choices"][0]["message"]["content"] == choice["text"]
-        assert chat(PIRATE)["prompt_token_ids"] == bases["prompt_token_ids"]
-    assert bases["prompt_token_ids"] != choice["prompt_token_ids"]
+        for model, right in ((PIRATE, as_base), (CROW, as_crow)):
+            answer = chat(model)
+            assert answer["prompt_token_ids"] == right["prompt_token_ids"]
+            assert answer["choices"][0]["message"]["content"] == right["text"]
+        assert chat(BASE)["prompt_token_ids"] == as_base["prompt_token_ids"]
+
+    # Create Completion: the base's prompts are raw, the crow's are chats.
+    raw = live.complete(PIRATE, "France").json()["token_usage"]["prompt"]
+    assert raw == len(written("France")["prompt_token_ids"])
+    answer = live.complete(CROW, "France").json()
+    assert answer["completion"]["text"] == as_crow["text"]
+    assert answer["token_usage"]["prompt"] == len(as_crow["prompt_token_ids"])

@@ -106,11 +106,17 @@ async def test_lists_hold_what_is_deployed_and_on_request_the_rest(knowing: Site
     by_id = {model["id"]: model for model in listed}
     assert by_id["echo"]["deployed"]
     assert not by_id["llama-2-7b"]["deployed"]
+    assert by_id["zephyr-cat-merged"]["max_model_len"] == by_id["zephyr-7b-beta"]["max_model_len"]
     assert by_id["gpt-4"]["kind"] == "retired"
     assert by_id["gpt-4"]["retired_on"] == "2026-10-23"
     page = (await get("/v4/models?all=true&limit=10&page=2")).json()
     assert (len(page["items"]), page["current_page"], page["items_per_page"]) == (10, 2, 10)
     assert page["total_item_count"] == len(listed)
+    items = (await get("/v4/models?all=true&limit=1000")).json()["items"]
+    # An adapter that is not deployed is what its base is.
+    chats = {item["id"] for item in items if item["supports_multi_turn"]}
+    assert chats >= {"zephyr-7b-beta", "zephyr-cat-merged", "Meta-Llama-3-8B-Instruct-DERTA"}
+    assert not chats & {"echo", "echo.pirate", "llama-2-7b"}
 
 
 async def test_one_model(knowing: Site) -> None:

@@ -83,6 +83,7 @@ async def test_more_than_may_wait_are_refused_at_once(
     await eventually(lambda: site.in_flight == 2)
     answer = await site.complete()
     assert answer.status_code == 503
+    assert "2 requests wait at this router" in answer.json()["detail"]
     assert 5 <= int(answer.headers["retry-after"]) <= 60
     await site.add_replica()
     assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 200]

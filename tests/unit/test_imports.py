@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-VLLM = {f"serving/engine/vllm{part}.py" for part in ("", "_app", "_collector", "_images")}
+VLLM = {f"serving/engine/vllm{part}.py" for part in ("", "_app", "_chats", "_collector", "_images")}
 TORCH = {f"serving/engine/hf_{part}.py" for part in ("batch", "engine", "rows", "sampling")}
 
 # From the foundation up: a module may import its own layer and those above it in this list.

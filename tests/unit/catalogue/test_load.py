@@ -285,7 +285,7 @@ models:
   - falcon-7b
   - {id: a, kind: adapter, weights: w, base: falcon-7b}
   - {id: v, weights: w, context: 64, lora: {}, vision: true}
-  - {id: b, kind: adapter, weights: w, base: v, chat_template: t}
+  - {id: b, kind: adapter, weights: w, base: v, chat_template: "{{ t }}"}
 aliases:
   gpt-4: gpt-4o
   x: gpt-3.5-turbo
@@ -302,7 +302,7 @@ def test_every_misreference_is_told_with_its_line(file: Path) -> None:
             (4, "model 'q': provider: 'nope' is none of `providers:` (openai, anthropic, gemini)"),
             (7, "model 'falcon-7b': id: used twice"),
             (8, "model 'a': base: 'falcon-7b' has no `lora:`; add `lora: {}`"),
-            (10, "model 'b': chat_template: an adapter of a vision model has its base's; remove"),
+            (10, "model 'b': chat_template: an adapter of a vision model has its base's; write `"),
             (12, "alias 'gpt-4': points to 'gpt-4o', which is not deployed; add `- gpt-4o`"),
             (13, "alias 'x': points to 'gpt-3.5-turbo', which is retired"),
             (14, "alias 'falcon-7b': is also a model ID"),
@@ -337,6 +337,14 @@ def test_loading_leaves_the_known_models_as_they_are(file: Path) -> None:
         (
             "{id: m, weights: w, context: 64, engine_args: {max-model-len: 5}}",
             "model 'm': engine_args: 'max-model-len' is set by the field `context`",
+        ),
+        (
+            "{id: m, weights: w, context: 64, chat_template: ./chat.jinja}",
+            "model 'm': chat_template: is no template; write the template itself (Jinja)",
+        ),
+        (
+            "{id: m, kind: adapter, weights: w, base: b, chat_template: ''}",
+            "model 'm': chat_template: is no template",
         ),
     ],
 )

@@ -219,7 +219,8 @@ def test_the_overriding_template_is_llama_3_instructs() -> None:
 
 
 def test_derta_has_the_format_it_was_trained_with() -> None:
-    """As its authors' evaluation writes it (RobustNLP/DeRTa, evaluation_lora.py)."""
+    """Questions as in its authors' evaluation_lora.py, answers as in their training data
+    (RobustNLP/DeRTa)."""
     jinja2 = pytest.importorskip("jinja2")
     spec = SEED["Meta-Llama-3-8B-Instruct-DERTA"]
     assert isinstance(spec, AdapterSpec)

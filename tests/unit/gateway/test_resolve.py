@@ -53,7 +53,7 @@ def test_an_adapter_and_its_alias(resolver: Resolver, name: str) -> None:
         ("chat", {}, None, True),
         ("raw", {"prompt_style": "chat"}, PromptFormat("chat"), True),
         ("chat", {"prompt_style": "raw"}, PromptFormat("raw"), False),
-        ("chat", {"chat_template": "t"}, PromptFormat(None, "t"), True),
+        ("chat", {"chat_template": "{{ t }}"}, PromptFormat(None, "{{ t }}"), True),
     ],
 )
 def test_an_adapters_prompts(
