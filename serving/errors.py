@@ -17,6 +17,7 @@
     ├── HeadersTooLarge               431 headers_too_large
     ├── ClientLeft                    499 client_left          (recorded, never sent)
     ├── BadAdapter                    500 bad_adapter
+    ├── BadTemplate                   500 bad_template
     ├── Ended                         500                      (told in the stream already)
     ├── UpstreamFailed                502 upstream_failed
     │   └── UpstreamMisconfigured     502 upstream_misconfigured
