@@ -25,12 +25,21 @@ class ChatFormat(NamedTuple):
 
 
 def chat_format(spec: EngineSpec, renderer: BaseRenderer) -> ChatFormat:
-    """The format of a model's chats."""
+    """The format of a model's chats.
+
+    Raises:
+        ValueError: the spec has a template, which this model would ignore.
+    """
     config, tokenizer = renderer.model_config, renderer.get_tokenizer()
     # vLLM's chat endpoint writes gpt-oss's chats in code (its OnlineRenderer).
     fixed = config.hf_config.model_type == "gpt_oss" or not isinstance(renderer, HfRenderer)
+    if fixed and spec.chat_template is not None:
+        raise ValueError(
+            f"model '{spec.id}': chat_template: vLLM writes this model's chats without a "
+            "template; remove it"
+        )
     if not isinstance(renderer, HfRenderer):
-        return ChatFormat(spec.chat_template, fixed, in_parts=False)
+        return ChatFormat(None, fixed, in_parts=False)
     ours = resolve_chat_template(tokenizer, spec.chat_template, None, model_config=config)
     template = None if ours is None else str(ours)
     # A checkpoint's own code may write its chats in its tokenizer.
