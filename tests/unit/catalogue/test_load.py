@@ -155,6 +155,10 @@ def test_other_weights_are_no_longer_the_known_repository(file: Path) -> None:
     assert after.certainty is None
     assert after.architecture == "FalconForCausalLM"
     assert engine(file, "{id: falcon-7b, weights: a/b, certainty: known}").certainty == "known"
+    name = "Meta-Llama-3-8B-Instruct-RMU"
+    assert engine(file, f"{{id: {name}, context: 64}}").chat_template is not None
+    after = engine(file, f"{{id: {name}, weights: ./mine}}")
+    assert (after.chat_template, after.prompt_style) == (None, "chat")
 
 
 def test_an_id_may_become_another_kind_and_inherits_nothing(file: Path) -> None:
