@@ -101,7 +101,7 @@ soak: setup
 
 # The weights are in the repository, since training them takes ten minutes; this makes them anew.
 tiny-models: setup
-	@$(BIN)/python -m deployments.tiny.make
+	@$(BIN)/python -m local_models.make
 
 # On a GPU a model of Llama-3-8B's shape with random weights, without the CPU-only parts.
 overhead: setup .venv-peers/installed

@@ -24,8 +24,9 @@ from ray.serve.schema import LoggingConfig
 from deployments.engine import STOP_GRACE_S, EngineReplica
 from deployments.names import ENGINE, ROUTER, ROUTER_APP, engine_app_name
 from deployments.router import RouterReplica
+from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import load_catalogue
-from serving.catalogue.spec import Catalogue, EngineSpec
+from serving.catalogue.spec import EngineSpec
 
 # Drains are bounded by what Serve waits for; a little more than what we wait for.
 GRACE_S = 5.0

@@ -15,8 +15,8 @@ from typing import NoReturn
 import click
 
 from deployments.environment import apply, local_environment
+from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
-from serving.catalogue.spec import Catalogue
 
 # In the run directory of `serving up`: how to reach its cluster.
 CLUSTER_FILE = "ray-cluster.json"

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from serving.gateway.fleet import Entry
+from serving.wire.entry import Entry
 
 NAMESPACE = "serving"
 NAME = "serving-directory"

@@ -22,11 +22,11 @@ from ray import serve
 from deployments.directory import keep_announced, open_directory
 from deployments.leases import LEASE_S
 from serving.catalogue.spec import EngineSpec
-from serving.engine.server import Ready, ServerConfig
-from serving.gateway.fleet import Entry
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
 from serving.settings import Settings
+from serving.wire.entry import Entry
+from serving.wire.launch import EngineLaunch, EngineReady
 
 # Time beyond the drain in which an engine frees its memory.
 STOP_GRACE_S = 10.0
@@ -37,7 +37,7 @@ class EngineReplica:
 
     Args:
         spec: the model, as plain data (`EngineSpec`).
-        images: limits on what it fetches, as plain data (`Images`).
+        images: limits on what it fetches, as plain data (`ImageLimits`).
         drain_s: how long running requests may go on when the replica is taken down.
     """
 
@@ -72,14 +72,14 @@ class EngineReplica:
 
     async def _start_server(
         self, spec: dict[str, Any], settings: Settings, host: str
-    ) -> tuple[subprocess.Popen[bytes], Ready]:
+    ) -> tuple[subprocess.Popen[bytes], EngineReady]:
         """Start the engine server and wait until it is ready.
 
         Raises:
             RuntimeError: it ended or said nothing within the model's `start_timeout_s`.
         """
         read_fd, write_fd = os.pipe()
-        config = ServerConfig(
+        config = EngineLaunch(
             spec=spec,
             replica=self._replica,
             host=host,
@@ -113,7 +113,7 @@ class EngineReplica:
                 f"model {self._spec.id}: the engine server ended with status {server.wait()} "
                 f"while starting; see engine-{self._replica}.out or this replica's log"
             )
-        return server, msgspec.json.decode(line, type=Ready)
+        return server, msgspec.json.decode(line, type=EngineReady)
 
     async def _end_with_server(self) -> None:
         """When the engine server ends, take what is left of it down and end this replica.

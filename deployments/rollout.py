@@ -16,7 +16,7 @@ from ray import serve
 
 from deployments.app import run_targets
 from deployments.names import ENGINE_APPS, ROUTER, ROUTER_APP, engine_app_name
-from serving.catalogue.spec import Catalogue
+from serving.catalogue.catalogue import Catalogue
 
 # Asking Serve for its status costs the controller milliseconds.
 POLL_S = 1.0

@@ -19,10 +19,10 @@ from deployments.directory import keep_announced, open_directory
 from deployments.leases import Leases
 from deployments.names import ENGINE, engine_app_name
 from serving import heap
-from serving.catalogue.spec import Catalogue
-from serving.gateway.server import Router
+from serving.catalogue.catalogue import Catalogue
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
+from serving.router.router import Router
 from serving.settings import Settings
 
 WATCH_TIMEOUT_S = 10.0

@@ -28,8 +28,8 @@ import click
 from deployments.apply import CLUSTER_FILE, write_cluster_file
 from deployments.environment import apply, local_environment, serve_environment
 from deployments.processes import adopt_orphans, end_descendants
+from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
-from serving.catalogue.spec import Catalogue
 from serving.settings import LOCAL_KEY
 
 EXIT_USAGE = 2

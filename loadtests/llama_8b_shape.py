@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-TINY = Path("deployments/tiny/weights/tiny-llama")
+TINY = Path("local_models/weights/tiny-llama")
 # huggingface.co/meta-llama/Meta-Llama-3-8B, config.json
 SHAPE = {
     "hidden_size": 4096,

@@ -462,10 +462,10 @@ def live(_shared: _Shared) -> Server:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that break things run after all others, `test_z*` last and in order of their names."""
+    """Tests that break the shared server run after the others; those that stop it run last."""
 
-    def rank(item: pytest.Item) -> str:
-        name = item.path.name
-        return name if name.startswith("test_z") else ""
+    def rank(item: pytest.Item) -> int:
+        marks = {mark.name for mark in item.iter_markers()}
+        return 2 if "stops_server" in marks else 1 if "breaks_server" in marks else 0
 
     items.sort(key=rank)

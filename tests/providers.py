@@ -21,7 +21,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from serving.http_server import HttpServer, listen
+from serving.http.listener import HttpServer, listen
 
 WORDS = ("Hello", " there", "!")
 PROMPT_TOKENS = 9

@@ -13,7 +13,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-TOKENIZER = Path(__file__).parents[1] / "deployments/tiny/weights/tiny-llama"
+TOKENIZER = Path(__file__).parents[1] / "local_models/weights/tiny-llama"
 CONTEXT = 256
 _WORDS = (
     "the a of to and in is it you that he was for on are with as his they at be this from have or "

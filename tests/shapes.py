@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-TOKENIZER = Path(__file__).parents[1] / "deployments/tiny/weights/tiny-llama"
+TOKENIZER = Path(__file__).parents[1] / "local_models/weights/tiny-llama"
 CONTEXT = 256
 MAX_TOKENS = 24
 PROMPTS = ("Once upon a time", "The capital of France is", "My favourite faces are")

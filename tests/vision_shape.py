@@ -14,7 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deployments.tiny.make import BASE, WEIGHTS
+from local_models.make import (
+    BASE,
+    WEIGHTS,
+)
 
 IMAGE_TOKEN = "<image>"
 SIDE = 32

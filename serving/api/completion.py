@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from serving.engine.protocol import End, Sampling
 from serving.errors import InvalidField, InvalidRequest, ServingError
+from serving.wire.messages import End, Sampling
 
 DEFAULT_TEMPERATURE = 0.2
 MAX_STOP_SEQUENCES = 4
@@ -39,10 +39,6 @@ class Image(BaseModel):
 
     image_url: str
     detail: str | None = None
-
-
-# Only the first finding is told; without this, a small body makes millions.
-Images = Annotated[list[Image], Field(fail_fast=True)]
 
 
 class ModelParameters(BaseModel):
@@ -93,7 +89,8 @@ class CompletionRequest(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID)]
     prompt: str
     account_id: Annotated[str, Field(max_length=MAX_ACCOUNT_ID)] | None = None
-    images: Images | None = None
+    # Only the first finding is told; without `fail_fast`, a small body makes millions.
+    images: Annotated[list[Image], Field(fail_fast=True)] | None = None
     model_parameters: ModelParameters | None = None
     stream: bool | None = None
 

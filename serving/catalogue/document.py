@@ -10,13 +10,7 @@ from pathlib import Path
 from serving.catalogue.load import seed_catalogue
 from serving.catalogue.memory import GIB, UTILIZATION, shape
 from serving.catalogue.plan import plan_model
-from serving.catalogue.spec import (
-    AdapterSpec,
-    AnySpec,
-    EngineSpec,
-    RetiredSpec,
-    UpstreamSpec,
-)
+from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docs" / "models.md"

@@ -8,16 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from serving.catalogue.catalogue import Catalogue, RouterSpec
 from serving.catalogue.merge import Merged
 from serving.catalogue.providers import Provider
 from serving.catalogue.spec import (
     AdapterSpec,
-    Catalogue,
     EngineSpec,
-    Images,
+    ImageLimits,
     Lora,
     RetiredSpec,
-    RouterSpec,
     UpstreamSpec,
 )
 
@@ -27,7 +26,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "upstream": UpstreamSpec,
     "retired": RetiredSpec,
 }
-SECTIONS: dict[str, type[BaseModel]] = {"router": RouterSpec, "images": Images}
+SECTIONS: dict[str, type[BaseModel]] = {"router": RouterSpec, "images": ImageLimits}
 Place = tuple[str | int, ...]
 
 

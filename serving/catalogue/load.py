@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.findings import describe
 from serving.catalogue.merge import Entry, Merged, merge, providers
 from serving.catalogue.references import MisreferenceError
-from serving.catalogue.spec import Catalogue
 from serving.catalogue.yaml_lines import Document, parse
 
 SEED = Path(__file__).parent / "seed"

@@ -33,8 +33,6 @@ OVERHEAD = int(1.5 * GIB)
 # no such limit; the rest is left free there as well.
 UTILIZATION = 0.92
 
-# The engine keeps one LoRA slot more than may be loaded (serving/engine/adapters.py).
-SPARE_SLOTS = 1
 
 # `auto` runs a checkpoint in 16 bits: vLLM casts float32 down.
 DTYPE_BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
@@ -157,7 +155,7 @@ def _lora(spec: EngineSpec, shape: Shape, tensor_parallel: int, stages: int) -> 
     layers = -(-shape.layers // stages)
     layer = sum(linear.lora_parameters(rank, tensor_parallel) for linear in shape.linears)
     ends = 2 * rank * (shape.vocab + shape.hidden)
-    return (spec.lora.max_loaded + SPARE_SLOTS) * (layers * layer + ends)
+    return spec.lora.slots * (layers * layer + ends)
 
 
 def divides(shape: Shape, tensor_parallel: int) -> str | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # spec.py checks itself with this module
-    from serving.catalogue.spec import AnySpec, Catalogue
+from serving.catalogue.providers import Provider
+from serving.catalogue.spec import AnySpec
 
 
 @dataclass(frozen=True)
@@ -26,15 +25,17 @@ class MisreferenceError(ValueError):
         self.findings = findings
 
 
-def misreferences(catalogue: Catalogue) -> Iterator[Misreference]:
+def misreferences(
+    models: Sequence[AnySpec], aliases: Mapping[str, str], providers: Mapping[str, Provider]
+) -> Iterator[Misreference]:
     """IDs used twice, and what deployed adapters, upstream models and aliases wrongly point to."""
     known: dict[str, AnySpec] = {}
-    for index, model in enumerate(catalogue.models):
+    for index, model in enumerate(models):
         if model.id in known:
             message = f"model '{model.id}': id: used twice; IDs are unique, rename or remove one"
             yield Misreference(("models", index, "id"), message)
         known.setdefault(model.id, model)
-    for index, model in enumerate(catalogue.models):
+    for index, model in enumerate(models):
         if not model.deployed:
             continue
         if model.kind == "adapter":
@@ -51,14 +52,14 @@ def misreferences(catalogue: Catalogue) -> Iterator[Misreference]:
                         f"model '{model.id}': {field}: an adapter of a vision model has its "
                         f"base's; write `{field}: null`",
                     )
-        elif model.kind == "upstream" and model.provider not in catalogue.providers:
-            names = ", ".join(catalogue.providers) or "none"
+        elif model.kind == "upstream" and model.provider not in providers:
+            names = ", ".join(providers) or "none"
             yield Misreference(
                 ("models", index, "provider"),
                 f"model '{model.id}': provider: '{model.provider}' is none of `providers:` "
                 f"({names}); add it there with its `base_url`",
             )
-    for alias, target in catalogue.aliases.items():
+    for alias, target in aliases.items():
         if wrong := _wrong_alias(known.get(alias), target, known.get(target)):
             yield Misreference(("aliases", alias), f"alias '{alias}': {wrong}")
 

@@ -15,8 +15,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from serving.catalogue.base import Spec
-from serving.catalogue.providers import Provider
-from serving.catalogue.references import MisreferenceError, misreferences
 
 # Arguments of vLLM that fields of ours set. Two of them together bound the LoRA slots, which base
 # models' output depends on (serving/engine/adapters.py).
@@ -88,6 +86,12 @@ class Lora(Spec):
         default=4, description="adapters one replica holds in memory at once"
     )
     max_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 16
+
+    @property
+    def slots(self) -> int:
+        """Slots the engine is given: one more than is ever filled, as serving/engine/adapters.py
+        explains."""
+        return self.max_loaded + 1
 
 
 class EngineSpec(_Checkpoint):
@@ -232,14 +236,7 @@ AnySpec = EngineSpec | AdapterSpec | UpstreamSpec | RetiredSpec
 ModelSpec = Annotated[AnySpec, Field(discriminator="kind")]
 
 
-class RouterSpec(Spec):
-    """The router deployment."""
-
-    replicas: Annotated[int, Field(ge=1)] = 2
-    cpus: Annotated[float, Field(ge=0)] = 0.5
-
-
-class Images(Spec):
+class ImageLimits(Spec):
     """What images may be fetched for vision models. `data:` URLs need no fetching."""
 
     allowed_hosts: tuple[HostPattern, ...] = Field(
@@ -258,48 +255,3 @@ class Images(Spec):
         default=10.0, description="for one image, redirects included"
     )
     max_per_request: Annotated[int, Field(ge=1)] = 8
-
-
-class Catalogue(Spec):
-    """Everything one installation knows, and what of it is deployed.
-
-    Raises:
-        pydantic.ValidationError: an ID is used twice, an alias or an adapter points nowhere.
-    """
-
-    models: tuple[ModelSpec, ...]
-    aliases: dict[ModelId, ModelId] = Field(default_factory=dict)
-    providers: dict[str, Provider] = Field(default_factory=dict)
-    router: RouterSpec = RouterSpec()
-    drain_s: Annotated[float, Field(ge=0)] = Field(
-        default=30.0, description="how long requests may go on when their replica is taken down"
-    )
-    images: Images = Images()
-
-    @model_validator(mode="after")
-    def _refer_to_each_other(self) -> Catalogue:
-        if findings := list(misreferences(self)):
-            raise MisreferenceError(findings)
-        return self
-
-    @property
-    def deployed(self) -> tuple[AnySpec, ...]:
-        """Models that requests are served by."""
-        return tuple(
-            model for model in self.models if model.deployed and not isinstance(model, RetiredSpec)
-        )
-
-    @property
-    def engines(self) -> tuple[EngineSpec, ...]:
-        """The engine models that are deployed."""
-        return tuple(model for model in self.deployed if isinstance(model, EngineSpec))
-
-    @property
-    def adapters(self) -> tuple[AdapterSpec, ...]:
-        """The adapters that are deployed."""
-        return tuple(model for model in self.deployed if isinstance(model, AdapterSpec))
-
-    @property
-    def upstreams(self) -> tuple[UpstreamSpec, ...]:
-        """The providers' models that are deployed."""
-        return tuple(model for model in self.deployed if isinstance(model, UpstreamSpec))

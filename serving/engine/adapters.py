@@ -3,7 +3,7 @@
 The bound is a safety property, not only a memory one. vLLM's CPU kernels index slot -1 for a
 request without an adapter, which is the *last* slot: when that one is filled, base-model
 requests that share a batch with an adapter's come back with another adapter's tokens. So the
-engine gets one slot more than this pool ever fills (`SPARE_SLOTS`), and eviction happens here,
+engine gets one slot more than this pool ever fills (`Lora.slots`), and eviction happens here,
 before the engine would need that slot. GPU kernels skip -1 and merely waste the slot.
 """
 
@@ -16,10 +16,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from serving.engine.protocol import AdapterRef
 from serving.errors import Overloaded
-
-SPARE_SLOTS = 1
+from serving.wire.messages import AdapterRef
 
 Loaded = TypeVar("Loaded")
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 
-from serving.catalogue.spec import EngineSpec, Images
-from serving.engine.protocol import (
-    AdapterRef,
-    Chunk,
-    CompletionCall,
-    Emit,
-    End,
-    Engine,
-    EngineLoad,
-    Head,
-    HttpCall,
-    Reply,
-)
+from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.interface import Chunk, Emit, Engine, EngineLoad, Reply
 from serving.errors import ContextLengthExceeded, EngineFailed
+from serving.wire.messages import (
+    JSON_HEAD,
+    SSE_HEAD,
+    AdapterRef,
+    CompletionCall,
+    End,
+    HttpCall,
+)
 
 
 class EchoEngine(Engine):
@@ -42,7 +39,7 @@ class EchoEngine(Engine):
         self._adapters: dict[str, AdapterRef] = {}
 
     @classmethod
-    async def start(cls, spec: EngineSpec, images: Images) -> EchoEngine:
+    async def start(cls, spec: EngineSpec, images: ImageLimits) -> EchoEngine:
         """Ready at once."""
         return cls(spec)
 
@@ -85,7 +82,7 @@ class EchoEngine(Engine):
         self.running += 1
         try:
             if asked.get("stream"):
-                reply.head(Head(200, (("content-type", "text/event-stream; charset=utf-8"),)))
+                reply.head(SSE_HEAD)
                 for word in ("one", "two"):
                     await self._step()
                     event = {"model": call.model, "choices": [{"index": 0, "text": word}]}
@@ -93,7 +90,7 @@ class EchoEngine(Engine):
                 reply.data(b"data: [DONE]\n\n")
             else:
                 await self._step()
-                reply.head(Head(200, (("content-type", "application/json"),)))
+                reply.head(JSON_HEAD)
                 reply.data(json.dumps({"model": call.model, "bytes": len(body)}).encode())
         finally:
             self.running -= 1

@@ -15,22 +15,22 @@ from typing import cast
 
 import msgspec
 
-from serving.engine.completion import run_completion
-from serving.engine.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, frame, split_open
-from serving.engine.protocol import (
+from serving.engine.completion_writer import run_completion
+from serving.engine.interface import Engine
+from serving.errors import ServingError
+from serving.observability.logs import Log
+from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, split_open
+from serving.wire.messages import (
     PROTOCOL_VERSION,
     Call,
     CompletionCall,
-    End,
-    Engine,
     Fail,
     Head,
     Hello,
     Load,
     Welcome,
 )
-from serving.errors import ServingError
-from serving.observability.logs import Log
+from serving.wire.outbox import Outbox
 
 # A load report is sent when something changed, at most this often, and at least once a second:
 # silence for longer tells a router that the replica hangs.
@@ -59,11 +59,11 @@ class LinkReply:
 
     def head(self, head: Head) -> None:
         self.started = True
-        self._link.send(Kind.HEAD, self._stream, _encode(head))
+        self._link.outbox.send(Kind.HEAD, self._stream, _encode(head))
 
     def data(self, data: bytes) -> None:
         self.started = True
-        self._link.send(Kind.DATA, self._stream, data)
+        self._link.outbox.send(Kind.DATA, self._stream, data)
 
     async def drained(self) -> None:
         if not self._link.writable.is_set():
@@ -77,7 +77,7 @@ class Link(asyncio.Protocol):
         self._server = server
         self._reader = FrameReader(MAX_HELLO)
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._out: list[bytes] = []
+        self.outbox = Outbox()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self.router = ""
@@ -88,21 +88,12 @@ class Link(asyncio.Protocol):
     def in_flight(self) -> int:
         return len(self._calls)
 
-    def send(self, kind: int, stream: int, payload: bytes = b"") -> None:
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(frame(kind, stream, payload))
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(out))
-
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not isinstance: uvloop's transports are none of asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
+        self.outbox.open(self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -115,6 +106,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.forget(self)
         self._transport = None
+        self.outbox.close()
         self.writable.set()
         for task in list(self._calls.values()):
             task.cancel()
@@ -143,8 +135,6 @@ class Link(asyncio.Protocol):
                 # Not at once: OPEN and CANCEL may arrive together, and a task that is cancelled
                 # before its first step never gets to the `finally` that takes it off the books.
                 self._loop.call_soon(running.cancel)
-        elif kind == Kind.PING:
-            self.send(Kind.PONG, stream, payload)
         else:
             raise FrameError(f"frame kind {kind}")
 
@@ -156,7 +146,7 @@ class Link(asyncio.Protocol):
             # Only this call: the others on the link are sound, as is a router of another version.
             self._server.log.error("call_not_understood", router=self.router, reason=str(error))
             fail = Fail(500, "internal_error", "the engine replica does not understand this call")
-            self.send(Kind.FAIL, stream, _encode(fail))
+            self.outbox.send(Kind.FAIL, stream, _encode(fail))
             return
         self._calls[stream] = self._loop.create_task(self._run(stream, call, body))
         self._server.changed()
@@ -174,14 +164,13 @@ class Link(asyncio.Protocol):
         """Run one call to its single last frame: END, FAIL, or none if the router cancelled."""
         server = self._server
         reply = LinkReply(self, stream)
-        started = time.monotonic()
-        outcome, end = "error", End()
+        outcome = "error"
         try:
             if isinstance(call, CompletionCall):
                 end = await run_completion(server.engine, call, reply)
             else:
                 end = await server.engine.http(call, body, reply)
-            self.send(Kind.END, stream, _encode(end))
+            self.outbox.send(Kind.END, stream, _encode(end))
             outcome = "ok"
         except asyncio.CancelledError:
             # The router asked for it or is gone: there is nobody to answer.
@@ -197,15 +186,15 @@ class Link(asyncio.Protocol):
                 retryable,
                 error.retry_after_s,
             )
-            self.send(Kind.FAIL, stream, _encode(fail))
+            self.outbox.send(Kind.FAIL, stream, _encode(fail))
         except Exception as error:
             server.log.exception("call_failed", error, request_id=call.request_id)
             fail = Fail(500, "internal_error", "the engine replica failed on this request")
-            self.send(Kind.FAIL, stream, _encode(fail))
+            self.outbox.send(Kind.FAIL, stream, _encode(fail))
         finally:
             del self._calls[stream]
             server.changed()
-            server.on_call_end(call, outcome, end, time.monotonic() - started)
+            server.on_call_end(outcome)
 
 
 class LinkServer:
@@ -219,7 +208,7 @@ class LinkServer:
         model: str,
         token: str,
         log: Log,
-        on_call_end: Callable[[Call, str, End, float], None],
+        on_call_end: Callable[[str], None],
     ) -> None:
         self.engine = engine
         self.token = token
@@ -265,7 +254,7 @@ class LinkServer:
     def welcome(self, link: Link) -> None:
         self._links.add(link)
         hello = Welcome(self._replica, self._model, self.engine.max_model_len, self._load(link))
-        link.send(Kind.WELCOME, 0, _encode(hello))
+        link.outbox.send(Kind.WELCOME, 0, _encode(hello))
         self.log.info("link_opened", router=link.router)
 
     def forget(self, link: Link) -> None:
@@ -297,5 +286,5 @@ class LinkServer:
                     await self._dirty.wait()
             self._dirty.clear()
             for link in self._links:
-                link.send(Kind.LOAD, 0, _encode(self._load(link)))
+                link.outbox.send(Kind.LOAD, 0, _encode(self._load(link)))
             await asyncio.sleep(LOAD_INTERVAL_S)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.engine.protocol import Engine
+from serving.engine.interface import Engine
 from serving.errors import EngineFailed
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from serving.engine.prompt_size import PromptSize
-from serving.engine.protocol import PromptFormat
 from serving.errors import BadAdapter, BadTemplate, InvalidRequest
+from serving.wire.messages import PromptFormat
 
 AS_THE_BASE = PromptFormat()
 

@@ -20,53 +20,27 @@ import sys
 import msgspec
 
 from serving import heap
-from serving.catalogue.spec import EngineSpec, Images
+from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.interface import Engine
 from serving.engine.lifetime import die_with_parent
 from serving.engine.link import LinkServer
-from serving.engine.metrics import CallMetrics
 from serving.engine.ops import ops_app
-from serving.engine.protocol import Engine
 from serving.errors import EngineFailed
-from serving.http_server import HttpServer, listen
+from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log, open_log
+from serving.observability.metrics import CallMetrics
+from serving.wire.launch import EngineLaunch, EngineReady
 
 CHECK_INTERVAL_S = 0.2
 EXIT_ENGINE_DEAD = 70
 # By `EngineSpec.runtime`. Named and not imported: each takes seconds to import.
 ENGINES = {
-    "vllm": "serving.engine.vllm:VllmEngine",
-    "transformers": "serving.engine.hf_engine:HfEngine",
+    "vllm": "serving.engine.vllm.engine:VllmEngine",
+    "transformers": "serving.engine.hf.engine:HfEngine",
 }
 
 
-class ServerConfig(msgspec.Struct, frozen=True):
-    """What the parent tells the engine server.
-
-    `engine` names the class that runs the model (`module:Class` with a `start(spec, images)`);
-    empty: the one of the model's `runtime`. Tests name a double here. `images` are the limits of
-    the models file (`Images`).
-    """
-
-    spec: dict[str, object]
-    replica: str
-    host: str = "127.0.0.1"
-    token: str = ""
-    log_dir: str | None = None
-    ready_fd: int | None = None
-    drain_s: float = 30.0
-    engine: str = ""
-    images: dict[str, object] = {}
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """Where the engine server listens."""
-
-    link_port: int
-    ops_port: int
-    max_model_len: int
-
-
-async def serve(config: ServerConfig, log: Log) -> int:
+async def serve(config: EngineLaunch, log: Log) -> int:
     """Run until told to stop; returns the exit status."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -76,21 +50,21 @@ async def serve(config: ServerConfig, log: Log) -> int:
     log.info("engine_starting", weights=spec.weights, context=spec.context)
     started = loop.time()
     name = config.engine or ENGINES[spec.runtime]
-    engine = await _start_engine(name, spec, Images.model_validate(config.images))
+    engine = await _start_engine(name, spec, ImageLimits.model_validate(config.images))
     links = LinkServer(
         engine,
         replica=config.replica,
         model=spec.id,
         token=config.token,
         log=log,
-        on_call_end=CallMetrics().on_call_end,
+        on_call_end=CallMetrics().count,
     )
     port = await links.start(config.host)
     app = ops_app(engine, model=spec.id, replica=config.replica)
     ops = HttpServer(app, [listen(config.host)])
     await ops.start()
     heap.settle()
-    ready = Ready(port, ops.port, engine.max_model_len)
+    ready = EngineReady(port, ops.port, engine.max_model_len)
     if config.ready_fd is not None:
         with os.fdopen(config.ready_fd, "wb") as pipe:
             pipe.write(msgspec.json.encode(ready) + b"\n")
@@ -111,7 +85,7 @@ async def serve(config: ServerConfig, log: Log) -> int:
     return EXIT_ENGINE_DEAD
 
 
-async def _start_engine(name: str, spec: EngineSpec, images: Images) -> Engine:
+async def _start_engine(name: str, spec: EngineSpec, images: ImageLimits) -> Engine:
     module, _, cls = name.partition(":")
     engine = await getattr(importlib.import_module(module), cls).start(spec, images)
     assert isinstance(engine, Engine)
@@ -135,7 +109,7 @@ def main() -> None:
     import uvloop
 
     die_with_parent()
-    config = msgspec.json.decode(os.environ.pop("SERVING_ENGINE").encode(), type=ServerConfig)
+    config = msgspec.json.decode(os.environ.pop("SERVING_ENGINE").encode(), type=EngineLaunch)
     log = open_log(
         "engine", config.log_dir, model=str(config.spec.get("id")), replica=config.replica
     )

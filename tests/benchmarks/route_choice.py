@@ -24,14 +24,16 @@ from typing import Any
 
 import psutil
 
-from serving.catalogue.spec import Catalogue, EngineSpec
+from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
 from serving.engine.link import LinkServer
-from serving.engine.protocol import AdapterRef
-from serving.gateway.fleet import Entry, Fleet
-from serving.gateway.resolve import Resolver
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
+from serving.router.fleet import Fleet
+from serving.router.resolve import Resolver
+from serving.wire.entry import Entry
+from serving.wire.messages import AdapterRef
 
 MODEL = "base"
 HELD = 4
@@ -57,7 +59,7 @@ async def replicas(count: int, ids: int, logs: str) -> None:
             model=MODEL,
             token="",
             log=log,
-            on_call_end=lambda *_: None,
+            on_call_end=lambda _: None,
         )
         ports.append(await server.start("127.0.0.1"))
     print(json.dumps(ports), flush=True)

@@ -8,17 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live import (
-    ALIAS,
-    BASE,
-    ENDLESS,
-    HAIKU,
-    INSTRUCT,
-    KEY,
-    PIRATE,
-    Server,
-    parse_events,
-)
+from tests.live import ALIAS, BASE, ENDLESS, HAIKU, INSTRUCT, KEY, PIRATE, Server, parse_events
 
 CONTEXT = 1024
 GREEDY = {"temperature": 0}

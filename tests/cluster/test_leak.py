@@ -16,17 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.cluster.conftest import Reference, local_model
-from tests.live import (
-    ADAPTER_SLOTS,
-    BASE,
-    ENDLESS,
-    HAIKU,
-    PARROT,
-    PIRATE,
-    ROOT,
-    Server,
-    poll,
-)
+from tests.live import ADAPTER_SLOTS, BASE, ENDLESS, HAIKU, PARROT, PIRATE, ROOT, Server, poll
 
 PROMPTS = ("Once upon a time", "The sky is blue because", "A spider has", "To make tea, first")
 
@@ -45,7 +35,7 @@ def test_vllm_leaks_when_every_slot_is_filled(reference: Reference) -> None:
     if full[0]["text"] == before["text"]:
         pytest.skip(
             "vLLM did not leak with every slot filled: fixed upstream, or kernels that skip slot "
-            "-1; SPARE_SLOTS may go"
+            "-1; the spare one of `Lora.slots` may go"
         )
     assert full[0]["text"] != before["text"]
 
@@ -54,8 +44,8 @@ def test_an_engine_gets_one_slot_more_than_the_pool_fills() -> None:
     """What vLLM is told and what the pool may fill, from the same spec; fails without a spare."""
     code = """
 import json
-from serving.catalogue.spec import EngineSpec
-from serving.engine.vllm_arguments import cli_arguments
+from serving.catalogue.spec import (EngineSpec)
+from serving.engine.vllm.arguments import cli_arguments
 spec = EngineSpec(id="m", weights="w", context=64, lora={"max_loaded": 3})
 arguments = cli_arguments(spec)
 print(json.dumps(arguments))

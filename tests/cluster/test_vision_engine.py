@@ -24,14 +24,15 @@ import msgspec
 import pytest
 from PIL import Image
 
-from serving.catalogue.spec import Catalogue
-from serving.engine.server import Ready, ServerConfig
-from serving.gateway.app import Gateway
-from serving.gateway.demand import Demand
-from serving.gateway.fleet import Entry, Fleet
+from serving.catalogue.catalogue import Catalogue
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
+from serving.router.fleet import Fleet
+from serving.router.pipeline import Gateway
+from serving.router.waiting import Demand
 from serving.settings import Settings
+from serving.wire.entry import Entry
+from serving.wire.launch import EngineLaunch, EngineReady
 from tests.cluster.conftest import local_model
 from tests.conftest import Eventually
 from tests.live import BASE, ROOT, free_port
@@ -113,11 +114,11 @@ def catalogue(weights: Path) -> Catalogue:
 
 
 @pytest.fixture(scope="module")
-def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
+def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineReady]:
     """The engine server as its replica would start it."""
     spec = catalogue.engines[0]
     read_fd, write_fd = os.pipe()
-    config = ServerConfig(
+    config = EngineLaunch(
         spec=spec.model_dump(),
         replica="r#1",
         token="token",
@@ -145,7 +146,7 @@ def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> It
         with os.fdopen(read_fd, "rb") as pipe:
             line = pipe.readline()
         assert line, output.read_text()[-4000:]
-        yield msgspec.json.decode(line, type=Ready)
+        yield msgspec.json.decode(line, type=EngineReady)
         server.send_signal(signal.SIGTERM)
         server.wait(30)
     finally:
@@ -155,7 +156,7 @@ def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 async def client(
-    catalogue: Catalogue, engine: Ready, tmp_path: Path, eventually: Eventually
+    catalogue: Catalogue, engine: EngineReady, tmp_path: Path, eventually: Eventually
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a router that has a link to the engine. Nobody serves the text model."""
     log, metrics = open_log("vision-test", str(tmp_path)), RouterMetrics()
@@ -361,7 +362,7 @@ async def test_a_placeholder_in_the_text_does_no_harm(client: httpx.AsyncClient)
 
 
 async def test_a_text_model_takes_no_images(client: httpx.AsyncClient) -> None:
-    """On the chat endpoint the engine says so: `tests/unit/engine/test_chat_images.py`."""
+    """On the chat endpoint the engine says so: `tests/unit/engine/images/test_chat.py`."""
     answer = await client.post("/v4/completions", json=body([data_url(LINES)], model=TEXT))
     assert answer.status_code == 422
     assert answer.json()["error"]["message"] == f"model '{TEXT}' takes no images"

@@ -13,17 +13,18 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.catalogue.spec import Catalogue
+from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
 from serving.engine.link import LinkServer
-from serving.gateway.app import Gateway
-from serving.gateway.demand import Demand
-from serving.gateway.fleet import Entry, Fleet
-from serving.gateway.upstreams import Upstreams
-from serving.http_server import HttpServer, listen
+from serving.http.listener import HttpServer, listen
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
+from serving.router.fleet import Fleet
+from serving.router.hosted import Upstreams
+from serving.router.pipeline import Gateway
+from serving.router.waiting import Demand
 from serving.settings import Settings
+from serving.wire.entry import Entry
 from tests.conftest import Eventually
 
 KEY = {"x-api-key": "sk-any"}
@@ -103,7 +104,7 @@ class Site:
             model="echo",
             token="token",
             log=self.log,
-            on_call_end=lambda *_: None,
+            on_call_end=lambda _: None,
         )
         port = await server.start("127.0.0.1")
         self.engines.append(engine)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from serving.engine.protocol import End, Head, HttpCall, Reply
-from serving.gateway import link as gateway_link
+from serving.engine.interface import Reply
+from serving.router import answer
+from serving.wire.messages import End, Head, HttpCall
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events, request_head
 
@@ -241,7 +242,7 @@ async def test_a_slow_reader_gets_everything_and_holds_up_nobody(
 async def test_a_reader_that_stalls_too_long_is_given_up(
     open_site: Open, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_link, "MAX_UNREAD", 1_000_000)
+    monkeypatch.setattr(answer, "MAX_UNREAD", 1_000_000)
     site = await open_site(engine={"repeat": 1_000_000})  # as good as endless: 50 GB
     parameters = {"max_tokens": 1_000_000}
     _, writer = await stalled(site, prompt="x" * 50_000, model_parameters=parameters)

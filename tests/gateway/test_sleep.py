@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.catalogue.spec import Catalogue
+from serving.catalogue.catalogue import Catalogue
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events
 

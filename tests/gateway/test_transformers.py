@@ -18,15 +18,16 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.catalogue.spec import Catalogue
-from serving.engine.server import Ready, ServerConfig
-from serving.gateway.app import Gateway
-from serving.gateway.demand import Demand
-from serving.gateway.fleet import Entry, Fleet
-from serving.http_server import HttpServer, listen
+from serving.catalogue.catalogue import Catalogue
+from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
+from serving.router.fleet import Fleet
+from serving.router.pipeline import Gateway
+from serving.router.waiting import Demand
 from serving.settings import Settings
+from serving.wire.entry import Entry
+from serving.wire.launch import EngineLaunch, EngineReady
 from tests.conftest import Eventually
 from tests.gateway.conftest import KEY, events
 from tests.seq_shapes import write_t5
@@ -42,7 +43,7 @@ class Server:
     """An engine server and how to reach it."""
 
     process: subprocess.Popen[bytes]
-    ready: Ready
+    ready: EngineReady
     catalogue: Catalogue
 
     def metric(self, name: str, **labels: str) -> float:
@@ -76,7 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         }
     )
     read_fd, write_fd = os.pipe()
-    config = ServerConfig(
+    config = EngineLaunch(
         spec=catalogue.engines[0].model_dump(mode="json"),
         replica="r#1",
         token="token",
@@ -98,7 +99,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         with os.fdopen(read_fd, "rb") as pipe:
             line = pipe.readline()
         assert line, "the engine server did not start"
-        yield Server(process, msgspec.json.decode(line, type=Ready), catalogue)
+        yield Server(process, msgspec.json.decode(line, type=EngineReady), catalogue)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     finally:

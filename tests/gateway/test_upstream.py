@@ -298,7 +298,7 @@ async def test_finish_reasons_are_the_providers(world: World) -> None:
 async def test_connections_are_reused(world: World) -> None:
     for stream in (False, True) * 3:
         await world.complete(stream=stream)
-    pool: Any = world.site.upstreams._clients["openai"].openai._client
+    pool: Any = world.site.upstreams._clients["openai"]._connection.openai._client
     assert len(pool._transport._pool.connections) == 1
 
 
@@ -786,8 +786,8 @@ async def test_a_new_catalogue_keeps_what_has_not_changed(
     assert text_of(await running) == "word " * 30, "what had begun ends"
     world.openai.script = [Step()]
     assert (await world.complete()).status_code == 200
-    await eventually(lambda: clients["openai"].openai.is_closed())
-    await eventually(lambda: clients["gemini"].openai.is_closed())
+    await eventually(lambda: clients["openai"]._connection.openai.is_closed())
+    await eventually(lambda: clients["gemini"]._connection.openai.is_closed())
     gauge = "serving_upstream_circuit"
     assert world.metric(gauge, provider="openai", state="closed") == 1
     value = world.site.metrics.registry.get_sample_value

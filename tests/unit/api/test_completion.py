@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from serving.api.completion import parse_completion, stream_event, whole_response
-from serving.engine.protocol import End, Sampling
 from serving.errors import InvalidField, InvalidRequest, ServingError
+from serving.wire.messages import End, Sampling
 
 NASTY = 'say "hi"\n\\ \u2028\u2029\x85\x00 Grüße 🎉'
 

@@ -13,7 +13,6 @@ from serving.catalogue.load import seed_catalogue
 from serving.catalogue.memory import OVERHEAD, divides, need, shape
 from serving.catalogue.shapes import Linear, Shape, UnknownShapeError, shape_of
 from serving.catalogue.spec import EngineSpec
-from serving.engine.adapters import SPARE_SLOTS
 
 SEED = {model.id: model for model in seed_catalogue().models if isinstance(model, EngineSpec)}
 TINY = {
@@ -114,7 +113,6 @@ def test_lora_slots() -> None:
     sides = 2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 96)
     slot = 8 * (2 * sides + 2 * (100 + 64))
     assert need(model, shape(model)).lora == (3 + 1) * slot * 2
-    assert memory.SPARE_SLOTS == SPARE_SLOTS
 
 
 def test_a_split_lora_factor_is_split_and_the_other_whole() -> None:

@@ -12,7 +12,7 @@ from serving.catalogue.load import load_catalogue, seed_catalogue
 from serving.catalogue.plan import plan_model
 from serving.catalogue.spec import AdapterSpec, EngineSpec, RetiredSpec, UpstreamSpec
 from serving.errors import NotDeployed, RetiredModel
-from serving.gateway.resolve import Resolver
+from serving.router.resolve import Resolver
 
 ENGINES = [
     "llama-7b",

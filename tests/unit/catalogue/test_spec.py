@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serving.catalogue.spec import AdapterSpec, Catalogue, EngineSpec, Images
+from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.spec import AdapterSpec, EngineSpec, ImageLimits
 
 BASE = {"kind": "engine", "id": "base", "weights": "org/base-7b", "context": 128, "lora": {}}
 TUNED = {"kind": "adapter", "id": "base.tuned", "base": "base", "weights": "/w/tuned"}
@@ -82,10 +83,10 @@ def test_a_spec_is_frozen() -> None:
 
 @pytest.mark.parametrize("host", ["a.example.com", "*.example.com", "*", "a.org:8443", "*:8443"])
 def test_image_hosts(host: str) -> None:
-    assert Images(allowed_hosts=(host,)).allowed_hosts == (host,)
+    assert ImageLimits(allowed_hosts=(host,)).allowed_hosts == (host,)
 
 
 @pytest.mark.parametrize("host", ["", "https://a.org", "a.org/x", "*a.org", "a.*.org", "a b", "a:"])
 def test_image_hosts_that_would_match_nothing_are_refused(host: str) -> None:
     with pytest.raises(ValidationError, match="allowed_hosts"):
-        Images(allowed_hosts=(host,))
+        ImageLimits(allowed_hosts=(host,))

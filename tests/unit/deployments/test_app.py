@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.catalogue.spec import Catalogue
+from serving.catalogue.catalogue import Catalogue
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 from deployments.directory import EXPIRY_S, Table
-from serving.gateway.fleet import Entry
+from serving.wire.entry import Entry
 from tests.conftest import Eventually
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serving.catalogue.spec import Catalogue
+from serving.catalogue.catalogue import Catalogue
 
 
 def catalogue(*models: dict[str, Any], **more: Any) -> Catalogue:

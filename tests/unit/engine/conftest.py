@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.catalogue.spec import EngineSpec, Images
-from serving.engine.protocol import Chunk, CompletionCall, Sampling
+from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.interface import Chunk
+from serving.wire.messages import CompletionCall, Sampling
 from tests.seq_shapes import write_mpt, write_t5
 
 if TYPE_CHECKING:
-    from serving.engine.hf_engine import HfEngine
+    from serving.engine.hf.engine import HfEngine
 
-TINY_LLAMA = Path(__file__).parents[3] / "deployments/tiny/weights/tiny-llama"
+TINY_LLAMA = Path(__file__).parents[3] / "local_models/weights/tiny-llama"
 # Half a character at the end of a text is not sent; transformers writes U+FFFD.
 HALF = "\ufffd"
 
@@ -84,7 +85,7 @@ Start = Callable[..., Awaitable["HfEngine"]]
 async def start(checkpoints: dict[str, Path]) -> AsyncIterator[Start]:
     """`await start("t5", max_batch_size=4)`: an engine; the keywords are its `engine_args`, but
     for `spec`, which adds to the specification."""
-    from serving.engine.hf_engine import HfEngine
+    from serving.engine.hf.engine import HfEngine
 
     engines: list[HfEngine] = []
 
@@ -105,7 +106,7 @@ async def start(checkpoints: dict[str, Path]) -> AsyncIterator[Start]:
         }
         engine = await HfEngine.start(
             EngineSpec.model_validate({**fields, **(spec or {})}),
-            Images(),
+            ImageLimits(),
             registry or CollectorRegistry(),
         )
         engines.append(engine)

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from serving.engine.adapters import AdapterPool
-from serving.engine.protocol import AdapterRef
 from serving.errors import Overloaded
+from serving.wire.messages import AdapterRef
 from tests.conftest import Eventually
 
 

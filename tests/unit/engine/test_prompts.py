@@ -6,8 +6,8 @@ import pytest
 from jinja2 import TemplateError, TemplateSyntaxError
 
 from serving.engine.prompts import Prompts
-from serving.engine.protocol import PromptFormat
 from serving.errors import BadAdapter, BadTemplate, ContextLengthExceeded, InvalidRequest
+from serving.wire.messages import PromptFormat
 
 
 class Letters:

@@ -6,8 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.engine.metrics import AdapterMetrics, CallMetrics
-from serving.observability.metrics import RouterMetrics
+from serving.observability.metrics import AdapterMetrics, CallMetrics, RouterMetrics
 
 BOUNDED = {"model", "kind", "endpoint", "outcome", "state", "result", "provider"}
 

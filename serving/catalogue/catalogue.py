@@ -1,0 +1,73 @@
+"""Everything that one installation knows, in one frozen object."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from serving.catalogue.base import Spec
+from serving.catalogue.providers import Provider
+from serving.catalogue.references import MisreferenceError, misreferences
+from serving.catalogue.spec import (
+    AdapterSpec,
+    AnySpec,
+    EngineSpec,
+    ImageLimits,
+    ModelId,
+    ModelSpec,
+    RetiredSpec,
+    UpstreamSpec,
+)
+
+
+class RouterSpec(Spec):
+    """The router deployment."""
+
+    replicas: Annotated[int, Field(ge=1)] = 2
+    cpus: Annotated[float, Field(ge=0)] = 0.5
+
+
+class Catalogue(Spec):
+    """Everything one installation knows, and what of it is deployed.
+
+    Raises:
+        pydantic.ValidationError: an ID is used twice, an alias or an adapter points nowhere.
+    """
+
+    models: tuple[ModelSpec, ...]
+    aliases: dict[ModelId, ModelId] = Field(default_factory=dict)
+    providers: dict[str, Provider] = Field(default_factory=dict)
+    router: RouterSpec = RouterSpec()
+    drain_s: Annotated[float, Field(ge=0)] = Field(
+        default=30.0, description="how long requests may go on when their replica is taken down"
+    )
+    images: ImageLimits = ImageLimits()
+
+    @model_validator(mode="after")
+    def _refer_to_each_other(self) -> Catalogue:
+        if findings := list(misreferences(self.models, self.aliases, self.providers)):
+            raise MisreferenceError(findings)
+        return self
+
+    @property
+    def deployed(self) -> tuple[AnySpec, ...]:
+        """Models that requests are served by."""
+        return tuple(
+            model for model in self.models if model.deployed and not isinstance(model, RetiredSpec)
+        )
+
+    @property
+    def engines(self) -> tuple[EngineSpec, ...]:
+        """The engine models that are deployed."""
+        return tuple(model for model in self.deployed if isinstance(model, EngineSpec))
+
+    @property
+    def adapters(self) -> tuple[AdapterSpec, ...]:
+        """The adapters that are deployed."""
+        return tuple(model for model in self.deployed if isinstance(model, AdapterSpec))
+
+    @property
+    def upstreams(self) -> tuple[UpstreamSpec, ...]:
+        """The providers' models that are deployed."""
+        return tuple(model for model in self.deployed if isinstance(model, UpstreamSpec))

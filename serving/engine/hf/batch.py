@@ -1,0 +1,318 @@
+"""Continuous batching: a thread that owns the model and steps all running requests at once.
+
+Between two steps, requests that ended or whose caller left give up their rows, and waiting ones
+take free rows. Each turn of the loop:
+
+1. drop the rows that are over (`Rows.keep`);
+2. run the prompts of a group of waiting requests (`Rows.admit`): the one that waits longest, and
+   others of a similar length, so that little of their common width is padding; they get their
+   first tokens;
+3. one step for every running row (`Rows.decode`).
+
+A request is admitted only if the caches of all running ones fit in memory at their longest, so
+none is ever taken back. The group's size is bounded too: the other rows stand still while it runs.
+The idea of batching by steps is Orca's (Yu et al., OSDI 2022).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from serving.engine.hf.rows import Rows
+from serving.engine.hf.sampling import Params, Sampler, choose
+from serving.engine.hf.text import Detokenizer, StopSequences
+from serving.engine.interface import Chunk, Emit
+from serving.errors import EngineFailed, Overloaded
+from serving.observability.metrics import BatchMetrics
+
+# Prompts in one group differ in length by at most a factor of two, and by this many tokens.
+SIMILAR_TOKENS = 16
+
+_log = logging.getLogger("serving.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a batch may come to.
+
+    `rows`: running requests. `waiting`: requests in the queue. `prefill_tokens`: of one group of
+    prompts, padding included. `cells`: tokens in the caches, padding included.
+    """
+
+    rows: int
+    waiting: int
+    prefill_tokens: int
+    cells: int
+
+
+class Request:
+    """One completion: made and awaited in the event loop, worked on in the model's thread."""
+
+    __slots__ = (
+        "_detokenizer",
+        "_parts",
+        "_stops",
+        "_stream",
+        "count",
+        "done",
+        "emit",
+        "last",
+        "over",
+        "prompt",
+        "queue_s",
+        "queued",
+        "sampler",
+    )
+
+    def __init__(
+        self,
+        prompt: list[int],
+        params: Params,
+        detokenizer: Detokenizer,
+        emit: Emit,
+        *,
+        stream: bool,
+    ) -> None:
+        self.prompt = prompt
+        self.sampler = Sampler(params)
+        self.emit = emit
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.queued = time.monotonic()
+        self.queue_s: float | None = None
+        # It has its last token, or nobody waits for it: its row is free.
+        self.over = False
+        self.count = 0
+        self.last = -1
+        self._detokenizer = detokenizer
+        self._stops = StopSequences(params.stop)
+        self._stream = stream
+        self._parts: list[str] = []
+
+    def take(self, token: int, ends: frozenset[int]) -> Chunk | None:
+        """Add a token; the chunk that it makes, if any."""
+        self.count += 1
+        self.last = token
+        reason, text = None, ""
+        if token in ends:
+            reason = "stop"
+        else:
+            text = self._stops.push(self._detokenizer.push(token))
+            if self._stops.found:
+                reason = "stop"
+            elif self.count >= self.sampler.params.max_tokens:
+                reason = "length"
+        if reason is not None:
+            self.over = True
+            text += self._stops.rest()
+        if not self._stream:
+            self._parts.append(text)
+            if reason is None:
+                return None
+            text = "".join(self._parts)
+        if not text and reason is None:
+            return None
+        queue_s = self.queue_s if reason is not None else None
+        return Chunk(text, len(self.prompt), self.count, reason, queue_s)
+
+
+class Batcher:
+    """Runs requests on `rows`. Make it in the event loop that awaits the requests.
+
+    Args:
+        rows: the model; used by the batcher's thread alone from now on.
+        ends: token IDs that end a completion.
+    """
+
+    def __init__(
+        self, rows: Rows, ends: frozenset[int], limits: Limits, metrics: BatchMetrics
+    ) -> None:
+        self._rows = rows
+        self._ends = ends
+        self._limits = limits
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._running: list[Request] = []
+        # Shared with the event loop's thread, under `_wake`.
+        self._waiting: deque[Request] = deque()
+        self._stopping = False
+        self._failed = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._main, name="model", daemon=True)
+        metrics.watch(lambda: self.running, lambda: self.waiting)
+        self._thread.start()
+
+    # the event loop's side
+
+    @property
+    def running(self) -> int:
+        # Those that are over still have their rows, until the next turn.
+        return sum(not request.over for request in self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def failed(self) -> bool:
+        return self._failed
+
+    async def run(self, request: Request) -> None:
+        """Until its last chunk is emitted; cancelling this frees its row before the next step.
+
+        Raises:
+            Overloaded: too many wait already.
+            EngineFailed: the model failed.
+        """
+        with self._wake:
+            if self._failed or self._stopping:
+                raise EngineFailed("the engine of this replica failed")
+            # All come by here, also those that a free row takes in the next turn.
+            free = max(0, self._limits.rows - len(self._running))
+            if len(self._waiting) >= self._limits.waiting + free:
+                raise Overloaded(
+                    f"the queue of this replica is full: {len(self._waiting)} requests wait"
+                )
+            self._waiting.append(request)
+            self._wake.notify()
+        try:
+            await request.done
+        except BaseException:
+            self._leave(request)
+            raise
+
+    def _leave(self, request: Request) -> None:
+        request.over = True
+        with self._wake:
+            if request in self._waiting:
+                self._waiting.remove(request)
+            self._wake.notify()
+
+    def _deliver(self, chunks: list[tuple[Request, Chunk]]) -> None:
+        """What one step made, for all its rows."""
+        for request, chunk in chunks:
+            if request.done.done():  # cancelled
+                continue
+            try:
+                request.emit(chunk)
+            except Exception as error:  # noqa: BLE001 - its own failure, not the other rows'
+                request.done.set_exception(error)
+                continue
+            if chunk.finish_reason is not None:
+                request.done.set_result(None)
+
+    def _give_up(self, requests: list[Request]) -> None:
+        for request in requests:
+            if not request.done.done():
+                request.done.set_exception(EngineFailed("the engine of this replica failed"))
+
+    async def close(self) -> None:
+        """Stop after the step that runs; requests that have not ended fail."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+        self._give_up([*self._running, *self._waiting])
+
+    # the model's thread
+
+    def _main(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._work_left():
+                    self._turn()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, nobody else would see it
+            _log.error("model_failed", exc_info=error)
+            with self._wake:
+                self._failed = True
+                left = [*self._running, *self._waiting]
+                self._running, self._waiting = [], deque()
+            self._post(lambda: self._give_up(left))
+
+    def _work_left(self) -> bool:
+        """Wait for work; False when there is to be no more."""
+        with self._wake:
+            while not (self._stopping or self._running or self._waiting):
+                self._wake.wait()
+            return not self._stopping
+
+    def _turn(self) -> None:
+        self._drop()
+        if group := self._next_group():
+            now = time.monotonic()
+            for request in group:
+                request.queue_s = now - request.queued
+            with self._metrics.step("prefill", len(group)):
+                # First: whoever is told of a failure is found among these.
+                self._running += group
+                logits = self._rows.admit([request.prompt for request in group])
+                self._take(group, logits)
+            self._metrics.prompt_tokens(sum(len(request.prompt) for request in group))
+            self._drop()
+        if self._running:
+            with self._metrics.step("decode", len(self._running)):
+                logits = self._rows.decode([request.last for request in self._running])
+                self._take(self._running, logits)
+
+    def _take(self, requests: list[Request], logits: torch.Tensor) -> None:
+        """A token for each of these rows, and what follows from it to the event loop."""
+        tokens = choose(logits, [request.sampler for request in requests])
+        chunks: list[tuple[Request, Chunk]] = []
+        for request, token in zip(requests, tokens, strict=True):
+            if (not request.over) and (chunk := request.take(token, self._ends)) is not None:
+                chunks.append((request, chunk))
+        self._metrics.generated_tokens(len(tokens))
+        if chunks:
+            self._post(lambda: self._deliver(chunks))
+
+    def _drop(self) -> None:
+        """Free the rows of requests that are over."""
+        kept = [place for place, request in enumerate(self._running) if not request.over]
+        if len(kept) < len(self._running):
+            self._rows.keep(kept)
+            self._running = [self._running[place] for place in kept]
+
+    def _next_group(self) -> list[Request]:
+        """Waiting requests whose prompts are to be run now."""
+        limits = self._limits
+        group: list[Request] = []
+        lengths = [_lengths(request) for request in self._running]
+        with self._wake:
+            for request in self._waiting:
+                if len(lengths) == limits.rows:
+                    break
+                if group and not self._fits_group(request, group):
+                    continue
+                if self._rows.cells([*lengths, _lengths(request)]) > limits.cells:
+                    # Nobody overtakes it: it would wait forever behind shorter ones.
+                    break
+                group.append(request)
+                lengths.append(_lengths(request))
+            for request in group:
+                self._waiting.remove(request)
+        return group
+
+    def _fits_group(self, request: Request, group: list[Request]) -> bool:
+        short, long = sorted((len(request.prompt), len(group[0].prompt)))
+        width = max(len(request.prompt), *(len(other.prompt) for other in group))
+        return (
+            long <= 2 * short + SIMILAR_TOKENS
+            and width * (len(group) + 1) <= self._limits.prefill_tokens
+        )
+
+    def _post(self, callback: Callable[[], None]) -> None:
+        # Closed only when the process ends with a step still running.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback)
+
+
+def _lengths(request: Request) -> tuple[int, int]:
+    """Tokens of its prompt, and the most of its completion."""
+    return len(request.prompt), request.sampler.params.max_tokens

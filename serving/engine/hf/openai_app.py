@@ -1,0 +1,195 @@
+"""The OpenAI endpoints of the transformers engine: `/v1/completions`, `/v1/chat/completions`.
+
+Response shapes are OpenAI's. What a request may ask for is in `hf_openai_body.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+from serving.engine.hf.openai_body import Body, ChatBody, CompletionBody, parse
+from serving.engine.interface import Chunk, Emit, Reply
+from serving.engine.prompts import Prompts
+from serving.errors import EngineFailed, NotFound
+from serving.wire.messages import JSON_HEAD, SSE_HEAD, End, HttpCall, Sampling
+
+_DONE = b"data: [DONE]\n\n"
+
+
+class Complete(Protocol):
+    """Generates from token IDs; see `HfEngine.complete`."""
+
+    async def __call__(
+        self,
+        prompt: list[int],
+        sampling: Sampling,
+        emit: Emit,
+        *,
+        model: str,
+        stream: bool,
+        limit_name: str,
+    ) -> None: ...
+
+
+class OpenAIEndpoints:
+    """Answers `HttpCall`s."""
+
+    def __init__(self, prompts: Prompts, complete: Complete) -> None:
+        self._prompts = prompts
+        self._complete = complete
+
+    async def run(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+        """Answer one request; cancelling this frees its row.
+
+        Raises:
+            ServingError: the request cannot be served; nothing has been written, unless the
+                engine failed.
+        """
+        given: CompletionBody | ChatBody
+        if call.path == "/v1/completions":
+            given = parse(CompletionBody, body)
+            prompt = await self._prompts.encode_text(given.prompt)
+            writer: Writer = CompletionWriter(call, given, reply)
+        elif call.path == "/v1/chat/completions":
+            given = parse(ChatBody, body)
+            messages = [message.model_dump(exclude_none=True) for message in given.messages]
+            prompt = await self._prompts.encode_chat(messages)
+            writer = ChatWriter(call, given, reply)
+        else:
+            raise NotFound(f"no such path: {call.path}")
+        stream = bool(given.stream)
+        await self._complete(
+            prompt,
+            given.sampling(),
+            writer.stream if stream else writer.whole,
+            model=call.model,
+            stream=stream,
+            limit_name=given.limit_name,
+        )
+        if writer.end is None:
+            raise EngineFailed("the engine stopped before the completion was finished")
+        return writer.end
+
+
+class Writer(ABC):
+    """Writes one response; `stream` and `whole` are what the engine may emit to."""
+
+    kind: str
+    chunk_kind: str
+    id_prefix: str
+
+    def __init__(self, call: HttpCall, body: Body, reply: Reply) -> None:
+        self._reply = reply
+        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._object: dict[str, Any] = {
+            "id": f"{self.id_prefix}-{call.request_id}",
+            "created": int(time.time()),
+            "model": call.model,
+        }
+        self._started = False
+        # What could not be written while the router did not read.
+        self._texts: list[str] = []
+        self.end: End | None = None
+
+    @abstractmethod
+    def first(self) -> dict[str, Any] | None:
+        """The choice of a stream's first event, if there is one before any text."""
+
+    @abstractmethod
+    def part(self, text: str, reason: str | None) -> dict[str, Any]:
+        """The choice of an event with `text`."""
+
+    @abstractmethod
+    def choice(self, text: str, reason: str) -> dict[str, Any]:
+        """The choice of a whole response."""
+
+    def stream(self, chunk: Chunk) -> None:
+        """An event per chunk; one for all that came while the router did not read."""
+        reply, reason = self._reply, chunk.finish_reason
+        if not self._started:
+            self._started = True
+            reply.head(SSE_HEAD)
+            if (first := self.first()) is not None:
+                reply.data(self._event([first]))
+        self._texts.append(chunk.text)
+        if reason is None and not reply.writable:
+            return
+        text = "".join(self._texts)
+        self._texts.clear()
+        data = self._event([self.part(text, reason)])
+        if reason is not None:
+            self.end = _end(chunk)
+            if self._usage:
+                data += self._event([], _usage(chunk))
+            data += _DONE
+        reply.data(data)
+
+    def whole(self, chunk: Chunk) -> None:
+        """The whole text at the end."""
+        self._texts.append(chunk.text)
+        if chunk.finish_reason is None:
+            return
+        self.end = _end(chunk)
+        self._reply.head(JSON_HEAD)
+        choice = self.choice("".join(self._texts), chunk.finish_reason)
+        answer = {"object": self.kind, **self._object, "choices": [choice], "usage": _usage(chunk)}
+        self._reply.data(json.dumps(answer).encode())
+
+    def _event(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
+        event = {"object": self.chunk_kind, **self._object, "choices": choices}
+        if self._usage:
+            event["usage"] = usage
+        return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+class CompletionWriter(Writer):
+    kind = chunk_kind = "text_completion"
+    id_prefix = "cmpl"
+
+    def first(self) -> None:
+        return None
+
+    def part(self, text: str, reason: str | None) -> dict[str, Any]:
+        return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+
+    def choice(self, text: str, reason: str) -> dict[str, Any]:
+        return self.part(text, reason)
+
+
+class ChatWriter(Writer):
+    kind = "chat.completion"
+    chunk_kind = "chat.completion.chunk"
+    id_prefix = "chatcmpl"
+
+    def first(self) -> dict[str, Any]:
+        return self._delta({"role": "assistant", "content": ""}, None)
+
+    def part(self, text: str, reason: str | None) -> dict[str, Any]:
+        return self._delta({"content": text} if text else {}, reason)
+
+    def choice(self, text: str, reason: str) -> dict[str, Any]:
+        message = {"role": "assistant", "content": text}
+        return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+
+    def _delta(self, delta: dict[str, str], reason: str | None) -> dict[str, Any]:
+        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+
+
+def _usage(chunk: Chunk) -> dict[str, int]:
+    return {
+        "prompt_tokens": chunk.prompt_tokens,
+        "completion_tokens": chunk.completion_tokens,
+        "total_tokens": chunk.prompt_tokens + chunk.completion_tokens,
+    }
+
+
+def _end(chunk: Chunk) -> End:
+    return End(
+        finish_reason=chunk.finish_reason,
+        prompt_tokens=chunk.prompt_tokens,
+        completion_tokens=chunk.completion_tokens,
+        queue_s=chunk.queue_s,
+    )

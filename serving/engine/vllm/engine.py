@@ -1,0 +1,257 @@
+"""vLLM as an engine: the only module that imports vLLM, together with its `vllm_*` neighbours."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from argparse import Namespace
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.envs import enable_envs_cache
+from vllm.exceptions import GracefulHTTPError, VLLMClientError
+from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.stats import SchedulerStats
+
+from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.adapter_files import check_adapter
+from serving.engine.adapters import AdapterPool
+from serving.engine.checkpoints import fetch_adapter, local_checkpoint
+from serving.engine.images.chat import load_images
+from serving.engine.images.loader import ImageLoader
+from serving.engine.interface import Emit, Engine, EngineLoad, Reply
+from serving.engine.prompt_size import completion_limit
+from serving.engine.prompts import AS_THE_BASE, Prompts
+from serving.engine.vllm import collector as vllm_collector
+from serving.engine.vllm.arguments import cli_arguments
+from serving.engine.vllm.chats import chat_format
+from serving.engine.vllm.image_prompts import ImagePrompts
+from serving.engine.vllm.openai_app import OpenAIApp
+from serving.engine.vllm.outputs import Outputs
+from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
+from serving.observability.metrics import AdapterMetrics
+from serving.wire.messages import AdapterRef, CompletionCall, End, HttpCall, Sampling
+
+
+class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
+    """Keeps the scheduler's newest counts for load reports."""
+
+    def __init__(self, vllm_config: Any = None, engine_index: int = 0) -> None:
+        self.running = 0
+        self.waiting = 0
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        if scheduler_stats is not None:
+            self.running = scheduler_stats.num_running_reqs
+            self.waiting = scheduler_stats.num_waiting_reqs
+
+    def log_engine_initialized(self) -> None:
+        pass
+
+
+class VllmEngine(Engine):
+    """One `AsyncLLM` and vLLM's OpenAI app on it. Make it with `start`."""
+
+    def __init__(
+        self, spec: EngineSpec, llm: AsyncLLM, stats: LatestStats, images: ImageLimits
+    ) -> None:
+        self._spec = spec
+        self._llm = llm
+        self._stats = stats
+        self._lora_numbers = itertools.count(1)
+        self._adapter_metrics = AdapterMetrics()
+        self.max_model_len = int(llm.model_config.max_model_len)
+        self._adapters: AdapterPool[LoRARequest] = AdapterPool(
+            spec.lora.max_loaded if spec.lora else 0, self._load_adapter, self._unload_adapter
+        )
+        self._app: OpenAIApp | None = None
+        self._images: ImageLoader | None = None
+        if spec.vision:
+            self._images = ImageLoader(images)
+            self._image_prompts = ImagePrompts(spec, llm.renderer)
+        chats = chat_format(spec, llm.renderer)
+        self._prompts = Prompts(
+            llm.renderer.get_tokenizer(),
+            *(spec.prompt_style, chats.template, self.max_model_len),
+            fixed=chats.fixed,
+            in_parts=chats.in_parts,
+        )
+
+    @classmethod
+    async def start(cls, spec: EngineSpec, images: ImageLimits) -> VllmEngine:
+        """Load the model and start the engine core; takes seconds to minutes."""
+        parser = make_arg_parser(FlexibleArgumentParser(prog=f"model {spec.id}: engine_args"))
+        args: Namespace = parser.parse_args(cli_arguments(spec, images))
+        validate_parsed_serve_args(args)
+        stats = LatestStats()
+        vllm_collector.install()
+        config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
+            UsageContext.OPENAI_API_SERVER
+        )
+        llm = AsyncLLM.from_vllm_config(
+            config,
+            usage_context=UsageContext.OPENAI_API_SERVER,
+            stat_loggers=[lambda _config, _index: stats],
+            disable_log_stats=args.disable_log_stats,
+        )
+        engine = cls(spec, llm, stats, images)
+        engine._app = await OpenAIApp.build(llm, args, spec.id)
+        # vLLM reads some of its variables for every token.
+        enable_envs_cache()
+        return engine
+
+    # Create Completion
+
+    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+        """See `Engine.generate`."""
+        async with AsyncExitStack() as stack:
+            if call.images:
+                prompt = await self._prompt_with_images(call)
+                stack.push(partial(self._image_prompts.forget_failed, prompt))
+            else:
+                own = call.prompt_format or AS_THE_BASE
+                prompt = tokens_input(await self._prompts.encode(call.prompt, own))
+            params = self._sampling_params(call, len(prompt["prompt_token_ids"]))
+            lora = None
+            if call.adapter is not None:
+                lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
+            try:
+                await self._run(call.request_id, prompt, params, lora, emit)
+            except (EngineDeadError, EngineGenerateError) as error:
+                raise EngineFailed("the engine of this replica failed") from error
+            except GracefulHTTPError as error:
+                raise Overloaded(f"the queue of this replica is full: {error}") from None
+            except VLLMClientError as error:
+                raise InvalidRequest(str(error)) from None
+
+    async def _run(
+        self,
+        request_id: str,
+        prompt: Any,
+        params: SamplingParams,
+        lora: LoRARequest | None,
+        emit: Emit,
+    ) -> None:
+        """What `AsyncLLM.generate` does, but for the task that it wakes for every token."""
+        outputs = Outputs(len(prompt["prompt_token_ids"]), emit)
+        adding = asyncio.ensure_future(
+            self._llm.add_request(request_id, prompt, params, lora_request=lora)
+        )
+        try:
+            collector = await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            # Shielded because a request that is cancelled halfway in would run on in the engine.
+            await self._abort((await adding).request_id)
+            raise
+        outputs.attach(collector)
+        try:
+            await outputs.finished
+        except BaseException:
+            await self._abort(collector.request_id)
+            raise
+
+    async def _abort(self, internal_id: str) -> None:
+        """A no-op for a request that has ended, and in an engine that is dead."""
+        if not self._llm.errored:
+            await self._llm.abort(internal_id, internal=True)
+
+    async def _prompt_with_images(self, call: CompletionCall) -> Any:
+        if self._images is None:
+            raise InvalidField(f"model '{call.model}' takes no images", param="images")
+        images = await self._images.load_all([ref.url for ref in call.images], "images")
+        return await self._image_prompts.render(call.prompt, images, call.images)
+
+    def _sampling_params(self, call: CompletionCall, prompt_tokens: int) -> SamplingParams:
+        given: Sampling = call.sampling
+        limit = completion_limit(
+            prompt_tokens,
+            given.max_tokens,
+            room=self.max_model_len - prompt_tokens,
+            model=call.model,
+            context=f"{self.max_model_len} tokens, prompt and completion together",
+            param="model_parameters.max_tokens",
+        )
+        return SamplingParams(
+            temperature=given.temperature,
+            max_tokens=limit,
+            stop=list(given.stop) or None,
+            top_p=1.0 if given.top_p is None else given.top_p,
+            top_k=0 if given.top_k is None else given.top_k,
+            frequency_penalty=given.frequency_penalty or 0.0,
+            presence_penalty=given.presence_penalty or 0.0,
+            output_kind=(RequestOutputKind.DELTA if call.stream else RequestOutputKind.FINAL_ONLY),
+        )
+
+    # OpenAI
+
+    async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+        """See `Engine.http`."""
+        assert self._app is not None
+        self._prompts.check(call.prompt_format or AS_THE_BASE)
+        body, images = await load_images(body, call.model, self._images)
+        async with AsyncExitStack() as stack:
+            lora = None
+            if call.adapter is not None:
+                lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
+            return await self._app.run(call, body, reply, lora, images)
+
+    # adapters
+
+    async def _load_adapter(self, ref: AdapterRef) -> LoRARequest:
+        """Checked first, then loaded by `add_lora`, which fails without harm to the engine."""
+        assert self._spec.lora is not None
+        with self._adapter_metrics.loading():
+            path = await asyncio.to_thread(fetch_adapter, ref.path, ref.revision)
+            await asyncio.to_thread(
+                check_adapter,
+                path,
+                base_path=local_checkpoint(self._spec.weights, self._spec.revision),
+                base_names=self._spec.base_names,
+                max_rank=self._spec.lora.max_rank,
+            )
+            number = next(self._lora_numbers)
+            # The name is part of vLLM's prefix cache key; the number keeps a new version of an
+            # adapter from meeting blocks that its predecessor computed.
+            request = LoRARequest(
+                lora_name=f"{ref.id}#{number}", lora_int_id=number, lora_path=path
+            )
+            try:
+                await self._llm.add_lora(request)
+            except EngineDeadError as error:
+                raise EngineFailed("the engine of this replica failed") from error
+            return request
+
+    async def _unload_adapter(self, ref: AdapterRef, request: LoRARequest) -> None:
+        await self._llm.remove_lora(request.lora_int_id)
+        self._adapter_metrics.unloaded()
+
+    # state
+
+    def load(self) -> EngineLoad:
+        """See `Engine.load`."""
+        return EngineLoad(self._stats.running, self._stats.waiting, self._adapters.held)
+
+    async def check(self) -> None:
+        """See `Engine.check`."""
+        if self._llm.errored:
+            raise EngineFailed("the engine core is dead")
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        await asyncio.to_thread(self._llm.shutdown)

@@ -1,0 +1,246 @@
+"""vLLM's own OpenAI app, called in process: no HTTP server stands between it and the link.
+
+Tools, JSON schema, logprobs, chat templates and streaming options are vLLM's, not ours. Three
+things differ from `vllm serve`: which adapter a request uses, and with which chat template, is
+decided by the router; the response's `model` is the ID the caller asked for (vLLM would name the
+base model for an alias); and it fetches no images: they are loaded before (`images.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI
+from PIL.Image import Image
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Message
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
+from vllm.lora.request import LoRARequest
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from serving.engine.interface import Reply
+from serving.engine.vllm.image_prompts import LoadedImages
+from serving.errors import EngineFailed
+from serving.wire.messages import End, Head, HttpCall
+
+# How vLLM writes a failure into a stream that has begun.
+_ERROR_EVENT = b'data: {"error"'
+# Layers that wrap every chunk of a stream, for a server that browsers and scrapers reach. Nobody
+# reaches this app but us, and its requests are counted on both ends of the link.
+_FOR_A_LISTENER = (CORSMiddleware, PrometheusInstrumentatorMiddleware)
+_SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"))
+
+
+class Asked(NamedTuple):
+    """What a request asks for beside its body."""
+
+    model: str
+    lora: LoRARequest | None
+    images: list[Image | None]
+    chat_template: str | None
+
+
+_NOTHING = Asked("", None, [], None)
+
+
+class Current:
+    """Of the request that a task works on, what it asks for."""
+
+    def __init__(self) -> None:
+        self._asked: ContextVar[Asked] = ContextVar("asked", default=_NOTHING)
+
+    def set(self, asked: Asked) -> None:
+        self._asked.set(asked)
+
+    @property
+    def asked(self) -> Asked:
+        return self._asked.get()
+
+
+class AskedAdapter(Mapping[str, LoRARequest]):
+    """vLLM's table of adapters, which for us holds the one the router chose, if any."""
+
+    def __init__(self, current: Current) -> None:
+        self._current = current
+
+    def __getitem__(self, name: str) -> LoRARequest:
+        asked = self._current.asked
+        if asked.lora is None or name != asked.model:
+            raise KeyError(name)
+        return asked.lora
+
+    def __iter__(self) -> Iterator[str]:
+        asked = self._current.asked
+        return iter([asked.model] if asked.lora is not None else [])
+
+    def __len__(self) -> int:
+        return 1 if self._current.asked.lora is not None else 0
+
+
+def _prefer_asked_template(part: Any, current: Current) -> None:
+    """Let a part of vLLM's app, which has one chat template, use the request's own instead."""
+    default, kind = part.chat_template, type(part)
+    own = property(lambda _: current.asked.chat_template or default)
+    part.__class__ = type(kind.__name__, (kind,), {"chat_template": own})
+
+
+class OpenAIApp:
+    """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
+
+    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current) -> None:
+        self._app = app
+        self._llm = llm
+        self._current = current
+
+    @classmethod
+    async def build(cls, llm: AsyncLLM, args: Namespace, model: str) -> OpenAIApp:
+        """The app for `model` with the arguments of `vllm serve`."""
+        tasks = await llm.get_supported_tasks()
+        app = build_app(args, tasks, llm.model_config)
+        app.user_middleware = [
+            layer for layer in app.user_middleware if layer.cls not in _FOR_A_LISTENER
+        ]
+        await init_app_state(llm, app.state, args, tasks)
+        # vLLM's handlers tell their server to exit when the engine is dead; ours watches itself.
+        app.state.server = SimpleNamespace(should_exit=False)
+        current = Current()
+        LoadedImages(lambda: current.asked.images).install()
+        models = app.state.openai_serving_models
+        models.lora_requests = AskedAdapter(current)
+        models.is_base_model = lambda name: (
+            current.asked.lora is None and name in (current.asked.model, model)
+        )
+        models.model_name = lambda lora=None: current.asked.model or model
+        for part in (app.state.online_renderer, app.state.openai_serving_chat):
+            if part is not None:  # vLLM has no chat for models that do not generate
+                _prefer_asked_template(part, current)
+        return cls(app, llm, current)
+
+    async def run(
+        self,
+        call: HttpCall,
+        body: bytes,
+        reply: Reply,
+        lora: LoRARequest | None,
+        images: list[Image | None],
+    ) -> End:
+        """Answer one request; cancelling this tells vLLM that its client left.
+
+        Raises:
+            EngineFailed: the engine died; the part of the answer that says so is not written.
+        """
+        template = call.prompt_format.chat_template if call.prompt_format else None
+        self._current.set(Asked(call.model, lora, images, template))
+        exchange = _Exchange(call, body, reply, self._llm)
+        task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # vLLM's handlers do not pass a plain cancellation on to the engine; they stop, and
+            # abort the request there, when they receive a disconnect.
+            exchange.disconnect()
+            await asyncio.wait([task], timeout=5)
+            task.cancel()
+            raise
+        except EngineFailed:
+            raise
+        except Exception:
+            if exchange.failure is not None:
+                raise exchange.failure from None
+            raise
+        finally:
+            if images and exchange.refused:
+                # As `ImagePrompts.forget_failed`; which images, vLLM does not say here.
+                await self._llm.renderer.clear_mm_cache_async()
+        if exchange.failure is not None:
+            raise exchange.failure
+        return exchange.end()
+
+
+class _Exchange:
+    """One request and response in ASGI's terms (asgi.readthedocs.io/en/latest/specs/www.html)."""
+
+    def __init__(self, call: HttpCall, body: bytes, reply: Reply, llm: AsyncLLM) -> None:
+        self._reply = reply
+        self._llm = llm
+        self._body: bytes | None = body
+        self._left = asyncio.Event()
+        self.failure: EngineFailed | None = None
+        self.refused = True
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in call.headers
+        ]
+        headers.append((b"x-request-id", call.request_id.encode("latin-1", "replace")))
+        headers.append((b"content-length", str(len(body)).encode()))
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            # Below 2.4 starlette's StreamingResponse listens for the disconnect itself.
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": call.method,
+            "scheme": "http",
+            "path": call.path,
+            "raw_path": call.path.encode(),
+            "query_string": call.query.encode("latin-1"),
+            "root_path": "",
+            "headers": headers,
+            "client": None,
+            "server": None,
+            "state": {},
+        }
+
+    def disconnect(self) -> None:
+        self._left.set()
+
+    async def receive(self) -> Message:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if self._left.is_set():
+            # Not an error: starlette would drop the stream's generator unclosed, and its request
+            # would run on in the engine until the garbage collector comes by.
+            return
+        if message["type"] == "http.response.start":
+            status = int(message["status"])
+            self.refused = status >= 400
+            if status >= 500 and self._llm.errored:
+                self._fail()
+            headers = tuple(
+                (name.decode("latin-1"), value.decode("latin-1"))
+                for name, value in message["headers"]
+                if name.lower() not in _SKIPPED_HEADERS
+            )
+            self._reply.head(Head(status, headers))
+        elif message["type"] == "http.response.body" and (body := message.get("body")):
+            if body.startswith(_ERROR_EVENT):
+                self._fail()
+            reply = self._reply
+            reply.data(body)
+            if not reply.writable:
+                await reply.drained()
+
+    def _fail(self) -> None:
+        self.failure = EngineFailed("the engine of this replica failed")
+        self.disconnect()
+        raise self.failure
+
+    def end(self) -> End:
+        """Token counts as vLLM itself reports them."""
+        metadata = self.scope["state"].get("request_metadata")
+        usage = getattr(metadata, "final_usage_info", None)
+        if usage is None:
+            return End()
+        return End(
+            prompt_tokens=usage.prompt_tokens or 0, completion_tokens=usage.completion_tokens or 0
+        )

@@ -1,0 +1,159 @@
+"""An engine inside the router's own process, as the relay sees a replica behind a link.
+
+For hosted providers' models: they need no devices and no process of their own, and a hop more
+would only cost time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+
+from serving.engine.completion_writer import run_completion
+from serving.engine.interface import Engine
+from serving.errors import ModelUnavailable, ServingError
+from serving.observability.logs import Log
+from serving.router.answer import Answer, AttemptFailed
+from serving.wire.messages import Call, CompletionCall, Head, Load
+
+# What a client that reads slowly may leave unread before the engine is made to wait, in bytes.
+HIGH_WATER = 64 * 1024
+
+
+class LocalReply:
+    """Writes one call's answer to where the relay reads it."""
+
+    __slots__ = ("_answer", "_loop", "_waiter")
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        answer.on_taken = self._taken
+
+    @property
+    def writable(self) -> bool:
+        return self._answer.unread < HIGH_WATER
+
+    def head(self, head: Head) -> None:
+        self._answer.on_head(head)
+
+    def data(self, data: bytes) -> None:
+        due: list[Answer] = []
+        self._answer.on_data(data, due)
+        for answer in due:
+            answer.deliver(time.monotonic())
+
+    async def drained(self) -> None:
+        while not self.writable:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def _taken(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class LocalReplica:
+    """One engine in this process; has what `Relay` and `status` use of a `ReplicaLink`.
+
+    Args:
+        replica: its ID.
+        address: host and port of what stands behind it, for people.
+        state: says `ready`, or why requests are of no use now.
+    """
+
+    def __init__(
+        self,
+        replica: str,
+        engine: Engine,
+        *,
+        address: tuple[str, int],
+        state: Callable[[], str],
+        log: Log,
+    ) -> None:
+        self.replica = replica
+        self.engine = engine
+        self.address = address
+        self._state = state
+        self._log = log.bind(replica=replica)
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, asyncio.Task[None]] = {}
+
+    @property
+    def up(self) -> bool:
+        """Whether requests are of use now."""
+        return self.state == "ready"
+
+    @property
+    def connected(self) -> bool:
+        return True
+
+    @property
+    def state(self) -> str:
+        """For people."""
+        return self._state()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._calls)
+
+    @property
+    def busy(self) -> int:
+        return len(self._calls)
+
+    @property
+    def load(self) -> Load:
+        load = self.engine.load()
+        return Load(self.in_flight, self.in_flight, load.running, load.waiting)
+
+    def open(self, call: Call, body: bytes = b"") -> Answer:
+        """Start one call."""
+        stream = next(self._numbers)
+        answer = Answer(self, stream)
+        task = asyncio.get_running_loop().create_task(self._run(call, body, answer))
+        self._calls[stream] = task
+        task.add_done_callback(lambda _: self._calls.pop(stream, None))
+        return answer
+
+    def cancel(self, stream: int) -> None:
+        """Stop a call, which closes whatever it has open; a no-op after its end."""
+        if (task := self._calls.get(stream)) is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Cancel what runs and wait for it."""
+        tasks = list(self._calls.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _run(self, call: Call, body: bytes, answer: Answer) -> None:
+        """Run one call to its end, or to its one failure; that is the last thing done here.
+
+        None is marked as fit for another replica: there is none, and what may be tried again has
+        been (`engine/upstream/client.py`).
+        """
+        reply = LocalReply(answer)
+        try:
+            if isinstance(call, CompletionCall):
+                end = await run_completion(self.engine, call, reply)
+            else:
+                end = await self.engine.http(call, body, reply)
+        except asyncio.CancelledError:
+            # By the relay, which has stopped listening, or as the router goes down.
+            answer.on_fail(
+                AttemptFailed(ModelUnavailable("the router is going down"), retryable=False)
+            )
+            raise
+        except ServingError as error:
+            answer.on_fail(AttemptFailed(error, retryable=False))
+        except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, the log does
+            self._log.exception("call_failed", error, request_id=call.request_id)
+            bug = ServingError("internal error; the log has its cause")
+            answer.on_fail(AttemptFailed(bug, retryable=False))
+        else:
+            answer.on_end(end)

@@ -1,0 +1,132 @@
+"""From the model ID in a request to the route that serves it.
+
+Order: alias, exact ID of a deployed model, retired or known but not deployed (each says so), else
+404 with the nearest IDs. Tables only; nothing is parsed out of an ID, because a fine-tuned model's
+name does not reliably contain its base's. (An alias may take a retired model's ID; never that of a
+deployed one.)
+"""
+
+from __future__ import annotations
+
+import difflib
+from bisect import bisect
+from dataclasses import dataclass
+
+from serving.catalogue.advice import alias_retired, deploy
+from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
+from serving.errors import NotDeployed, RetiredModel, UnknownModel
+from serving.wire.messages import AdapterRef, PromptFormat
+
+SUGGESTIONS = 3
+# Comparing an unknown ID with a hundred thousand others takes seconds; with the engine models and
+# with so many before and after it in alphabetical order, a millisecond.
+NEIGHBOURS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where requests for one model ID go.
+
+    `model` is the model that answers (an alias's target), `engine` what runs it: an engine model's
+    replicas or a provider. `adapter` is the LoRA adapter to apply, `prompt_format` how its prompts
+    differ from its base's. `kind` is one of `base`, `adapter` and `upstream`.
+    """
+
+    model: str
+    engine: EngineSpec | UpstreamSpec
+    adapter: AdapterRef | None
+    kind: str
+    prompt_format: PromptFormat | None = None
+
+    @property
+    def chat(self) -> bool:
+        """Whether it is meant to be talked to in turns."""
+        if isinstance(self.engine, UpstreamSpec):
+            return True
+        own = self.prompt_format.style if self.prompt_format else None
+        return (own or self.engine.prompt_style) == "chat"
+
+
+class Resolver:
+    """All routes of a catalogue. `engines` are its engine models by ID, deployed or not."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        engines = {spec.id: spec for spec in catalogue.engines}
+        self._routes: dict[str, Route] = {}
+        self._others: dict[str, AnySpec] = {}
+        for spec in catalogue.models:
+            if not spec.deployed or isinstance(spec, RetiredSpec):
+                self._others[spec.id] = spec
+            elif isinstance(spec, AdapterSpec):
+                ref = AdapterRef(spec.id, spec.weights, spec.revision)
+                own = None
+                if spec.prompt_style is not None or spec.chat_template is not None:
+                    own = PromptFormat(spec.prompt_style, spec.chat_template)
+                self._routes[spec.id] = Route(spec.id, engines[spec.base], ref, "adapter", own)
+            elif isinstance(spec, UpstreamSpec):
+                self._routes[spec.id] = Route(spec.id, spec, None, "upstream")
+            else:
+                self._routes[spec.id] = Route(spec.id, spec, None, "base")
+        for alias, target in catalogue.aliases.items():
+            self._routes[alias] = self._routes[target]
+        self._engine_ids = list(engines)
+        self.engines = {spec.id: spec for spec in catalogue.models if isinstance(spec, EngineSpec)}
+        known = (*self._routes, *self._others)
+        self._sorted = sorted((name.lower(), name) for name in dict.fromkeys(known))
+
+    @property
+    def ids(self) -> list[str]:
+        """Every ID a request may name, in catalogue order."""
+        return list(self._routes)
+
+    @property
+    def others(self) -> list[AnySpec]:
+        """What is known and has no route here: not deployed, or retired."""
+        return [spec for name, spec in self._others.items() if name not in self._routes]
+
+    def resolve(self, model_id: str) -> Route:
+        """The route of an ID.
+
+        Raises:
+            RetiredModel: with the date, the successor and how to alias it.
+            NotDeployed: with how to deploy it.
+            UnknownModel: with the closest IDs in its message.
+        """
+        route = self._routes.get(model_id)
+        if route is not None:
+            return route
+        if (spec := self._others.get(model_id)) is not None:
+            raise self._without_route(spec)
+        hint = ", ".join(f"'{name}'" for name in self._nearest(model_id))
+        raise UnknownModel(
+            f"unknown model '{model_id}'"
+            + (f"; the closest IDs are {hint}" if hint else "; GET /v1/models lists every ID"),
+            param="model",
+        )
+
+    def _without_route(self, spec: AnySpec) -> RetiredModel | NotDeployed:
+        if isinstance(spec, RetiredSpec):
+            known = spec.successor in self._routes or spec.successor in self._others
+            on = "on" if len(spec.retired_on) == len("YYYY-MM-DD") else "in"
+            successor = f"; its successor is '{spec.successor}'" if spec.successor else ""
+            fix = alias_retired(spec.id, spec.provider, spec.successor, known=known)
+            return RetiredModel(
+                f"model '{spec.id}' was retired by its provider ({spec.provider}) {on} "
+                f"{spec.retired_on}{successor}; {fix}",
+                param="model",
+            )
+        base = spec.base if isinstance(spec, AdapterSpec) and spec.base in self._others else None
+        return NotDeployed(
+            f"model '{spec.id}' is known but not deployed here; to deploy it, "
+            f"{deploy(spec.id, base)}",
+            param="model",
+        )
+
+    def _nearest(self, model_id: str) -> list[str]:
+        asked = model_id.lower()
+        at = bisect(self._sorted, (asked,))
+        folded = {known.lower(): known for known in self._engine_ids[: 2 * NEIGHBOURS]}
+        folded |= dict(self._sorted[max(0, at - NEIGHBOURS) : at + NEIGHBOURS])
+        near = difflib.get_close_matches(asked, folded, SUGGESTIONS, cutoff=0.4)
+        return [folded[name] for name in near]

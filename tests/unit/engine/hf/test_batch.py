@@ -1,0 +1,177 @@
+"""Who gets a row when, on a model that only counts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+
+from serving.engine.hf.batch import Batcher, Limits, Request
+from serving.engine.hf.rows import DecoderRows, Rows
+from serving.engine.hf.sampling import Params
+from serving.engine.hf.text import Detokenizer
+from serving.engine.interface import Chunk
+from serving.errors import EngineFailed
+from serving.observability.metrics import BatchMetrics
+
+
+class Counting(Rows):
+    """Every row's token is how many it has said; the test lets each prefill happen."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.said: list[int] = []
+        self.most = 0
+        self.go = threading.Semaphore(0)
+
+    def admit(self, prompts: Sequence[list[int]]) -> torch.Tensor:
+        self.go.acquire()
+        self.groups.append([len(prompt) for prompt in prompts])
+        self.said += [0] * len(prompts)
+        self.most = max(self.most, len(self.said))
+        return self._logits(len(prompts))
+
+    def decode(self, tokens: Sequence[int]) -> torch.Tensor:
+        assert list(tokens) == self.said
+        self.said = [count + 1 for count in self.said]
+        return self._logits(len(self.said))
+
+    def _logits(self, count: int) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor(self.said[-count:]), 500).float()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self.said = [self.said[row] for row in rows]
+
+    cells = staticmethod(DecoderRows.cells)
+
+    def _caches(self) -> list[Any]:
+        return []
+
+
+class Bench:
+    def __init__(self, limits: Limits) -> None:
+        self.rows = Counting()
+        self.batcher = Batcher(self.rows, frozenset(), limits, BatchMetrics(CollectorRegistry()))
+        self.tasks: list[asyncio.Task[None]] = []
+        self.chunks: list[list[Chunk]] = []
+
+    def ask(self, prompt_tokens: int, max_tokens: int = 3) -> None:
+        text = Detokenizer(lambda ids: " ".join(map(str, ids)), frozenset())
+        chunks: list[Chunk] = []
+        params = Params(max_tokens=max_tokens)
+        request = Request([0] * prompt_tokens, params, text, chunks.append, stream=True)
+        self.chunks.append(chunks)
+        self.tasks.append(asyncio.create_task(self.batcher.run(request)))
+
+    async def finish(self) -> None:
+        self.rows.go.release(100)
+        await asyncio.gather(*self.tasks)
+
+
+@pytest.fixture
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    made = Bench(Limits(**{**DEFAULTS, **request.param}))
+    yield made
+    made.rows.go.release(100)
+    await made.batcher.close()
+
+
+DEFAULTS = {"rows": 8, "waiting": 100, "prefill_tokens": 1000, "cells": 100_000}
+
+
+async def queue(bench: Bench, lengths: list[int]) -> None:
+    """All wait while a first prompt of one token is run."""
+    bench.ask(1)
+    await asyncio.sleep(0.05)
+    assert bench.batcher.waiting == 0
+    for length in lengths:
+        bench.ask(length)
+    await asyncio.sleep(0)
+    assert bench.batcher.waiting == len(lengths)
+    await bench.finish()
+
+
+@pytest.mark.parametrize("bench", [{}], indirect=True)
+async def test_prompts_are_run_with_their_like(bench: Bench) -> None:
+    await queue(bench, [50, 400, 60, 300, 90])
+    assert bench.rows.groups == [[1], [50, 60, 90], [400, 300]]
+
+
+@pytest.mark.parametrize("bench", [{"prefill_tokens": 200}], indirect=True)
+async def test_a_group_is_bounded(bench: Bench) -> None:
+    await queue(bench, [60, 60, 60, 60, 400])
+    assert bench.rows.groups == [[1], [60, 60, 60], [60], [400]]
+
+
+@pytest.mark.parametrize("bench", [{"rows": 2}], indirect=True)
+async def test_rows_are_bounded(bench: Bench) -> None:
+    await queue(bench, [5, 5, 5, 5])
+    assert bench.rows.most == 2
+    assert [length for group in bench.rows.groups for length in group] == [1, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("bench", [{"cells": 206}], indirect=True)
+async def test_nobody_overtakes_what_does_not_fit(bench: Bench) -> None:
+    """The long one waits for the first to end; the short one behind it, although it would fit."""
+    await queue(bench, [200, 5])
+    assert bench.rows.groups == [[1], [200], [5]]
+
+
+@pytest.mark.parametrize("bench", [{}], indirect=True)
+async def test_a_step_is_one_call_into_the_event_loop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    calls = 0
+    real = loop.call_soon_threadsafe
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return real(*args, **kwargs)
+
+    for _ in range(6):
+        bench.ask(4, max_tokens=10)
+    await asyncio.sleep(0.05)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    await bench.finish()
+    assert all(len(chunks) == 10 for chunks in bench.chunks)
+    # The first may have been admitted alone.
+    assert calls <= 10 + 2
+
+
+@pytest.mark.parametrize("bench", [{}], indirect=True)
+async def test_tokens_reach_their_own_request(bench: Bench) -> None:
+    for length in range(1, 7):
+        bench.ask(length, max_tokens=length)
+    await bench.finish()
+    for length, chunks in enumerate(bench.chunks, start=1):
+        assert "".join(chunk.text for chunk in chunks) == " ".join(map(str, range(length)))
+        assert chunks[-1].completion_tokens == length
+
+
+@pytest.mark.parametrize("bench", [{"rows": 8, "waiting": 0}], indirect=True)
+async def test_free_rows_are_no_queue(bench: Bench) -> None:
+    for _ in range(8):
+        bench.ask(5)
+    await bench.finish()
+    assert all(chunks[-1].finish_reason == "length" for chunks in bench.chunks)
+
+
+@pytest.mark.parametrize("bench", [{}], indirect=True)
+async def test_whoever_is_in_a_prefill_that_fails_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(prompts: Sequence[list[int]]) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(bench.rows, "admit", fail)
+    bench.ask(5)
+    with pytest.raises(EngineFailed):
+        await asyncio.wait_for(bench.tasks[0], 5)
+    assert bench.batcher.failed

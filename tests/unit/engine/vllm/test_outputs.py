@@ -1,0 +1,81 @@
+"""The hand-over from vLLM, with stand-ins of the shape of vLLM's outputs."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serving.engine.interface import Chunk
+from serving.engine.vllm.outputs import Outputs
+from serving.errors import EngineFailed
+
+
+def output(text: str, tokens: int = 1, reason: str | None = None, metrics: Any = None) -> Any:
+    part = SimpleNamespace(text=text, token_ids=[7] * tokens, finish_reason=reason)
+    return SimpleNamespace(outputs=[part], finished=reason is not None, metrics=metrics)
+
+
+def collector(waiting: Any = None) -> Any:
+    """Of vLLM's `RequestOutputCollector`: what it has taken before we came."""
+    return SimpleNamespace(output=waiting, put=None)
+
+
+async def test_every_step_is_emitted_where_it_is_put() -> None:
+    said: list[Chunk] = []
+    outputs, queue = Outputs(5, said.append), collector()
+    outputs.attach(queue)
+    queue.put(output("a"))
+    assert said == [Chunk("a", 5, 1)]
+    queue.put(output("bc", 2))
+    times = SimpleNamespace(queued_ts=1.0, scheduled_ts=1.5)
+    queue.put(output("", 0, "stop", times))
+    assert said[1:] == [Chunk("bc", 5, 3), Chunk("", 5, 3, "stop", 0.5)]
+    await asyncio.wait_for(outputs.finished, 1)
+
+
+async def test_what_came_before_is_not_lost() -> None:
+    said: list[Chunk] = []
+    outputs = Outputs(1, said.append)
+    outputs.attach(collector(output("early", 1, "length")))
+    assert [chunk.text for chunk in said] == ["early"]
+    assert outputs.finished.done()
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+async def test_a_request_the_engine_gives_up_fails(reason: str) -> None:
+    said: list[Chunk] = []
+    outputs = Outputs(1, said.append)
+    outputs.put(output("", 0, reason))
+    with pytest.raises(EngineFailed):
+        await outputs.finished
+    assert not said
+
+
+async def test_the_engines_death_reaches_the_request() -> None:
+    outputs = Outputs(1, lambda chunk: None)
+    outputs.put(ConnectionError("dead"))
+    with pytest.raises(ConnectionError):
+        await outputs.finished
+
+
+async def test_a_failing_writer_ends_its_request_and_raises_nothing_into_vllm() -> None:
+    def broken(chunk: Chunk) -> None:
+        raise ValueError("cannot be written")
+
+    outputs = Outputs(1, broken)
+    outputs.put(output("a"))
+    outputs.put(output("b"))
+    with pytest.raises(ValueError, match="cannot be written"):
+        await outputs.finished
+
+
+async def test_after_a_cancellation_nothing_is_emitted() -> None:
+    said: list[Chunk] = []
+    outputs = Outputs(1, said.append)
+    outputs.finished.cancel()
+    outputs.put(output("late"))
+    outputs.put(output("", 0, "abort"))
+    assert not said

@@ -1,0 +1,193 @@
+"""What our listener adds to uvicorn: shared ports, limits on headers, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from serving.http.listener import MAX_HEADER_BYTES, WRITE, HttpServer, listen
+
+REQUEST = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
+Start = Callable[..., Awaitable[HttpServer]]
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with its name; /slow takes a moment, /body says how much it got."""
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if scope["path"] == "/write":
+        await write(scope["extensions"][WRITE], send)
+        return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.3)
+    text = str(len(body)).encode()
+    headers = [(b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text})
+
+
+async def write(write: Callable[[bytes], bool], send: Any) -> None:
+    """A chunked body, written without `send` as far as that goes; ends in how far."""
+    assert not write(b"before the response has begun")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    written = 0
+    while written < 1000 and write(b"a" * 10_000):
+        written += 1
+    text = b"<%d>" % written
+    await send({"type": "http.response.body", "body": text})
+    assert not write(b"after its end")
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    servers: list[HttpServer] = []
+
+    async def start(**options: Any) -> HttpServer:
+        sockets = options.pop("sockets", None) or [listen("127.0.0.1")]
+        servers.append(HttpServer(app, sockets, **options))
+        await servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+async def ask(port: int, *parts: bytes, pause_s: float = 0.0) -> bytes:
+    """Everything the server says to `parts` until it hangs up or half a second is silent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause_s)
+        said = b""
+        while data := await asyncio.wait_for(reader.read(65536), 2):
+            said += data
+            if b"\r\n\r\n" in said and b"connection: close" not in said:
+                break
+        return said
+    except ConnectionError:
+        return b"reset"
+    finally:
+        writer.close()
+
+
+def envelope(said: bytes, status: int) -> dict[str, Any]:
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()), said
+    parsed: dict[str, Any] = json.loads(body)
+    assert f"x-request-id: {parsed['error']['request_id']}".encode() in head
+    assert parsed["detail"] == parsed["error"]["message"]
+    return parsed
+
+
+@pytest.mark.parametrize("parts", [(), (b"GET / HT",), (b"GET / HTTP/1.1\r\nhost: x\r\n",)])
+async def test_headers_that_do_not_come_are_not_waited_for(
+    start: Start, parts: tuple[bytes, ...]
+) -> None:
+    server = await start(header_timeout_s=0.2)
+    said = await ask(server.port, *parts)
+    assert envelope(said, 408)["error"]["code"] == "request_timeout"
+
+
+async def test_headers_may_not_trickle_either(start: Start) -> None:
+    server = await start(header_timeout_s=0.2)
+    said = await ask(server.port, b"GET / HTTP/1.1\r\n", *[b"x: y\r\n"] * 10, pause_s=0.05)
+    assert said == b"reset" or envelope(said, 408)
+
+
+async def test_a_later_request_has_its_own_time(start: Start) -> None:
+    server = await start(header_timeout_s=0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    for _ in range(3):
+        writer.write(REQUEST.replace(b"/slow", b"/"))
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(1)
+        await asyncio.sleep(0.2)
+    writer.write(b"GET /")
+    assert envelope(await reader.read(), 408)
+    writer.close()
+
+
+async def test_a_slow_answer_is_not_a_slow_request(start: Start) -> None:
+    server = await start(header_timeout_s=0.1)
+    assert b" 200 " in await ask(server.port, REQUEST)
+
+
+async def test_endless_headers_are_refused(start: Start) -> None:
+    server = await start()
+    flood = [b"GET / HTTP/1.1\r\n", b"x: " + b"a" * MAX_HEADER_BYTES]
+    said = await ask(server.port, *flood)
+    assert said == b"reset" or envelope(said, 431)["error"]["code"] == "headers_too_large"
+
+
+async def test_a_body_may_be_larger_than_headers(start: Start) -> None:
+    server = await start()
+    size = 4 * MAX_HEADER_BYTES
+    head = f"POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
+    assert (await ask(server.port, head + b"b" * size)).endswith(str(size).encode())
+
+
+@pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00", b"nonsense\r\n\r\n", b"\0" * 100])
+async def test_what_is_no_http_gets_an_envelope(start: Start, data: bytes) -> None:
+    server = await start()
+    assert envelope(await ask(server.port, data), 400)["error"]["code"] == "invalid_request"
+
+
+async def test_two_servers_share_a_port_and_one_takes_over(start: Start) -> None:
+    first = await start(sockets=[listen("127.0.0.1", shared=True)])
+    port = first.port
+    second = await start(sockets=[listen("127.0.0.1", port, shared=True)])
+    assert second.port == port
+    await first.close()
+    assert not first.serving
+    for _ in range(20):
+        assert b" 200 " in await ask(port, REQUEST.replace(b"/slow", b"/"))
+
+
+async def test_a_port_that_is_taken_is_an_error(start: Start) -> None:
+    server = await start()
+    with pytest.raises(OSError, match="in use"):
+        listen("127.0.0.1", server.port, shared=True)
+
+
+async def test_a_drain_lets_running_requests_end(start: Start) -> None:
+    server = await start(drain_s=5.0)
+    asking = asyncio.create_task(ask(server.port, REQUEST))
+    await asyncio.sleep(0.1)
+    await server.close()
+    assert b" 200 " in await asking
+
+
+async def test_without_a_drain_they_are_cut_off(start: Start) -> None:
+    server = await start()
+    asking = asyncio.create_task(ask(server.port, REQUEST))
+    await asyncio.sleep(0.05)
+    started = asyncio.get_running_loop().time()
+    await server.close()
+    assert asyncio.get_running_loop().time() - started < 1.0
+    asking.cancel()
+
+
+async def test_write_stops_when_the_client_does_not_read(start: Start) -> None:
+    server = await start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(REQUEST.replace(b"/slow", b"/write"))
+    await asyncio.sleep(0.2)  # nothing is read; the server's buffers fill
+    await reader.readuntil(b"\r\n\r\n")
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    data, _, written = body.rpartition(b"<")
+    assert len(data) == int(written[:-1]) * 10_000
+    assert 0 < int(written[:-1]) < 1000
+    writer.close()

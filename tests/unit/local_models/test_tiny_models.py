@@ -1,0 +1,155 @@
+"""The tiny models that are kept in the repository: whole, loadable, and saying words."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from local_models import dialogues
+from local_models.make import (
+    ADAPTERS,
+    BASE,
+    INSTRUCT,
+    WEIGHTS,
+    check,
+)
+from local_models.train import merge_adapter
+
+MODELS = (BASE, INSTRUCT)
+
+
+@cache
+def tokenizer_of(name: str) -> Any:
+    return AutoTokenizer.from_pretrained(WEIGHTS / name)
+
+
+def load(name: str) -> Any:
+    directory = WEIGHTS / (BASE if name in ADAPTERS else name)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    if name in ADAPTERS:
+        merge_adapter(model, WEIGHTS / "adapters" / name)
+    return model
+
+
+def prompt_text(name: str) -> str:
+    if name != INSTRUCT:
+        return "Once upon a time there was a brave fox"
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    text: str = tokenizer_of(name).apply_chat_template(messages, tokenize=False)
+    return text
+
+
+def greedy(model: Any, name: str, tokens: int = 16) -> str:
+    tokenizer = tokenizer_of(BASE if name in ADAPTERS else name)
+    ids = tokenizer(
+        prompt_text(name), add_special_tokens=name != INSTRUCT, return_tensors="pt"
+    ).input_ids
+    output = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens
+    )
+    text: str = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+    return text
+
+
+def test_files_match_the_manifest() -> None:
+    assert check(WEIGHTS) == []
+
+
+def test_check_names_what_is_wrong(tmp_path: Any) -> None:
+    assert len(check(tmp_path)) == 1
+    (tmp_path / "kept").write_text("a")
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  kept\n{'0' * 64}  gone\n")
+    (tmp_path / "new").write_text("b")
+    assert check(tmp_path) == ["missing: gone", "not in SHA256SUMS: new", "changed: kept"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tokenizer_fits_the_model(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    config = AutoConfig.from_pretrained(WEIGHTS / name)
+    generation = json.loads((WEIGHTS / name / "generation_config.json").read_text())
+    assert len(tokenizer) == config.vocab_size
+    assert tokenizer.model_max_length == config.max_position_embeddings
+    assert tokenizer.eos_token == "</s>"
+    assert tokenizer.eos_token_id == config.eos_token_id == generation["eos_token_id"]
+    assert tokenizer.bos_token_id == config.bos_token_id
+    assert config.head_dim % 32 == 0
+    assert getattr(config, "sliding_window", None) is None
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tokenizer_puts_bos_first_and_keeps_the_text(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    text = "Zoé said: hello, 猫! 🎉\nTwo  spaces."
+    ids = tokenizer(text)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.bos_token_id not in ids[1:]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    # Characters outside ASCII take several tokens, for tests of streaming.
+    assert len(tokenizer("猫", add_special_tokens=False)["input_ids"]) == 3
+
+
+def test_vocabularies_differ() -> None:
+    assert len(tokenizer_of(BASE)) != len(tokenizer_of(INSTRUCT))
+    assert tokenizer_of(BASE)("hello")["input_ids"] != tokenizer_of(INSTRUCT)("hello")["input_ids"]
+
+
+def test_chat_templates_render() -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "Bye"},
+    ]
+    render = tokenizer_of(INSTRUCT).apply_chat_template
+    assert render(messages, tokenize=False) == (
+        "<s>[INST] Be brief.\n\nHi [/INST] Hello!</s>[INST] Bye [/INST]"
+    )
+    render = tokenizer_of(BASE).apply_chat_template
+    assert render(messages, tokenize=False) == "<s>Be brief.\nHi\nHello!\nBye"
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapter_fits_the_base_model(name: str) -> None:
+    directory = WEIGHTS / "adapters" / name
+    config = json.loads((directory / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == BASE
+    assert config["r"] == 8
+    shapes: dict[str, tuple[int, ...]] = {}
+    with safe_open(WEIGHTS / BASE / "model.safetensors", "pt") as base:
+        for key in sorted(base.keys()):
+            path, _, leaf = key.removesuffix(".weight").rpartition(".")
+            if leaf in config["target_modules"]:
+                out_features, in_features = base.get_slice(key).get_shape()
+                prefix = f"base_model.model.{path}.{leaf}"
+                shapes[f"{prefix}.lora_A.weight"] = (8, in_features)
+                shapes[f"{prefix}.lora_B.weight"] = (out_features, 8)
+    with safe_open(directory / "adapter_model.safetensors", "pt") as adapter:
+        keys = list(adapter.keys())
+        found = {key: tuple(adapter.get_slice(key).get_shape()) for key in keys}
+    assert found == shapes
+    assert len(found) == 4 * 7 * 2
+
+
+def test_greedy_text_is_words_repeatable_and_in_style() -> None:
+    texts = {}
+    for name in (*MODELS, *ADAPTERS):
+        model = load(name)
+        texts[name] = greedy(model, name)
+        assert greedy(model, name) == texts[name]
+    assert texts[INSTRUCT] == " The capital of France is Paris."
+    assert texts[BASE].startswith(" named Felix.")
+    assert texts["pirate"] != texts[BASE]
+    assert texts["haiku"].startswith("\n")
+    assert len(set(texts.values())) == len(texts)
+
+
+def test_every_question_has_one_answer() -> None:
+    pairs = dialogues.questions()
+    assert len({question for question, _ in pairs}) == len(pairs)

@@ -1,0 +1,160 @@
+"""Every way in which a request's block can end gives exactly one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    Ended,
+    EngineFailed,
+    InvalidField,
+    ModelUnavailable,
+    Overloaded,
+    ServingError,
+    Unauthenticated,
+)
+from serving.observability.logs import open_log
+from serving.observability.metrics import RouterMetrics
+from serving.router.record import Recorder
+from serving.wire.messages import End
+
+
+@pytest.fixture
+def metrics() -> RouterMetrics:
+    return RouterMetrics()
+
+
+@pytest.fixture
+def recorder(metrics: RouterMetrics, tmp_path: Path) -> Recorder:
+    return Recorder(metrics, open_log("record-test", str(tmp_path)))
+
+
+def outcomes(metrics: RouterMetrics) -> dict[str, float]:
+    return {
+        sample.labels["outcome"]: sample.value
+        for sample in metrics.requests.collect()[0].samples
+        if sample.name == "serving_requests_total"
+    }
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    (file,) = folder.glob("record-test-*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome", "status", "code"),
+    [
+        (ClientLeft("x"), "cancelled", 499, "client_left"),
+        (asyncio.CancelledError(), "cancelled", 499, "client_left"),
+        (GeneratorExit(), "cancelled", 499, "client_left"),
+        (InvalidField("x"), "rejected", 422, "invalid_field"),
+        (Unauthenticated("x"), "rejected", 401, "unauthenticated"),
+        (ModelUnavailable("x"), "rejected", 503, "model_unavailable"),
+        (Overloaded("x"), "rejected", 503, "overloaded"),
+        (EngineFailed("x"), "error", 503, "engine_failed"),
+        (DeadlineExceeded("x"), "error", 504, "deadline_exceeded"),
+        (Ended(EngineFailed("x")), "error", 503, "engine_failed"),
+        (Ended(DeadlineExceeded("x")), "error", 504, "deadline_exceeded"),
+        (ServingError("x"), "error", 500, "internal_error"),
+        (ValueError("x"), "error", 500, "internal_error"),
+        (KeyboardInterrupt(), "error", 500, "internal_error"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_a_block_that_raises(
+    recorder: Recorder,
+    metrics: RouterMetrics,
+    tmp_path: Path,
+    raised: BaseException,
+    outcome: str,
+    status: int,
+    code: str,
+) -> None:
+    with pytest.raises(type(raised)), recorder.request("r1", "/v4/completions"):
+        raise raised
+    assert outcomes(metrics) == {outcome: 1}
+    (line,) = lines(tmp_path)
+    assert (line["outcome"], line["status"], line["code"]) == (outcome, status, code)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, "ok"),
+        (399, "ok"),
+        (400, "rejected"),
+        (404, "rejected"),
+        (500, "error"),
+        (503, "error"),
+    ],
+)
+def test_a_block_that_ends(
+    recorder: Recorder, metrics: RouterMetrics, tmp_path: Path, status: int, outcome: str
+) -> None:
+    with recorder.request("r1", "/v1/completions") as record:
+        record.status = status
+    assert outcomes(metrics) == {outcome: 1}
+    assert [line["outcome"] for line in lines(tmp_path)] == [outcome]
+
+
+def test_tokens_and_times(recorder: Recorder, metrics: RouterMetrics, tmp_path: Path) -> None:
+    with recorder.request("r1", "/v4/completions") as record:
+        record.engine, record.kind, record.stream, record.status = "m", "base", True, 200
+        record.received(10)
+        record.on_bytes()
+        record.on_bytes()
+        record.end = End("stop", prompt_tokens=3, completion_tokens=5, queue_s=0.5)
+    value = metrics.registry.get_sample_value
+    assert value("serving_prompt_tokens_total", {"model": "m"}) == 3
+    assert value("serving_completion_tokens_total", {"model": "m"}) == 5
+    assert value("serving_queue_seconds_sum", {"model": "m"}) == 0.5
+    for name in ("time_to_first_token", "inter_token", "request", "queue"):
+        assert value(f"serving_{name}_seconds_count", {"model": "m"}) == 1, name
+    (line,) = lines(tmp_path)
+    assert line["request_id"] == "r1"
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (3, 5)
+    assert line["ttft_s"] <= line["seconds"]
+
+
+def test_an_unresolved_request_makes_no_model_series(
+    recorder: Recorder, metrics: RouterMetrics
+) -> None:
+    with contextlib.suppress(InvalidField), recorder.request("r1", "/v4/completions") as record:
+        record.model = "whatever a caller sends"
+        raise InvalidField("x")
+    text = metrics.text().decode()
+    assert 'serving_requests_total{endpoint="/v4/completions",kind="none",model="none"' in text
+    assert "whatever" not in text
+    assert "serving_request_seconds_count{" not in text
+
+
+@pytest.mark.parametrize("raised", [None, EngineFailed("x"), asyncio.CancelledError()])
+def test_in_flight_comes_back_to_zero(
+    recorder: Recorder, metrics: RouterMetrics, raised: BaseException | None
+) -> None:
+    def value() -> float | None:
+        return metrics.registry.get_sample_value("serving_requests_in_flight", {"model": "m"})
+
+    def work() -> None:
+        with recorder.request("r1", "/v4/completions") as record:
+            record.engine, record.status = "m", 200
+            with recorder.in_flight(record):
+                assert value() == 1
+                if raised is not None:
+                    raise raised
+
+    if raised is None:
+        work()
+    else:
+        with pytest.raises(type(raised)):
+            work()
+    assert value() == 0
