@@ -54,7 +54,7 @@ class RouterReplica:
     async def reconfigure(self, catalogue: dict[str, Any]) -> None:
         """Called by Ray Serve with the catalogue, at the start and whenever it changes."""
         self._catalogue = taken = Catalogue.model_validate(catalogue)
-        await self._router.serve(taken)
+        await self._router.set_catalogue(taken)
         self._log.info("catalogue_taken", deployed=len(taken.deployed), known=len(taken.models))
         if self._tasks:
             return

@@ -92,7 +92,7 @@ def ours(folder: Path, events: int = EVENTS, interval_s: float = INTERVAL_S) -> 
         with os.fdopen(read_fd) as pipe:
             link = json.loads(pipe.readline())["link_port"]
         port = free_port()
-        command = [sys.executable, "-m", "serving.router.router", "--models", str(models)]
+        command = [sys.executable, "-m", "serving.router", "--models", str(models)]
         command += ["--port", str(port), "--replica", "echo#1", MODEL, f"127.0.0.1:{link}"]
         with running(command, env) as router:
             url = f"http://127.0.0.1:{port}"

@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from serving.api.asked import Ability, Target
 from serving.errors import InvalidField, InvalidRequest, ServingError
-from serving.wire.messages import End, Sampling
+from serving.wire.messages import CompletionCall, End, ImageRef, Sampling
 
 DEFAULT_TEMPERATURE = 0.2
 MAX_STOP_SEQUENCES = 4
@@ -93,6 +94,37 @@ class CompletionRequest(BaseModel):
     images: Annotated[list[Image], Field(fail_fast=True)] | None = None
     model_parameters: ModelParameters | None = None
     stream: bool | None = None
+
+    @property
+    def streams(self) -> bool:
+        return bool(self.stream)
+
+    def check(self, abilities: frozenset[Ability]) -> None:
+        """See `Asked.check`."""
+        if self.images and Ability.SEE not in abilities:
+            raise InvalidField(f"model '{self.model}' takes no images", param="images")
+        given = self.model_parameters
+        if given and given.reasoning_effort and Ability.REASON not in abilities:
+            raise InvalidField(
+                f"model '{self.model}' has no reasoning effort",
+                param="model_parameters.reasoning_effort",
+            )
+
+    def call(self, request_id: str, target: Target) -> tuple[CompletionCall, bytes]:
+        """See `Asked.call`."""
+        images = tuple(ImageRef(at.image_url, at.detail or "auto") for at in self.images or ())
+        call = CompletionCall(
+            request_id=request_id,
+            model=self.model,
+            prompt=self.prompt,
+            stream=self.streams,
+            sampling=self.sampling(),
+            served_model=target.model,
+            adapter=target.adapter,
+            images=images,
+            prompt_format=target.prompt_format,
+        )
+        return call, b""
 
     def sampling(self) -> Sampling:
         """The parameters for the engine, with the documented defaults filled in."""

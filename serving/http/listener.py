@@ -24,11 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from serving.api.envelope import error_body
 from serving.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServingError
-
-# An extension of ASGI's scope: a function that writes the next part of a body that `send` has
-# begun, or returns False if that has to wait for the client. `send` is a coroutine, which only a
-# task can wait for.
-WRITE = "serving.write"
+from serving.http.request import WRITE
 
 HEADER_TIMEOUT_S = 20.0
 # Far above what the app accepts, which refuses in its own words and with the caller's request ID;

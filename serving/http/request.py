@@ -1,4 +1,4 @@
-"""The little HTTP the raw ASGI app needs: headers, bodies with limits, whole responses.
+"""What an HTTP request is to us, and the little HTTP that a raw ASGI app needs.
 
 ASGI: asgi.readthedocs.io/en/latest/specs/www.html. There is no framework on the token path.
 """
@@ -6,16 +6,20 @@ ASGI: asgi.readthedocs.io/en/latest/specs/www.html. There is no framework on the
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from serving.errors import BodyTooLarge, ClientLeft, HeadersTooLarge, RequestTimeout
+
+# An extension of ASGI's scope that our listener has: a function that writes the next part of a body
+# that `send` has begun, or returns False if that has to wait for the client. `send` is a coroutine,
+# which only a task can wait for.
+WRITE = "serving.write"
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -24,34 +28,111 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request on its way through a handler."""
+    """One HTTP request. `reply_headers` go with its response, whoever writes it."""
 
     scope: Scope
     receive: Receive
     send: Send
-    path: str
     id: str
-    reply_headers: Headers
-    headers: Mapping[bytes, bytes]
+    path: str
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    reply_headers: Headers = field(default_factory=list)
 
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive, send: Send) -> Request:
+        """The request of an ASGI scope; its headers are read later, by `read_headers`."""
+        identity = request_id(scope)
+        path = scope["path"][len(scope.get("root_path", "")) :]
+        return cls(
+            scope,
+            receive,
+            send,
+            identity,
+            path,
+            reply_headers=[(b"x-request-id", identity.encode())],
+        )
 
-Handler = Callable[[Request], Awaitable[None]]
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
 
+    @property
+    def query(self) -> bytes:
+        return bytes(self.scope["query_string"])
 
-def read_headers(scope: Scope, limit: int) -> Mapping[bytes, bytes]:
-    """The request's headers by lower-case name; the first one counts.
+    @property
+    def write(self) -> Callable[[bytes], bool] | None:
+        """The listener's `WRITE`, where there is one."""
+        found: Callable[[bytes], bool] | None = self.scope.get("extensions", {}).get(WRITE)
+        return found
 
-    Raises:
-        HeadersTooLarge: names and values together have more than `limit` bytes.
-    """
-    headers: dict[bytes, bytes] = {}
-    size = 0
-    for name, value in scope["headers"]:
-        size += len(name) + len(value)
-        headers.setdefault(name, value)
-    if size > limit:
-        raise HeadersTooLarge(f"the headers have {size} bytes; the limit is {limit}")
-    return headers
+    def read_headers(self, limit: int) -> None:
+        """Make `headers` of the request's own, by lower-case name; the first of a name counts.
+
+        Raises:
+            HeadersTooLarge: names and values together have more than `limit` bytes.
+        """
+        headers: dict[bytes, bytes] = {}
+        size = 0
+        for name, value in self.scope["headers"]:
+            size += len(name) + len(value)
+            headers.setdefault(name, value)
+        if size > limit:
+            raise HeadersTooLarge(f"the headers have {size} bytes; the limit is {limit}")
+        self.headers = headers
+
+    async def read_body(self, *, limit: int, timeout_s: float) -> bytes:
+        """The whole body.
+
+        Raises:
+            BodyTooLarge: it has, or says it has, more than `limit` bytes.
+            RequestTimeout: it did not arrive within `timeout_s`.
+            ClientLeft: the connection closed first.
+        """
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            raise _too_large(limit)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        parts: list[bytes] = []
+        size = 0
+        more = True
+        while more:
+            message = await self._receive(deadline - asyncio.get_running_loop().time())
+            part = bytes(message.get("body", b""))
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def respond(
+        self, status: int, body: bytes, content_type: bytes, headers: Headers
+    ) -> None:
+        """Send a whole response: `headers`, then the request's `reply_headers`."""
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", content_type),
+                    (b"content-length", str(len(body)).encode()),
+                    *headers,
+                    *self.reply_headers,
+                ],
+            }
+        )
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def _receive(self, timeout_s: float) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await self.receive()
+        except TimeoutError:
+            raise RequestTimeout("the request's body did not arrive in time") from None
+        if message["type"] == "http.disconnect":
+            raise ClientLeft("the client left before its request was complete")
+        return message
 
 
 def request_id(scope: Scope) -> str:
@@ -62,71 +143,5 @@ def request_id(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
-async def read_body(
-    receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout_s: float
-) -> bytes:
-    """The request's whole body.
-
-    Raises:
-        BodyTooLarge: it has, or says it has, more than `limit` bytes.
-        RequestTimeout: it did not arrive within `timeout_s`.
-        ClientLeft: the connection closed first.
-    """
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
-    deadline = asyncio.get_running_loop().time() + timeout_s
-    parts: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await _receive(receive, deadline - asyncio.get_running_loop().time())
-        part = bytes(message.get("body", b""))
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
-        more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _receive(receive: Receive, timeout_s: float) -> Any:
-    try:
-        async with asyncio.timeout(timeout_s):
-            message = await receive()
-    except TimeoutError:
-        raise RequestTimeout("the request's body did not arrive in time") from None
-    if message["type"] == "http.disconnect":
-        raise ClientLeft("the client left before its request was complete")
-    return message
-
-
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body is larger than {limit} bytes")
-
-
-async def respond(
-    send: Send,
-    status: int,
-    body: bytes,
-    content_type: bytes = b"application/json",
-    headers: Headers | None = None,
-) -> None:
-    """Send a whole response."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", content_type),
-                (b"content-length", str(len(body)).encode()),
-                *(headers or ()),
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
-
-
-async def respond_json(send: Send, status: int, body: object, headers: Headers) -> None:
-    """Send an object as JSON."""
-    await respond(send, status, json.dumps(body).encode(), headers=headers)

@@ -76,6 +76,12 @@ class RouterMetrics:
         self.completion_tokens = Counter(
             "serving_completion_tokens_total", "Tokens generated.", model, registry=registry
         )
+        self.unknown_usage = Counter(
+            "serving_requests_without_usage_total",
+            "Requests a replica worked on and did not say what they used: it died, or was silent.",
+            model,
+            registry=registry,
+        )
         self.retries = Counter(
             "serving_retries_total",
             "Requests sent to a second replica because the first failed before a byte.",

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
 from serving.errors import EngineFailed, ServingError
 from serving.wire.messages import End, Head
 
-# What a slow client may leave unread before its request is given up, in bytes.
+# The most that a slow client may leave unread before its request is given up, in bytes.
 MAX_UNREAD = 4 * 1024 * 1024
 
 
 class AttemptFailed(Exception):
-    """A request ended badly on its replica. `retryable`: nothing was produced yet."""
+    """A request ended badly on its replica.
 
-    def __init__(self, error: ServingError, *, retryable: bool) -> None:
+    `retryable`: nothing was produced yet. `used` is what it used up to then, None if the replica
+    cannot say.
+    """
+
+    def __init__(self, error: ServingError, *, retryable: bool, used: End | None = None) -> None:
         super().__init__(error.message)
         self.error = error
         self.retryable = retryable
+        self.used = used
 
 
 class Sender(Protocol):
@@ -34,14 +40,18 @@ class Answer:
     Once its stream is under way, the reader may set `forward`, which then gets the bytes of each
     read from the link where they arrive, and says whether it took them. What nobody takes is kept
     for `take`, joined, so a slow client costs fewer events, not more.
+
+    An answer that is abandoned gets no more bytes, only the replica's last word: what was used.
     """
 
     __slots__ = (
+        "_closed",
         "_due",
         "_parts",
         "_sender",
         "_size",
         "_stream",
+        "_used",
         "_waiter",
         "end",
         "failed",
@@ -57,6 +67,9 @@ class Answer:
         self._size = 0
         self._due = False
         self._waiter: asyncio.Future[None] | None = None
+        # The replica has said its last word, and what it said was used.
+        self._closed = False
+        self._used: End | None = None
         self.head: Head | None = None
         self.end: End | None = None
         self.failed: AttemptFailed | None = None
@@ -79,7 +92,7 @@ class Answer:
 
     @property
     def ready(self) -> bool:
-        """Whether there are bytes, an end or a failure to act on."""
+        """True if there are bytes, an end or a failure to act on."""
         return bool(self._parts) or self.end is not None or self.failed is not None
 
     def take(self) -> bytes:
@@ -97,7 +110,16 @@ class Answer:
         """Tell the replica to stop; a no-op after the end."""
         self._sender.cancel(self._stream)
 
-    # called by the link
+    async def used(self, within_s: float) -> End | None:
+        """What the replica says the request used, which it says even of one that it was told to
+        stop; None if it has not said so within `within_s` seconds, or died."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not self._closed:
+                    await self.wait()
+        return self._used
+
+    # called by whoever runs the request
 
     def on_head(self, head: Head) -> None:
         self.head = head
@@ -126,16 +148,21 @@ class Answer:
         # One part may be larger: a whole answer comes in one.
         if self._size > MAX_UNREAD and len(parts) > 1:
             self._sender.cancel(self._stream)
-            self.on_fail(
-                AttemptFailed(EngineFailed("the client reads too slowly"), retryable=False)
+            self.failed = AttemptFailed(
+                EngineFailed("the client reads too slowly"), retryable=False
             )
         self.wake()
 
     def on_end(self, end: End) -> None:
-        self.end = end
+        """The request ended, well or because it was told to stop."""
+        self._closed = True
+        self._used = self.end = end
         self.wake()
 
     def on_fail(self, failed: AttemptFailed) -> None:
+        """The request failed, or nothing more will be heard of it."""
+        self._closed = True
+        self._used = failed.used
         self.failed = failed
         self.wake()
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from serving.errors import Forbidden, InvalidRequest, Unauthenticated
+from serving.http.request import Request
+from serving.observability.metrics import RouterMetrics
 
 ACCOUNT_HEADER = b"x-selected-account-id"
-DEFAULT_ACCOUNT = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A known key. `account` None: the key may use any account."""
+    """A known key. With `account` None it may use any account."""
 
     key_id: str
     account: str | None
+
+
+# Who asks for what needs no key.
+ANYONE = Caller("", None)
 
 
 class KeyRing:
@@ -77,13 +83,26 @@ def choose_account(
     return account
 
 
-def user_info(caller: Caller, account: str | None) -> dict[str, object]:
-    """`GET /user-info` as scale-egp reads it: the accounts this key may use."""
-    account = account or DEFAULT_ACCOUNT
-    return {
-        "id": caller.key_id,
-        "email": f"{caller.key_id}@serving.invalid",
-        "first_name": None,
-        "last_name": None,
-        "access_profiles": [{"role": "admin", "account": {"id": account, "name": account}}],
-    }
+class Accounts:
+    """Which account a request is charged to, and what becomes of one that names none: `account_id`
+    is "gradually enforced" (the API's words)."""
+
+    def __init__(self, policy: Literal["off", "warn", "enforce"], metrics: RouterMetrics) -> None:
+        self._policy = policy
+        self._metrics = metrics
+
+    def charged(self, caller: Caller, request: Request, body_account: str | None) -> str | None:
+        """The account to charge; while the policy is to warn, the response says that it is missing.
+
+        Raises:
+            InvalidRequest, Forbidden: as `choose_account`; also where an account is demanded.
+        """
+        account = choose_account(caller, request.headers, body_account)
+        if account is not None or self._policy == "off":
+            return account
+        message = "no account: set account_id or the header x-selected-account-id"
+        if self._policy == "enforce":
+            raise InvalidRequest(message, param="account_id")
+        self._metrics.without_account.inc()
+        request.reply_headers.append((b"x-account-warning", message.encode()))
+        return None

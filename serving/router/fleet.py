@@ -39,7 +39,6 @@ class Fleet:
         router: this router's ID, told to the replicas.
         token: the cluster's secret, which engine servers ask of routers.
         local: what runs in this process, by model: hosted providers' models. It may change.
-        on_up: called with a model that had no replica and has one now.
     """
 
     def __init__(
@@ -51,9 +50,7 @@ class Fleet:
         log: Log,
         rng: random.Random,
         local: Mapping[str, LocalReplica] | None = None,
-        on_up: Callable[[str], None] = lambda model: None,
     ) -> None:
-        self._on_up = on_up
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._local = {} if local is None else local
         self._models: dict[str, _Model] = {}
@@ -67,9 +64,9 @@ class Fleet:
         self._leaving: list[ReplicaLink] = []
         self.listed: tuple[Entry, ...] = ()
 
-    def serve(self, models: Iterable[str]) -> None:
-        """Take over which engine models there are. Requests that one of them no longer counted
-        among still runs go on; nothing new finds it."""
+    def set_models(self, models: Iterable[str]) -> None:
+        """Set the engine models. A removed model finishes its running requests and gets no new
+        ones."""
         wanted = set(models)
         for name in [name for name in self._models if name not in wanted]:
             model = self._models.pop(name)
@@ -82,7 +79,7 @@ class Fleet:
         self.update(self.listed)
 
     def update(self, entries: Iterable[Entry]) -> None:
-        """Take over the directory's current list."""
+        """Set the directory's current list."""
         self.listed = tuple(entries)
         for link in [link for link in self._leaving if not link.in_flight]:
             self._leaving.remove(link)
@@ -147,18 +144,28 @@ class Fleet:
 
     @contextmanager
     def watch(self, model: str, wake: Callable[[], None]) -> Iterator[None]:
-        """Call `wake` whenever the model's first replica comes up, or the model is removed."""
-        watchers = self._watchers.setdefault(model, [])
-        watchers.append(wake)
+        """While the block runs, call `wake` whenever the model's first replica comes up, or the
+        model is removed."""
+        stop = self.subscribe(model, wake)
         try:
             yield
         finally:
-            watchers.remove(wake)
-            if not watchers:
-                self._watchers.pop(model, None)
+            stop()
 
-    def serves(self, model: str) -> bool:
-        """Whether it is among the models that can have replicas."""
+    def subscribe(self, model: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """As `watch`, until the returned function is called."""
+        watchers = self._watchers.setdefault(model, [])
+        watchers.append(wake)
+
+        def stop() -> None:
+            watchers.remove(wake)
+            if not watchers and self._watchers.get(model) is watchers:
+                del self._watchers[model]
+
+        return stop
+
+    def has(self, model: str) -> bool:
+        """True if the model is one of those that can have replicas."""
         return model in self._models
 
     def ready(self, model: str) -> int:
@@ -196,7 +203,6 @@ class Fleet:
                 first = not model.pool.up
                 model.pool.set_up(up)
                 if first:
-                    self._on_up(name)
                     self._wake(name)
             gauge = self._metrics.replicas
             gauge.labels(name, "ready").set(len(up))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from serving.upstream.client import ProviderClient
 
 
-class Upstreams:
-    """Follows the catalogue. `replicas` is always of the current one, and the same dictionary."""
+class HostedModels:
+    """Follows the catalogue. `replicas` has its models by ID, always in the same dictionary."""
 
     def __init__(self, metrics: RouterMetrics, log: Log) -> None:
         self._metrics = metrics
@@ -32,13 +32,13 @@ class Upstreams:
 
     @staticmethod
     async def prepare(catalogue: Catalogue) -> None:
-        """Before the first `update` with a provider in a router that serves already: load what
-        takes half a second, outside its event loop."""
+        """Import the providers' client, if the catalogue needs it, outside the event loop: that
+        takes half a second, in which a router that serves already would stand still."""
         if catalogue.upstreams:
             await asyncio.to_thread(importlib.import_module, "serving.upstream.engine")
 
     def update(self, catalogue: Catalogue) -> None:
-        """Take over a catalogue. Providers and models that have not changed keep their clients,
+        """Follow a new catalogue. Providers and models that have not changed keep their clients,
         connections and circuits; those that are gone end what they have begun."""
         wanted = {spec.provider for spec in catalogue.upstreams}
         gone = [name for name in self._clients if not self._is_current(name, catalogue, wanted)]

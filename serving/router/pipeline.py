@@ -1,255 +1,199 @@
-"""The router's ASGI app: from request to answer on one page.
+"""What happens to a request in a router, on one page.
 
-1. headers, key and body are checked (`http`, `auth`); 2. the wire format is parsed (`api/`);
-3. the model ID becomes a route (`resolve`); 4. the request goes to a replica and its answer back
-(`relay`, `fleet`, `balance`, `link`); 5. its outcome is recorded (`record`).
+1. **authenticate**: who calls (`auth`).
+2. **read**: the body, within its limits (`http/request`).
+3. **parse**: what it asks for, by its endpoint (`api/endpoints`).
+4. **admit**: whether it may pass, and who pays (`admission`).
+5. **resolve**: which route its model ID has (`resolve`).
+6. **relay**: to a replica and back (`relay`).
+7. **settle**: what it used is charged, counted and logged, once, whatever its end (`record`).
+
+A page of the router's own takes the first step and the last. Every endpoint goes this way; what
+differs between them stands in the table of endpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from serving.api.completion import parse_completion
-from serving.api.envelope import error_body, openai_error_body, retry_headers
-from serving.api.openai import peek
-from serving.api.sse import error_event, openai_error_event
+from serving.api.asked import Asked
+from serving.api.dialect import Dialect
+from serving.api.endpoints import Endpoint, Endpoints, Match, Relayed, dialect_at
+from serving.api.envelope import retry_headers
+from serving.api.pages import Ask, ShowPage
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import (
     ClientLeft,
     Ended,
-    InvalidField,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
     ServingError,
 )
-from serving.http.listener import WRITE
-from serving.http.request import Handler, Request, read_body, read_headers, request_id, respond
+from serving.http.request import Request
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
-from serving.router.auth import KeyRing, choose_account
-from serving.router.fleet import Fleet
-from serving.router.pages import Pages
+from serving.router.admission import Admission
+from serving.router.auth import ANYONE, Accounts, Caller, KeyRing, choose_account
 from serving.router.record import Record, Recorder
 from serving.router.relay import Job, Relay
+from serving.router.replica import CLOSING_S
 from serving.router.resolve import Resolver, Route
-from serving.router.waiting import Demand
+from serving.router.response import Response
+from serving.router.view import RouterView
 from serving.settings import Settings
-from serving.wire.messages import CompletionCall, HttpCall, ImageRef
-
-# Headers of an OpenAI request that mean something to vLLM; keys and cookies stay here.
-_RELAYED_HEADERS = (b"content-type", b"accept", b"traceparent", b"tracestate")
+from serving.wire.messages import End
 
 
-# The `endpoint` label of paths that do not exist.
-OTHER_ENDPOINT = "other"
-
-
-class Gateway:
-    """The ASGI application of one router replica. It knows no model until `serve` is called."""
+class Pipeline:
+    """The ASGI application of one router. It knows no model until `set_catalogue` is called."""
 
     def __init__(
         self,
         *,
         settings: Settings,
-        fleet: Fleet,
-        demand: Demand,
-        metrics: RouterMetrics,
+        endpoints: Endpoints,
+        keys: KeyRing,
+        accounts: Accounts,
+        admission: Admission,
+        relay: Relay,
+        view: RouterView,
+        recorder: Recorder,
         log: Log,
-        router: str,
     ) -> None:
         self._settings = settings
+        self._endpoints = endpoints
+        self._keys = keys
+        self._accounts = accounts
+        self._admission = admission
         self._resolver = Resolver(Catalogue(models=()))
-        self._fleet = fleet
-        self._demand = demand
-        self._metrics = metrics
+        self._relay = relay
+        self._view = view
+        self._recorder = recorder
         self._log = log
-        self._keys = KeyRing(settings.api_keys.get_secret_value())
-        self._pages = Pages(self._keys, fleet, metrics, router)
-        self._recorder = Recorder(metrics, log)
-        self._relay = Relay(
-            fleet,
-            demand,
-            metrics,
-            log,
-            keepalive_s=settings.keepalive_s,
-            timeout_s=settings.request_timeout_s,
-            hold_s=settings.hold_s,
-            hold_stream_s=settings.hold_stream_s,
-            hold_max=settings.hold_max,
-        )
-        self._paths: dict[str, dict[str, Handler]] = {
-            "/v4/completions": {"POST": partial(self._recorded, self._complete)},
-            "/v2/completions": {"POST": partial(self._recorded, self._complete)},
-            "/v1/completions": {"POST": partial(self._recorded, self._openai)},
-            "/v1/chat/completions": {"POST": partial(self._recorded, self._openai)},
-            **{path: {"GET": page} for path, page in self._pages.paths.items()},
-        }
 
-    def serve(self, catalogue: Catalogue) -> None:
-        """Take over what is served from now on; requests that run are not touched."""
-        self._resolver = Resolver(catalogue)
-        self._pages.serve(self._resolver)
-        self._fleet.serve(spec.id for spec in catalogue.engines)
-        self._demand.update(catalogue.engines)
+    def set_catalogue(self, catalogue: Catalogue) -> None:
+        """Set what is served from now on; running requests keep the route they have."""
+        self._resolver = self._view.resolver = Resolver(catalogue)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI entry point. Nothing but a client that left is raised out of it."""
+        """ASGI entry point. Nothing but a cancellation is raised out of it."""
         if scope["type"] != "http":
             raise RuntimeError(f"no support for {scope['type']}")
-        path = scope["path"][len(scope.get("root_path", "")) :]
-        identity = request_id(scope)
-        request = Request(
-            scope, receive, send, path, identity, [(b"x-request-id", identity.encode())], {}
-        )
+        request = Request.of(scope, receive, send)
+        match = self._endpoints.match(request.path)
+        record = Record(request.id, match.path)
+        dialect = dialect_at(match, request.path)
         try:
-            handler = self._admit(request)
-            await handler(request)
-        except (ClientLeft, Ended):
-            pass
+            await self._answer(request, match, record)
+            record.end()
+        except (ClientLeft, Ended) as error:
+            record.end(error)
         except ServingError as error:
-            await self._refuse(request, error)
+            record.end(error)
+            await self._refuse(request, error, dialect)
         except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, the log does
-            self._log.exception("request_failed", error, request_id=identity, path=path)
-            await self._refuse(request, ServingError("internal error; the log has its cause"))
+            record.end(error)
+            self._log.exception("request_failed", error, request_id=request.id, path=request.path)
+            bug = ServingError("internal error; the log has its cause")
+            await self._refuse(request, bug, dialect)
+        except BaseException as error:
+            record.end(error)
+            raise
+        finally:
+            await self._settle(record)
 
-    def _admit(self, request: Request) -> Handler:
-        """The handler of a request whose path, method and headers are acceptable; one that is
-        refused here is counted here."""
-        try:
-            request.headers = read_headers(request.scope, self._settings.max_header_bytes)
-            return self._handler(request)
-        except ServingError as error:
-            endpoint = request.path if request.path in self._paths else OTHER_ENDPOINT
-            with self._recorder.request(request.id, endpoint):
-                raise error
+    async def _answer(self, request: Request, match: Match, record: Record) -> None:
+        request.read_headers(self._settings.max_header_bytes)
+        endpoint = _endpoint(request, match)
+        record.quiet = endpoint.probe
+        caller = ANYONE if endpoint.public else self._keys.authenticate(request.headers)
+        if isinstance(endpoint.answer, Relayed):
+            await self._complete(request, endpoint.answer, endpoint.dialect, caller, record)
+        else:
+            await self._show(request, endpoint.answer, match.name, caller, record)
 
-    def _handler(self, request: Request) -> Handler:
-        path = request.path
-        methods = self._paths.get(path)
-        if methods is None and (page := self._pages.of_one_model(path)) is not None:
-            methods = {"GET": page}
-        if methods is None:
-            raise NotFound(f"no such path: {path}")
-        handler = methods.get(request.scope["method"])
-        if handler is None:
-            allowed = ", ".join(methods)
-            request.reply_headers.append((b"allow", allowed.encode()))
-            raise MethodNotAllowed(f"{path} takes {allowed}, not {request.scope['method']}")
-        return handler
-
-    async def _refuse(self, request: Request, error: ServingError) -> None:
-        """Answer with an error in the dialect of the path."""
-        render = openai_error_body if request.path.startswith("/v1/") else error_body
-        headers = retry_headers(error) + request.reply_headers
-        if error.status in (408, 413, 431):
-            # The rest of the request may still be on its way; this connection is of no use.
-            headers.append((b"connection", b"close"))
-        await respond(request.send, error.status, render(error, request.id), headers=headers)
-
-    # completions
-
-    async def _recorded(
-        self, handler: Callable[[Request, Record], Awaitable[None]], request: Request
+    async def _complete(
+        self, request: Request, endpoint: Relayed, dialect: Dialect, caller: Caller, record: Record
     ) -> None:
-        with self._recorder.request(request.id, request.path) as record:
-            await handler(request, record)
-
-    async def _complete(self, request: Request, record: Record) -> None:
-        """Create Completion, `POST /v4/completions` and `/v2/completions`."""
-        caller = self._keys.authenticate(request.headers)
-        body = parse_completion(await self._body(request, record))
-        account = choose_account(caller, request.headers, body.account_id)
-        record.model, record.stream = body.model, bool(body.stream)
-        self._charge(account, record, request)
-        route = self._route(body.model, request)
-        sampling = body.sampling()
-        if body.images and not route.engine.vision:
-            raise InvalidField(f"model '{body.model}' takes no images", param="images")
-        if sampling.reasoning_effort and not getattr(route.engine, "reasoning", False):
-            raise InvalidField(
-                f"model '{body.model}' has no reasoning effort",
-                param="model_parameters.reasoning_effort",
-            )
-        call = CompletionCall(
-            request_id=request.id,
-            model=body.model,
-            prompt=body.prompt,
-            stream=record.stream,
-            sampling=sampling,
-            served_model=route.model,
-            adapter=route.adapter,
-            images=tuple(ImageRef(at.image_url, at.detail or "auto") for at in body.images or ()),
-            prompt_format=route.prompt_format,
+        """Everything from reading to relaying."""
+        body = await request.read_body(
+            limit=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
-
-        def failure(error: ServingError) -> bytes:
-            return error_event(error_body(error, request.id))
-
-        await self._run(Job(call, b"", route, request.reply_headers, failure), request, record)
-
-    async def _openai(self, request: Request, record: Record) -> None:
-        """The OpenAI endpoints, which vLLM's own app answers in the replica."""
-        caller = self._keys.authenticate(request.headers)
-        body = await self._body(request, record)
-        seen = peek(body)
-        record.model, record.stream = seen.model, bool(seen.stream)
-        self._charge(choose_account(caller, request.headers, None), record, request)
-        route = self._route(seen.model, request)
-        call = HttpCall(
-            request_id=request.id,
-            model=seen.model,
-            method="POST",
-            path=request.path,
-            query=request.scope["query_string"].decode("latin-1"),
-            headers=tuple(
-                (name.decode(), request.headers[name].decode("latin-1"))
-                for name in _RELAYED_HEADERS
-                if name in request.headers
-            ),
-            adapter=route.adapter,
-            prompt_format=route.prompt_format,
-        )
-
-        def failure(error: ServingError) -> bytes:
-            return openai_error_event(openai_error_body(error, request.id))
-
-        await self._run(Job(call, body, route, request.reply_headers, failure), request, record)
-
-    async def _body(self, request: Request, record: Record) -> bytes:
-        body = await read_body(
-            request.receive,
-            request.headers,
-            limit=self._settings.max_body_bytes,
-            timeout_s=self._settings.body_timeout_s,
-        )
-        record.received(len(body))
-        return body
-
-    def _charge(self, account: str | None, record: Record, request: Request) -> None:
-        """Apply the account policy: `account_id` is "gradually enforced" (the API's words)."""
+        record.received()
+        asked = endpoint.parse(request, body)
+        record.model, record.stream = asked.model, asked.streams
+        account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
-        if account is not None or self._settings.account_policy == "off":
-            return
-        message = "no account: set account_id or the header x-selected-account-id"
-        if self._settings.account_policy == "enforce":
-            raise InvalidRequest(message, param="account_id")
-        self._metrics.without_account.inc()
-        request.reply_headers.append((b"x-account-warning", message.encode()))
+        record.ticket = ticket = await self._admission.admit(caller, account, asked)
+        route = self._resolve(request, endpoint, asked, caller)
+        record.engine, record.kind = route.engine.id, route.kind
+        call, body = asked.call(request.id, route)
+        job = Job(call, body, route, partial(dialect.event, request_id=request.id), ticket.settle)
+        response = Response(request, record, keepalive_s=self._settings.keepalive_s)
+        try:
+            with self._recorder.in_flight(record):
+                await self._relay.run(job, record, response)
+        finally:
+            response.close()
 
-    def _route(self, asked: str, request: Request) -> Route:
-        """The route of an ID. The response to an alias names who answers, also where its body has
-        the ID that was asked for."""
-        route = self._resolver.resolve(asked)
-        if route.model != asked:
+    def _resolve(self, request: Request, endpoint: Relayed, asked: Asked, caller: Caller) -> Route:
+        """The route of what is asked. The response to an alias names who answers, also where its
+        body has the ID that was asked for."""
+        route = self._resolver.resolve(asked.model, caller)
+        if endpoint.needs not in route.abilities:
+            paths = ", ".join(self._endpoints.answering(route.abilities))
+            raise InvalidRequest(
+                f"model '{asked.model}' does not answer at {request.path}; ask it at {paths}",
+                param="model",
+            )
+        asked.check(route.abilities)
+        if route.model != asked.model:
             request.reply_headers.append((b"x-served-model", route.model.encode()))
         return route
 
-    async def _run(self, job: Job, request: Request, record: Record) -> None:
-        record.engine, record.kind = job.route.engine.id, job.route.kind
-        with self._recorder.in_flight(record):
-            write = request.scope.get("extensions", {}).get(WRITE)
-            await self._relay.run(job, record, request.receive, request.send, write)
+    async def _show(
+        self, request: Request, show: ShowPage, name: str, caller: Caller, record: Record
+    ) -> None:
+        """Answer with a page of this router's own."""
+        account = choose_account(caller, request.headers, None)
+        page = show(self._view, Ask(request.query, name, caller.key_id, account))
+        record.status = page.status
+        await request.respond(page.status, page.body, page.content_type, [])
+
+    async def _refuse(self, request: Request, error: ServingError, dialect: Dialect) -> None:
+        """Answer with an error."""
+        headers = retry_headers(error)
+        if error.status in (408, 413, 431):
+            # The rest of the request may still be on its way; this connection is of no use.
+            headers.append((b"connection", b"close"))
+        body = dialect.body(error, request.id)
+        await request.respond(error.status, body, b"application/json", headers)
+
+    async def _settle(self, record: Record) -> None:
+        """The last step of every request. A replica that was told to stop one still says what it
+        used; the client does not wait for that."""
+        try:
+            if record.answer is not None:
+                record.used = await record.answer.used(CLOSING_S)
+            if record.ticket is not None:
+                await record.ticket.settle(record.used or End())
+        finally:
+            self._recorder.write(record)
+
+
+def _endpoint(request: Request, match: Match) -> Endpoint:
+    """The endpoint of a request's path and method.
+
+    Raises:
+        NotFound, MethodNotAllowed: there is none.
+    """
+    if not match.methods:
+        raise NotFound(f"no such path: {request.path}")
+    endpoint = match.methods.get(request.method)
+    if endpoint is None:
+        allowed = ", ".join(match.methods)
+        request.reply_headers.append((b"allow", allowed.encode()))
+        raise MethodNotAllowed(f"{request.path} takes {allowed}, not {request.method}")
+    return endpoint

@@ -1,8 +1,7 @@
 """One record per request: its single outcome, its times, its tokens; counted and logged once.
 
-The count happens where the `with` block of `Recorder.request` ends, so no path can miss it or
-take it twice. Outcomes: `ok`; `rejected`, refused without an engine having worked on it (bad
-input, unknown model, no capacity); `cancelled`, the client left; `error`, everything else.
+Outcomes: `ok`; `rejected`, refused without an engine having worked on it (bad input, unknown model,
+no capacity); `cancelled`, the client left; `error`, everything else.
 """
 
 from __future__ import annotations
@@ -15,29 +14,39 @@ from contextlib import contextmanager
 from serving.errors import ClientLeft, Ended, EngineFailed, ModelUnavailable, ServingError
 from serving.observability.logs import Log
 from serving.observability.metrics import NO_MODEL, RouterMetrics
+from serving.router.admission import Ticket
+from serving.router.answer import Answer
 from serving.wire.messages import End
 
 
 class Record:
-    """What is known of one request so far. Times are `time.monotonic` seconds."""
+    """What is known of one request so far. Times are `time.monotonic` seconds.
+
+    `ticket` is the leave it was given, if it was. `answer` is what the last replica that was given
+    the request says, if one was; `used` is what it says was used, None if it has not said.
+    """
 
     __slots__ = (
         "account",
+        "answer",
         "arrived",
-        "bytes_in",
         "code",
-        "end",
+        "ended",
         "endpoint",
         "engine",
         "first_byte",
         "kind",
         "last_byte",
         "model",
+        "outcome",
+        "quiet",
         "replica",
         "request_id",
         "retried",
         "status",
         "stream",
+        "ticket",
+        "used",
     )
 
     def __init__(self, request_id: str, endpoint: str) -> None:
@@ -51,16 +60,19 @@ class Record:
         self.replica = ""
         self.stream = False
         self.retried = False
+        self.quiet = False
         self.status = 0
         self.code: str | None = None
+        self.outcome: str | None = None
+        self.ended: float | None = None
         self.first_byte: float | None = None
         self.last_byte: float | None = None
-        self.bytes_in = 0
-        self.end = End()
+        self.ticket: Ticket | None = None
+        self.answer: Answer | None = None
+        self.used: End | None = None
 
-    def received(self, size: int) -> None:
+    def received(self) -> None:
         """The body is complete: from here on the time is ours."""
-        self.bytes_in = size
         self.arrived = time.monotonic()
 
     def on_bytes(self) -> None:
@@ -70,36 +82,34 @@ class Record:
             self.first_byte = now
         self.last_byte = now
 
+    def end(self, error: BaseException | None = None) -> None:
+        """The request has its outcome: that of the response that was sent, or of `error`. The first
+        outcome counts."""
+        if self.outcome is not None:
+            return
+        self.ended = time.monotonic()
+        if isinstance(error, Ended):
+            error = error.error
+        if error is None:
+            status = self.status
+            self.outcome = "ok" if status < 400 else "rejected" if status < 500 else "error"
+        elif isinstance(error, ClientLeft | asyncio.CancelledError | GeneratorExit):
+            self.outcome = "cancelled"
+            self.status, self.code = ClientLeft.status, ClientLeft.code
+        elif isinstance(error, ServingError):
+            self.outcome = _outcome(error)
+            self.status, self.code = error.status, error.code
+        else:
+            self.outcome = "error"
+            self.status, self.code = ServingError.status, ServingError.code
+
 
 class Recorder:
-    """Makes records and turns each into metrics and one log line."""
+    """Turns each record into metrics and one log line."""
 
     def __init__(self, metrics: RouterMetrics, log: Log) -> None:
         self._metrics = metrics
         self._log = log
-
-    @contextmanager
-    def request(self, request_id: str, endpoint: str) -> Iterator[Record]:
-        """The record of one request; its outcome is how the block ends."""
-        record = Record(request_id, endpoint)
-        try:
-            yield record
-        except (ClientLeft, asyncio.CancelledError, GeneratorExit):
-            record.status, record.code = ClientLeft.status, ClientLeft.code
-            self._finish(record, "cancelled")
-            raise
-        except ServingError as error:
-            error = error.error if isinstance(error, Ended) else error
-            record.status, record.code = error.status, error.code
-            self._finish(record, _outcome(error))
-            raise
-        except BaseException:
-            record.status, record.code = ServingError.status, ServingError.code
-            self._finish(record, "error")
-            raise
-        else:
-            status = record.status
-            self._finish(record, "ok" if status < 400 else "rejected" if status < 500 else "error")
 
     @contextmanager
     def in_flight(self, record: Record) -> Iterator[None]:
@@ -111,23 +121,29 @@ class Recorder:
         finally:
             gauge.dec()
 
-    def _finish(self, record: Record, outcome: str) -> None:
-        now = time.monotonic()
-        metrics, model, end = self._metrics, record.engine, record.end
+    def write(self, record: Record) -> None:
+        """Count and log a request that has ended, once."""
+        metrics, model, outcome = self._metrics, record.engine, record.outcome or "error"
+        used = record.used or End()
+        seconds = (record.ended or time.monotonic()) - record.arrived
         metrics.requests.labels(model, record.kind, record.endpoint, outcome).inc()
         if model != NO_MODEL:
-            metrics.duration.labels(model).observe(now - record.arrived)
-            metrics.prompt_tokens.labels(model).inc(end.prompt_tokens)
-            metrics.completion_tokens.labels(model).inc(end.completion_tokens)
-            if end.queue_s is not None:
-                metrics.queue.labels(model).observe(end.queue_s)
+            metrics.duration.labels(model).observe(seconds)
+            metrics.prompt_tokens.labels(model).inc(used.prompt_tokens)
+            metrics.completion_tokens.labels(model).inc(used.completion_tokens)
+            if used.queue_s is not None:
+                metrics.queue.labels(model).observe(used.queue_s)
+            if record.answer is not None and record.used is None:
+                metrics.unknown_usage.labels(model).inc()
         ttft = None
         if record.stream and record.first_byte is not None and record.last_byte is not None:
             ttft = record.first_byte - record.arrived
             metrics.ttft.labels(model).observe(ttft)
-            if end.completion_tokens > 1:
+            if used.completion_tokens > 1:
                 span = record.last_byte - record.first_byte
-                metrics.inter_token.labels(model).observe(span / (end.completion_tokens - 1))
+                metrics.inter_token.labels(model).observe(span / (used.completion_tokens - 1))
+        if record.quiet and outcome == "ok":
+            return
         write = self._log.error if outcome == "error" else self._log.info
         write(
             "request",
@@ -141,12 +157,13 @@ class Recorder:
             outcome=outcome,
             status=record.status,
             code=record.code,
-            seconds=round(now - record.arrived, 4),
+            seconds=round(seconds, 4),
             ttft_s=None if ttft is None else round(ttft, 4),
-            queue_s=None if end.queue_s is None else round(end.queue_s, 4),
-            prompt_tokens=end.prompt_tokens,
-            completion_tokens=end.completion_tokens,
-            finish_reason=end.finish_reason,
+            queue_s=None if used.queue_s is None else round(used.queue_s, 4),
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.completion_tokens,
+            usage_known=record.used is not None or record.answer is None,
+            finish_reason=used.finish_reason,
             retried=record.retried,
         )
 

@@ -1,10 +1,9 @@
 """Carries one request to a replica and its answer, unparsed, back to the client.
 
-Rules: the status line is held back until the replica has answered, so an early failure has its
-real status; a request that failed before a byte is sent once more, to another replica; once bytes
-have left, a failure is an event in the stream; while nothing flows, a comment keeps the
-connection alive; a client that leaves, or stops reading, is told to the replica at once. A request
-for a model that sleeps waits for its first replica.
+The status line is held back until the replica has answered, so an early failure has its real
+status. A request that failed before a byte is sent once more, to another replica. Once bytes have
+left, a failure is an event in the stream. A client that leaves, or stops reading, is told to the
+replica at once.
 
 A stream's first bytes are sent by the request's task, the others where they are read from the link:
 waking a task for every token would cost more than all else that the router does with it.
@@ -13,105 +12,72 @@ waking a task for every token would cost more than all else that the router does
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from starlette.types import Receive, Send
-
-from serving.api.sse import KEEPALIVE
-from serving.errors import (
-    ClientLeft,
-    DeadlineExceeded,
-    Ended,
-    ModelUnavailable,
-    Overloaded,
-    ServingError,
-)
+from serving.errors import ClientLeft, DeadlineExceeded, Ended, ModelUnavailable, ServingError
 from serving.http.request import Headers
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
+from serving.router.demand import Demand
 from serving.router.fleet import Fleet
 from serving.router.record import Record
 from serving.router.resolve import Route
-from serving.router.response import Departure, Pulse, Response
-from serving.router.waiting import Demand
-from serving.wire.messages import Call, Head
+from serving.router.response import Response
+from serving.router.waiting import Waiting
+from serving.wire.messages import Call, End, Head
 
 _SSE = "text/event-stream"
-# A client that takes nothing for this long is treated as gone.
-STALL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request, ready to be sent. `error_event` renders a failure inside its stream."""
+    """One request, ready to be sent.
+
+    `error_event` renders a failure inside its stream. `settle` is awaited with what the request
+    used, before the last byte of an answer that ends well.
+    """
 
     call: Call
     body: bytes
     route: Route
-    headers: Headers
     error_event: Callable[[ServingError], bytes]
+    settle: Callable[[End], Awaitable[None]]
 
 
 class Relay:
-    """Relays jobs over the fleet's links.
-
-    Args:
-        keepalive_s: silence after which a stream gets a comment.
-        timeout_s: how long one request may take in all.
-        hold_s, hold_stream_s: how long a request, or a stream, waits for a model that sleeps.
-        hold_max: how many do so at once; each has its body in memory.
-        stall_s: how long a client may read nothing of what is sent.
-    """
+    """Relays jobs over the fleet's links; one may take `timeout_s` seconds in all."""
 
     def __init__(
         self,
         fleet: Fleet,
         demand: Demand,
+        waiting: Waiting,
         metrics: RouterMetrics,
         log: Log,
         *,
-        keepalive_s: float,
         timeout_s: float,
-        hold_s: float,
-        hold_stream_s: float,
-        hold_max: int,
-        stall_s: float = STALL_S,
     ) -> None:
         self._fleet = fleet
         self._demand = demand
+        self._waiting = waiting
         self._metrics = metrics
         self._log = log
-        self._keepalive_s = keepalive_s
         self._timeout_s = timeout_s
-        self._hold_s = hold_s
-        self._hold_stream_s = hold_stream_s
-        self._hold_max = hold_max
-        self._held_now = 0
-        self._stall_s = stall_s
 
-    async def run(
-        self,
-        job: Job,
-        record: Record,
-        receive: Receive,
-        send: Send,
-        write: Callable[[bytes], bool] | None = None,
-    ) -> None:
-        """Answer one request; `write` is the server's `http_server.WRITE`, if it has that.
+    async def run(self, job: Job, record: Record, response: Response) -> None:
+        """Answer one request. `record.answer` is what came of it, and still learns what it used.
 
         Raises:
             ServingError: nothing has been sent; the caller renders it. A failure after the first
                 byte is written into the stream and raised too, as `Ended`.
             ClientLeft: the client is gone.
         """
-        response = Response(send, write, job.headers, record)
-        departure = Departure(receive)
         try:
             with self._demand.using(job.route.engine.id):
                 async with asyncio.timeout(self._timeout_s):
-                    await self._attempts(job, record, response, departure)
+                    await self._attempts(job, record, response)
         except ClientLeft:
             raise
         except TimeoutError:
@@ -127,40 +93,36 @@ class Relay:
             self._log.exception("relay_failed", error, request_id=record.request_id)
             bug = ServingError("internal error; the log has its cause")
             await self._fail(bug, job, response)
-        finally:
-            departure.close()
 
     async def _fail(self, error: ServingError, job: Job, response: Response) -> None:
         """Write `error` into a stream that has begun, or leave it to the caller."""
         if not response.started:
             raise error
         try:
-            async with asyncio.timeout(self._stall_s):
+            async with asyncio.timeout(response.stall_s):
                 await response.body(job.error_event(error), more=False)
         except (TimeoutError, OSError):
             raise ClientLeft("the client does not read") from None
         raise Ended(error)
 
-    async def _attempts(
-        self, job: Job, record: Record, response: Response, departure: Departure
-    ) -> None:
+    async def _attempts(self, job: Job, record: Record, response: Response) -> None:
+        """Send the job to a replica, and to another one if the first fails before a byte."""
         engine = job.route.engine.id
         adapter = job.route.adapter.id if job.route.adapter else None
         tried: frozenset[str] = frozenset()
         while True:
             try:
-                link = self._fleet.pick(engine, adapter, tried)
+                replica = self._fleet.pick(engine, adapter, tried)
             except ModelUnavailable:
                 if tried or not self._demand.sleeps(engine):
                     raise
-                await self._held(engine, record, response, departure)
+                await self._waiting.until_ready(engine, response, stream=record.stream)
                 continue
-            record.replica = link.replica
+            record.replica = replica.replica
             try:
-                answer = link.open(job.call, job.body)
+                record.answer = answer = replica.open(job.call, job.body)
                 try:
-                    await self._copy(answer, record, response, departure)
-                    return
+                    return await self._copy(answer, job, record, response)
                 finally:
                     answer.abandon()
             except AttemptFailed as failed:
@@ -168,80 +130,30 @@ class Relay:
                     raise failed.error from None
                 record.retried = True
                 self._metrics.retries.labels(engine).inc()
-                tried = frozenset((link.replica,))
+                tried = frozenset((replica.replica,))
 
-    async def _copy(
-        self, answer: Answer, record: Record, response: Response, departure: Departure
-    ) -> None:
-        departure.notify(answer.wake)
+    async def _copy(self, answer: Answer, job: Job, record: Record, response: Response) -> None:
+        """Pass on what comes until the answer ends."""
         try:
-            with self._pulse(response, answer.wake) as pulse:
+            with response.attended(answer.wake):
                 while True:
-                    if not answer.ready and not departure.happened:
+                    if not answer.ready and not response.left:
                         await answer.wait()
-                    if departure.happened:
+                    if response.left:
                         raise ClientLeft("the client left")
                     if answer.failed is not None:
                         await self._flush(answer, record, response)
                         raise answer.failed
                     if answer.end is not None:
-                        record.end = answer.end
+                        await job.settle(answer.end)
                         await self._finish(answer, record, response)
                         return
                     await self._flush(answer, record, response)
                     if response.streams and not answer.ready:
                         answer.forward = response.forward
-                    await self._beat(pulse, record, response)
+                    await response.beat()
         finally:
             answer.forward = None
-
-    async def _held(
-        self, model: str, record: Record, response: Response, departure: Departure
-    ) -> None:
-        """Wait until a model that slept has a replica.
-
-        Raises:
-            ModelUnavailable: it took too long.
-            Overloaded: too many wait already, for this model or another.
-        """
-        wake = asyncio.Event()
-        departure.notify(wake.set)
-        self._demand.waking(model)
-        if self._held_now >= self._hold_max:
-            late = self._demand.unavailable(model, self._fleet.start_s(model))
-            raise Overloaded(
-                f"model '{model}' is asleep, and {self._held_now} requests wait at this router for "
-                f"models to start, which is the limit; try again in {late.retry_after_s:.0f} s",
-                retry_after_s=late.retry_after_s,
-            )
-        self._held_now += 1
-        try:
-            with self._pulse(response, wake.set) as pulse, self._fleet.watch(model, wake.set):
-                async with asyncio.timeout(self._hold_stream_s if record.stream else self._hold_s):
-                    while not self._fleet.ready(model):
-                        await wake.wait()
-                        wake.clear()
-                        if departure.happened:
-                            raise ClientLeft("the client left")
-                        if not self._fleet.serves(model):
-                            raise ModelUnavailable(f"model '{model}' is served here no longer")
-                        news = self._demand.news(model, self._fleet.start_s(model))
-                        await self._beat(pulse, record, response, news)
-        except TimeoutError:
-            raise self._demand.unavailable(model, self._fleet.start_s(model)) from None
-        finally:
-            self._held_now -= 1
-
-    def _pulse(self, response: Response, wake: Callable[[], None]) -> Pulse:
-        return Pulse(response, wake, self._keepalive_s, self._stall_s)
-
-    async def _beat(
-        self, pulse: Pulse, record: Record, response: Response, comment: bytes = KEEPALIVE
-    ) -> None:
-        if pulse.due:
-            pulse.due = False
-            if record.stream:
-                await response.keep_alive(self._keepalive_s / 2, comment)
 
     async def _flush(self, answer: Answer, record: Record, response: Response) -> None:
         """Send what has arrived of a stream; a whole answer is put aside until its end."""
@@ -259,6 +171,7 @@ class Relay:
             await response.body(data, more=True)
 
     async def _finish(self, answer: Answer, record: Record, response: Response) -> None:
+        """Send the last bytes."""
         head = answer.head or Head(200, ())
         data = b"".join((*response.whole, answer.take()))
         if response.started and not _is_stream(head):

@@ -24,6 +24,9 @@ SILENCE_S = 3.0
 CONNECT_TIMEOUT_S = 2.0
 RECONNECT_MIN_S = 0.05
 RECONNECT_MAX_S = 1.0
+# How long a replica has for the last word on a request that it was told to stop, in seconds: an
+# engine step and its way back.
+CLOSING_S = 2.0
 
 _DATA = int(Kind.DATA)  # compared for every token; an enum member costs more
 
@@ -64,6 +67,8 @@ class ReplicaLink(asyncio.Protocol):
         self._on_change = on_change
         self._on_adapter = on_adapter
         self._streams: dict[int, Answer] = {}
+        # Requests that the replica was told to stop and has not said its last word on.
+        self._closing: dict[int, Answer] = {}
         self._numbers = itertools.count(1)
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
@@ -129,8 +134,13 @@ class ReplicaLink(asyncio.Protocol):
         return answer
 
     def cancel(self, stream: int) -> None:
-        if self._streams.pop(stream, None) is not None:
+        """Tell the replica to stop a request. Its answer gets the replica's last word, what was
+        used, if that comes within `CLOSING_S`."""
+        answer = self._streams.pop(stream, None)
+        if answer is not None:
             self._outbox.send(Kind.CANCEL, stream)
+            self._closing[stream] = answer
+            self._loop.call_later(CLOSING_S, self._closing.pop, stream, None)
 
     async def close(self) -> None:
         """Disconnect for good."""
@@ -210,7 +220,8 @@ class ReplicaLink(asyncio.Protocol):
         self._set_adapters(frozenset())
         self._lost.set()
         streams, self._streams = self._streams, {}
-        for answer in streams.values():
+        closing, self._closing = self._closing, {}
+        for answer in (*streams.values(), *closing.values()):
             answer.on_fail(
                 AttemptFailed(
                     EngineFailed("the replica that worked on this request died"),
@@ -224,13 +235,13 @@ class ReplicaLink(asyncio.Protocol):
     # frames
 
     def _on_stream_frame(self, kind: int, stream: int, payload: bytes) -> None:
-        answer = self._streams.get(stream)
-        if answer is None:  # cancelled, and the replica did not know yet
-            return
         if kind == Kind.HEAD:
-            answer.on_head(_decode_head(payload))
+            if (answer := self._streams.get(stream)) is not None:
+                answer.on_head(_decode_head(payload))
             return
-        del self._streams[stream]
+        answer = self._streams.pop(stream, None) or self._closing.pop(stream, None)
+        if answer is None:  # its last word comes too late
+            return
         if kind == Kind.END:
             answer.on_end(_decode_end(payload))
         elif kind == Kind.FAIL:

@@ -12,10 +12,12 @@ import difflib
 from bisect import bisect
 from dataclasses import dataclass
 
+from serving.api.asked import Ability
 from serving.catalogue.advice import alias_retired, deploy
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
 from serving.errors import NotDeployed, RetiredModel, UnknownModel
+from serving.router.auth import Caller
 from serving.wire.messages import AdapterRef, PromptFormat
 
 SUGGESTIONS = 3
@@ -30,18 +32,35 @@ class Route:
 
     `model` is the model that answers (an alias's target), `engine` what runs it: an engine model's
     replicas or a provider. `adapter` is the LoRA adapter to apply, `prompt_format` how its prompts
-    differ from its base's. `kind` is one of `base`, `adapter` and `upstream`.
+    differ from its base's.
     """
 
     model: str
     engine: EngineSpec | UpstreamSpec
-    adapter: AdapterRef | None
-    kind: str
+    adapter: AdapterRef | None = None
     prompt_format: PromptFormat | None = None
 
     @property
+    def kind(self) -> str:
+        """The catalogue's word for the model: `engine`, `adapter` or `upstream`."""
+        return "adapter" if self.adapter is not None else self.engine.kind
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What the model can be asked to do."""
+        engine, found = self.engine, {Ability.GENERATE}
+        if engine.vision:
+            found.add(Ability.SEE)
+        if isinstance(engine, UpstreamSpec):
+            if engine.reasoning:
+                found.add(Ability.REASON)
+        elif engine.runtime == "vllm":
+            found.add(Ability.TOKENIZE)
+        return frozenset(found)
+
+    @property
     def chat(self) -> bool:
-        """Whether it is meant to be talked to in turns."""
+        """True for chat models."""
         if isinstance(self.engine, UpstreamSpec):
             return True
         own = self.prompt_format.style if self.prompt_format else None
@@ -63,11 +82,9 @@ class Resolver:
                 own = None
                 if spec.prompt_style is not None or spec.chat_template is not None:
                     own = PromptFormat(spec.prompt_style, spec.chat_template)
-                self._routes[spec.id] = Route(spec.id, engines[spec.base], ref, "adapter", own)
-            elif isinstance(spec, UpstreamSpec):
-                self._routes[spec.id] = Route(spec.id, spec, None, "upstream")
+                self._routes[spec.id] = Route(spec.id, engines[spec.base], ref, own)
             else:
-                self._routes[spec.id] = Route(spec.id, spec, None, "base")
+                self._routes[spec.id] = Route(spec.id, spec)
         for alias, target in catalogue.aliases.items():
             self._routes[alias] = self._routes[target]
         self._engine_ids = list(engines)
@@ -85,8 +102,10 @@ class Resolver:
         """What is known and has no route here: not deployed, or retired."""
         return [spec for name, spec in self._others.items() if name not in self._routes]
 
-    def resolve(self, model_id: str) -> Route:
-        """The route of an ID.
+    def resolve(self, model_id: str, caller: Caller) -> Route:
+        """The route of an ID for one caller; nothing is waited for.
+
+        All callers see the same models: custom models of accounts will differ by caller.
 
         Raises:
             RetiredModel: with the date, the successor and how to alias it.

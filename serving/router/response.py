@@ -1,23 +1,26 @@
-"""The client's side of one request: what has been sent to it, whether it is still there, whether
-it reads."""
+"""The client's side of one relayed request: what has been sent to it, whether it is still there,
+whether it reads."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from starlette.types import Receive, Send
+from starlette.types import Receive
 
-from serving.api.sse import CONTENT_TYPE
+from serving.api.sse import CONTENT_TYPE, KEEPALIVE
 from serving.errors import ClientLeft
-from serving.http.request import Headers
+from serving.http.request import Headers, Request
 from serving.router.record import Record
+
+# A client that takes nothing for this long is treated as gone.
+STALL_S = 60.0
 
 
 class Departure:
-    """Notices that the client has gone, whoever runs the app: Ray Serve cancels the request's
-    task, plain uvicorn only says so when asked."""
+    """Notices that the client has gone."""
 
     def __init__(self, receive: Receive) -> None:
         self._task = asyncio.create_task(self._wait(receive))
@@ -46,49 +49,60 @@ class Departure:
 
 
 class Response:
-    """The client's side of one relay: what has been sent so far.
+    """The response of one relayed request.
 
-    `write`, where the server has it (`http_server.WRITE`), sends without waiting or refuses to.
+    Args:
+        keepalive_s: the silence after which a stream gets a comment, in seconds.
+        stall_s: how long the client may read nothing of what is sent, in seconds; None is
+            `STALL_S`.
     """
 
     def __init__(
-        self, send: Send, write: Callable[[bytes], bool] | None, headers: Headers, record: Record
+        self, request: Request, record: Record, *, keepalive_s: float, stall_s: float | None = None
     ) -> None:
-        self._send = send
-        self._write = write
-        self._headers = headers
+        self._request = request
+        self._send = request.send
+        self._write = request.write
         self._record = record
+        self._keepalive_s = keepalive_s
+        self._departure = Departure(request.receive)
+        self.stall_s = STALL_S if stall_s is None else stall_s
         self.started = False
         # Bytes of a stream have been sent: what follows may be forwarded as it comes.
         self.streams = False
         self.last_sent = time.monotonic()
         # Since when a `send` waits for the client to read; None while none does.
         self.blocked_since: float | None = None
+        # Set by `attended` when it is time to look at the clock.
+        self._due = False
         self.whole: list[bytes] = []
 
+    def close(self) -> None:
+        """Stop watching for the client."""
+        self._departure.close()
+
+    @property
+    def left(self) -> bool:
+        """True once the client has gone."""
+        return self._departure.happened
+
     async def start(self, status: int, headers: Headers) -> None:
+        """Send the response's head."""
         self.started = True
         self._record.status = status
         await self._send(
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": headers + self._headers,
+                "headers": headers + self._request.reply_headers,
             }
         )
 
     async def body(self, data: bytes, *, more: bool) -> None:
+        """Send a part of the body; waits while the client does not read."""
         self.last_sent = self.blocked_since = time.monotonic()
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
         self.blocked_since = None
-
-    async def keep_alive(self, silence_s: float, comment: bytes) -> None:
-        """Send a comment if nothing has been sent for `silence_s`."""
-        if time.monotonic() - self.last_sent < silence_s:
-            return
-        if not self.started:
-            await self.start(200, [(b"content-type", CONTENT_TYPE)])
-        await self.body(comment, more=True)
 
     def forward(self, data: bytes, now: float) -> bool:
         """See `Answer.forward`."""
@@ -97,46 +111,53 @@ class Response:
         self.last_sent = self._record.last_byte = now
         return True
 
+    @contextmanager
+    def attended(self, wake: Callable[[], None]) -> Iterator[None]:
+        """While the block runs, call `wake` when the client leaves and, every `keepalive_s`, to let
+        the caller `beat`; one timer per request instead of one per event.
 
-class Pulse:
-    """While its block runs: wakes a relay every `interval_s` to look at the clock, and ends one
-    whose client reads nothing for `stall_s`; one timer per request instead of one per event.
+        Raises:
+            ClientLeft: from the block, when the client has read nothing for `stall_s`.
+        """
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        stalled = False
+        timer: asyncio.TimerHandle | None = None
 
-    Raises:
-        ClientLeft: from the block, when the client reads nothing.
-    """
+        def look() -> None:
+            nonlocal stalled, timer
+            since = self.blocked_since
+            if since is not None and time.monotonic() - since > self.stall_s:
+                stalled = True
+                if task is not None:
+                    task.cancel()
+                return
+            self._due = True
+            wake()
+            timer = loop.call_later(self._keepalive_s, look)
 
-    def __init__(
-        self, response: Response, wake: Callable[[], None], interval_s: float, stall_s: float
-    ) -> None:
-        self._response = response
-        self._wake = wake
-        self._interval_s = interval_s
-        self._stall_s = stall_s
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._timer = self._loop.call_later(interval_s, self._beat)
-        self._stalled = False
-        self.due = False
-
-    def __enter__(self) -> Pulse:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._timer.cancel()
-        if self._stalled and kind is asyncio.CancelledError:
+        timer = loop.call_later(self._keepalive_s, look)
+        self._departure.notify(wake)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not stalled:
+                raise
             # The cancellation was our own and has been dealt with.
-            if self._task is not None:
-                self._task.uncancel()
-            raise ClientLeft(f"the client read nothing for {self._stall_s:g} s") from None
+            if task is not None:
+                task.uncancel()
+            raise ClientLeft(f"the client read nothing for {self.stall_s:g} s") from None
+        finally:
+            if timer is not None:
+                timer.cancel()
 
-    def _beat(self) -> None:
-        since = self._response.blocked_since
-        if since is not None and time.monotonic() - since > self._stall_s:
-            self._stalled = True
-            if self._task is not None:
-                self._task.cancel()
+    async def beat(self, comment: bytes = KEEPALIVE) -> None:
+        """Send a comment to a stream that has been silent for long; a no-op otherwise."""
+        if not self._due:
             return
-        self.due = True
-        self._wake()
-        self._timer = self._loop.call_later(self._interval_s, self._beat)
+        self._due = False
+        silence_s = time.monotonic() - self.last_sent
+        if not self._record.stream or silence_s < self._keepalive_s / 2:
+            return
+        if not self.started:
+            await self.start(200, [(b"content-type", CONTENT_TYPE)])
+        await self.body(comment, more=True)

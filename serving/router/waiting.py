@@ -1,110 +1,114 @@
-"""Which models are in use, and what to tell those who wait for one that sleeps.
+"""Requests for a model that sleeps wait here until its first replica is up.
 
-A model with `min_replicas` below `replicas` runs fewer replicas, or none, while nobody asks for
-it. The first request makes it wanted; `idle_s` after the last one ended it no longer is. Starting
-and stopping replicas is somebody else's work (`want`; deployments/leases.py).
+A stream is kept alive by comments that say why it waits; a whole request waits for less long, since
+nothing can be said to its client. How long a start takes is told from the last one that was seen.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
-from serving.catalogue.spec import EngineSpec
-from serving.errors import ModelUnavailable
+from serving.errors import ClientLeft, ModelUnavailable, Overloaded
+from serving.router.demand import Demand
+from serving.router.fleet import Fleet
+from serving.router.response import Response
 
-# Of a model that has never been seen to start, in seconds.
+# The start of a model that has never been seen to start, in seconds.
 UNKNOWN_START_S = 30.0
-# After an estimate has proven too short, in seconds.
+# What is left of a start that takes longer than expected, in seconds.
 SOON_S = 5.0
 
 
-class Demand:
-    """The use of one router's models.
+class Waiting:
+    """The requests of one router that wait.
 
     Args:
-        want: called with a model's ID and whether it is wanted, when that changes.
+        hold_s: how long a request waits, in seconds.
+        hold_stream_s: the same of a stream.
+        hold_max: how many wait at once, over all models; each has its body in memory.
     """
 
-    def __init__(self, want: Callable[[str, bool], None]) -> None:
-        self._want = want
-        self._idle_s: dict[str, float] = {}
-        self._users: Counter[str] = Counter()
-        self._wanted: dict[str, asyncio.TimerHandle | None] = {}
-        self._waking: dict[str, float] = {}
-        self._starts: dict[str, float] = {}
+    def __init__(
+        self,
+        fleet: Fleet,
+        demand: Demand,
+        *,
+        hold_s: float,
+        hold_stream_s: float,
+        hold_max: int,
+    ) -> None:
+        self._fleet = fleet
+        self._hold_s = hold_s
+        self._hold_stream_s = hold_stream_s
+        self._hold_max = hold_max
+        self._held = 0
+        self.starts = Starts(fleet, demand)
 
-    def update(self, engines: Iterable[EngineSpec]) -> None:
-        """The models there are now."""
-        self._idle_s = {
-            spec.id: spec.idle_s for spec in engines if spec.fewest_replicas < spec.replicas
-        }
-        for model in [model for model in self._wanted if model not in self._idle_s]:
-            self._release(model)
-        for model in self._idle_s.keys() & self._users.keys() - self._wanted.keys():
-            # In use before it could sleep.
-            self._wanted[model] = None
-            self._want(model, True)
+    async def until_ready(self, model: str, response: Response, *, stream: bool) -> None:
+        """Return when `model` has a replica.
 
-    def sleeps(self, model: str) -> bool:
-        """Whether the model may have no replica because nobody asked for it."""
-        return model in self._idle_s
-
-    @contextmanager
-    def using(self, model: str) -> Iterator[None]:
-        """The time in which one request needs the model."""
-        self._users[model] += 1
-        if model in self._idle_s:
-            if model not in self._wanted:
-                self._want(model, True)
-            elif (timer := self._wanted[model]) is not None:
-                timer.cancel()
-            self._wanted[model] = None
-        try:
-            yield
-        finally:
-            self._users[model] -= 1
-            if not self._users[model]:
-                del self._users[model]
-                idle_s = self._idle_s.get(model)
-                if idle_s is not None and model in self._wanted:
-                    loop = asyncio.get_running_loop()
-                    self._wanted[model] = loop.call_later(idle_s, self._release, model)
-
-    def close(self) -> None:
-        for model in list(self._wanted):
-            self._release(model)
-
-    def _release(self, model: str) -> None:
-        if (timer := self._wanted.pop(model)) is not None:
-            timer.cancel()
-        self._waking.pop(model, None)
-        self._want(model, False)
-
-    # how long a start takes
-
-    def waking(self, model: str) -> None:
-        """A request waits for the model to start."""
-        self._waking.setdefault(model, time.monotonic())
-
-    def woke(self, model: str) -> None:
-        """A model that had no replica has one now."""
-        since = self._waking.pop(model, None)
-        if since is not None:
-            self._starts[model] = time.monotonic() - since
-
-    def unavailable(self, model: str, replica_start_s: float | None) -> ModelUnavailable:
-        """What a request is told that has waited long enough.
-
-        Args:
-            replica_start_s: how long a replica last took to start, as it says itself, in seconds.
+        Raises:
+            ModelUnavailable: it took too long, or the model is served here no longer.
+            Overloaded: too many wait already, for this model or another.
+            ClientLeft: the client did not wait.
         """
-        now = time.monotonic()
-        waited = now - self._waking.get(model, now)
-        usual = self._starts.get(model, replica_start_s)
+        self.starts.expect(model)
+        if self._held >= self._hold_max:
+            late = self.starts.unavailable(model)
+            raise Overloaded(
+                f"model '{model}' is asleep, and {self._held} requests wait at this router for "
+                f"models to start, which is the limit; try again in {late.retry_after_s:.0f} s",
+                retry_after_s=late.retry_after_s,
+            )
+        wake = asyncio.Event()
+        self._held += 1
+        try:
+            with response.attended(wake.set), self._fleet.watch(model, wake.set):
+                async with asyncio.timeout(self._hold_stream_s if stream else self._hold_s):
+                    while not self._fleet.ready(model):
+                        await wake.wait()
+                        wake.clear()
+                        if response.left:
+                            raise ClientLeft("the client left")
+                        if not self._fleet.has(model):
+                            raise ModelUnavailable(f"model '{model}' is served here no longer")
+                        await response.beat(self.starts.news(model))
+        except TimeoutError:
+            raise self.starts.unavailable(model) from None
+        finally:
+            self._held -= 1
+
+
+class Starts:
+    """How long models take to start, as this router has seen it."""
+
+    def __init__(self, fleet: Fleet, demand: Demand) -> None:
+        self._fleet = fleet
+        self._demand = demand
+        # When the first request began to wait, of models that are starting.
+        self._since: dict[str, float] = {}
+        self._took: dict[str, float] = {}
+
+    def expect(self, model: str) -> None:
+        """Time the start of `model` from now on, unless it is being timed."""
+        if model in self._since:
+            return
+        self._since[model] = time.monotonic()
+
+        def changed() -> None:
+            stop()
+            took_s = self._waited_s(model)
+            del self._since[model]
+            if self._fleet.ready(model):
+                self._took[model] = took_s
+
+        stop = self._fleet.subscribe(model, changed)
+
+    def unavailable(self, model: str) -> ModelUnavailable:
+        """What a request is told that has waited long enough."""
+        waited = self._waited_s(model)
+        usual = self._usual(model)
         left = max(SOON_S, (UNKNOWN_START_S if usual is None else usual) - waited)
         return ModelUnavailable(
             f"model '{model}' was asleep and has been starting for {waited:.0f} s; "
@@ -112,10 +116,20 @@ class Demand:
             retry_after_s=left,
         )
 
-    def news(self, model: str, replica_start_s: float | None) -> bytes:
+    def news(self, model: str) -> bytes:
         """A comment for a stream that waits: why, and how long it may take."""
-        usual = self._starts.get(model, replica_start_s)
-        return f": model '{model}' is starting; {_said(usual)}\n\n".encode()
+        return f": model '{model}' is starting; {_said(self._usual(model))}\n\n".encode()
+
+    def _usual(self, model: str) -> float | None:
+        """How long the model's last start took in seconds, by what was seen here, else by what its
+        replica says of itself."""
+        return self._took.get(model, self._fleet.start_s(model))
+
+    def _waited_s(self, model: str) -> float:
+        """How long the model has been starting, in seconds. A start that was given up, because
+        nobody asked any more, does not count."""
+        now = time.monotonic()
+        return now - max(self._since.get(model, now), self._demand.wanted_since(model))
 
 
 def _said(usual: float | None) -> str:

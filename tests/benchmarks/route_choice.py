@@ -103,7 +103,7 @@ async def measure(ports: list[int], ids: int, logs: str) -> dict[str, Any]:
     for start in range(0, len(wanted), 1000):
         started = time.process_time()
         for model_id in wanted[start : start + 1000]:
-            route = resolver.resolve(model_id)
+            route = resolver.resolve(model_id, ANYONE)
             assert route.adapter is not None
             fleet.pick(route.engine.id, route.adapter.id)
         batches.append((time.process_time() - started) * 1e3)

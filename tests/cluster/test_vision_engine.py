@@ -11,7 +11,6 @@ import base64
 import io
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -26,10 +25,7 @@ from PIL import Image
 
 from serving.catalogue.catalogue import Catalogue
 from serving.observability.logs import open_log
-from serving.observability.metrics import RouterMetrics
-from serving.router.fleet import Fleet
-from serving.router.pipeline import Gateway
-from serving.router.waiting import Demand
+from serving.router.router import Router
 from serving.settings import Settings
 from serving.wire.entry import Entry
 from serving.wire.launch import EngineLaunch, EngineReady
@@ -159,29 +155,27 @@ async def client(
     catalogue: Catalogue, engine: EngineReady, tmp_path: Path, eventually: Eventually
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a router that has a link to the engine. Nobody serves the text model."""
-    log, metrics = open_log("vision-test", str(tmp_path)), RouterMetrics()
-    fleet = Fleet(router="r1", token="token", metrics=metrics, log=log, rng=random.Random(1))
-    fleet.update(
+    settings = {"host": "127.0.0.1", "port": 0, "api_keys": "sk-any", "cluster_token": "token"}
+    router = Router(
+        Settings.model_validate(settings),
+        router="r1",
+        own_host="127.0.0.1",
+        drain_s=0.0,
+        log=open_log("vision-test", str(tmp_path)),
+    )
+    await router.set_catalogue(catalogue)
+    router.fleet.update(
         [Entry("r#1", "engine", VISION, "127.0.0.1", engine.link_port, f"x:{engine.ops_port}")]
     )
-    gateway = Gateway(
-        settings=Settings(api_keys="sk-any", cluster_token="token"),
-        fleet=fleet,
-        demand=Demand(lambda model, wanted: None),
-        metrics=metrics,
-        log=log,
-        router="r1",
-    )
-    gateway.serve(catalogue)
-    await eventually(lambda: fleet.ready(VISION) == 1)
+    await eventually(lambda: router.fleet.ready(VISION) == 1)
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(gateway),
-        base_url="http://gateway",
+        transport=httpx.ASGITransport(router.pipeline),
+        base_url="http://router",
         headers={"x-api-key": "sk-any"},
         timeout=60,
     ) as client:
         yield client
-    await fleet.close()
+    await router.close()
 
 
 def body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> dict[str, Any]:

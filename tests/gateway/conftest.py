@@ -16,13 +16,8 @@ import pytest
 from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
 from serving.engine.link import LinkServer
-from serving.http.listener import HttpServer, listen
 from serving.observability.logs import open_log
-from serving.observability.metrics import RouterMetrics
-from serving.router.fleet import Fleet
-from serving.router.hosted import Upstreams
-from serving.router.pipeline import Gateway
-from serving.router.waiting import Demand
+from serving.router.router import Router
 from serving.settings import Settings
 from serving.wire.entry import Entry
 from tests.conftest import Eventually
@@ -41,7 +36,12 @@ class Site:
         engine_args: dict[str, Any],
         hosted: dict[str, Any],
     ) -> None:
-        defaults = {"api_keys": "sk-any,sk-acme:acme", "cluster_token": "token"}
+        defaults = {
+            "host": "127.0.0.1",
+            "port": 0,
+            "api_keys": "sk-any,sk-acme:acme",
+            "cluster_token": "token",
+        }
         self.settings = Settings(**{**defaults, **settings})
         self.log_folder = folder / "logs"
         self.log = open_log("gateway-test", str(self.log_folder))
@@ -64,35 +64,22 @@ class Site:
         self.engines: list[EchoEngine] = []
         self.servers: list[LinkServer] = []
         self.entries: list[Entry] = []
-        self.metrics = RouterMetrics()
         self.wanted: dict[str, bool] = {}
-        self.demand = Demand(self.wanted.__setitem__)
-        self.upstreams = Upstreams(self.metrics, self.log)
-        self.upstreams.update(self.catalogue)
-        self.fleet = Fleet(
+        self.router = Router(
+            self.settings,
             router="r1",
-            token="token",
-            metrics=self.metrics,
+            own_host="127.0.0.1",
+            drain_s=0.0,
             log=self.log,
+            want=self.wanted.__setitem__,
             rng=random.Random(1),
-            local=self.upstreams.replicas,
-            on_up=self.demand.woke,
         )
-        self.gateway = Gateway(
-            settings=self.settings,
-            fleet=self.fleet,
-            demand=self.demand,
-            metrics=self.metrics,
-            log=self.log,
-            router="r1",
-        )
-        self.gateway.serve(self.catalogue)
+        self.metrics, self.fleet = self.router.metrics, self.router.fleet
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.gateway, raise_app_exceptions=True),
+            transport=httpx.ASGITransport(self.router.pipeline, raise_app_exceptions=True),
             base_url="http://gateway",
             headers=KEY,
         )
-        self.http: HttpServer | None = None
         self._starting = asyncio.Lock()
 
     async def add_replica(self) -> EchoEngine:
@@ -122,17 +109,13 @@ class Site:
     async def listen(self) -> int:
         """The port of a real HTTP server with the gateway, started by the first who asks."""
         async with self._starting:
-            if self.http is None:
-                self.http = HttpServer(self.gateway, [listen("127.0.0.1")])
-                await self.http.start()
-        return self.http.port
+            if not self.router.serving:
+                await self.router.start()
+        return self.router.entry.port
 
     async def close(self) -> None:
         await self.client.aclose()
-        if self.http is not None:
-            await self.http.close()
-        await self.fleet.close()
-        await self.upstreams.close()
+        await self.router.close()
         for server in self.servers:
             await server.close()
 
@@ -229,6 +212,7 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
     ) -> Site:
         site = Site(tmp_path, settings, engine or {}, hosted or {})
         sites.append(site)
+        await site.router.set_catalogue(site.catalogue)
         for _ in range(replicas):
             await site.add_replica()
         await eventually(lambda: site.fleet.ready("echo") == replicas)

@@ -23,7 +23,7 @@ async def test_whole(site: Site, path: str) -> None:
         },
         "token_usage": {"prompt": 3, "completion": 3, "total": 6},
     }
-    assert site.counted(endpoint=path, outcome="ok", model="echo", kind="base") == 1
+    assert site.counted(endpoint=path, outcome="ok", model="echo", kind="engine") == 1
 
 
 @pytest.mark.parametrize("path", PATHS)

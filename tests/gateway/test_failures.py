@@ -298,7 +298,7 @@ async def test_a_client_that_reads_nothing_is_treated_as_gone(
     open_site: Open, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = await open_site(engine={"repeat": 500}, keepalive_s=0.05)
-    monkeypatch.setattr(site.gateway._relay, "_stall_s", 0.2)
+    monkeypatch.setattr("serving.router.response.STALL_S", 0.2)
     _, writer = await stalled(site, prompt="x" * 50_000)
     await eventually(lambda: site.counted(outcome="cancelled") == 1)
     await eventually(lambda: site.idle)

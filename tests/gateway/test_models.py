@@ -12,6 +12,7 @@ import pytest
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import load_catalogue, seed_catalogue
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
+from serving.router.auth import ANYONE
 from serving.router.resolve import Resolver
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site
@@ -27,8 +28,8 @@ def everything(site: Site) -> Catalogue:
 
 
 @pytest.fixture
-def knowing(site: Site) -> Site:
-    site.gateway.serve(everything(site))
+async def knowing(site: Site) -> Site:
+    await site.router.set_catalogue(everything(site))
     return site
 
 
@@ -61,7 +62,7 @@ def _advice_loads(message: str, file: Path, model_id: str) -> None:
     items = [text for text in quoted if text.startswith("- ")]
     aliases = [text for text in quoted if text.startswith("aliases: ")]
     file.write_text("\n".join(["models:", *items, *aliases]))
-    assert Resolver(load_catalogue(file)).resolve(model_id)
+    assert Resolver(load_catalogue(file)).resolve(model_id, ANYONE)
 
 
 async def test_each_id_can_be_turned_on_by_naming_it(
@@ -74,12 +75,11 @@ async def test_each_id_can_be_turned_on_by_naming_it(
     file.write_text("models:\n" + "".join(f"  - {spec.id}\n" for spec in named))
     catalogue = load_catalogue(file)
     site = await open_site(replicas=0)
-    site.gateway.serve(catalogue)
-    site.upstreams.update(catalogue)
+    await site.router.set_catalogue(catalogue)
     resolver = Resolver(catalogue)
     for spec in named:
-        route = resolver.resolve(spec.id)
-        kinds = {EngineSpec: "base", AdapterSpec: "adapter", UpstreamSpec: "upstream"}
+        route = resolver.resolve(spec.id, ANYONE)
+        kinds = {EngineSpec: "engine", AdapterSpec: "adapter", UpstreamSpec: "upstream"}
         assert (route.model, route.kind) == (spec.id, kinds[type(spec)])
         assert route.engine.id == (spec.base if isinstance(spec, AdapterSpec) else spec.id)
         # Nothing runs here, and there is no key: what is missing is said.
@@ -126,7 +126,7 @@ async def test_one_model(knowing: Site) -> None:
 
 async def test_an_alias_gives_a_retired_id_a_route_that_names_who_answered(site: Site) -> None:
     data = everything(site).model_dump() | {"aliases": {"gpt-4": "echo"}}
-    site.gateway.serve(Catalogue.model_validate(data))
+    await site.router.set_catalogue(Catalogue.model_validate(data))
     answer = await site.complete(model="gpt-4")
     assert answer.status_code == 200
     assert answer.json()["completion"]["response_metadata"] == {"model": "echo"}
@@ -146,14 +146,14 @@ async def test_a_model_that_is_removed_ends_what_it_has_and_takes_nothing_new(
     site = await open_site(engine={"interval_s": 0.05})
     running = asyncio.create_task(site.complete("one two three four"))
     await eventually(lambda: site.running == 1)
-    site.gateway.serve(Catalogue(models=()))
+    await site.router.set_catalogue(Catalogue(models=()))
     refused = await site.complete()
     assert refused.json()["error"]["code"] == "unknown_model"
     assert (await running).status_code == 200
     site.fleet.update(site.entries)
     assert (await site.client.get("/ready")).json() == {"ready": True, "models": {}}
     # And back again.
-    site.gateway.serve(site.catalogue)
+    await site.router.set_catalogue(site.catalogue)
     await eventually(lambda: site.fleet.ready("echo") == 1)
     assert (await site.complete()).status_code == 200
 
@@ -165,7 +165,7 @@ async def test_a_stream_outlives_a_change_of_the_catalogue(
     reader, writer = await site.send(stream=True, prompt="one two three four five")
     await eventually(lambda: site.running == 1)
     for _ in range(5):
-        site.gateway.serve(site.catalogue)
+        await site.router.set_catalogue(site.catalogue)
         await asyncio.sleep(0.02)
     text = (await reader.readuntil(b"0\r\n\r\n")).decode()
     writer.close()

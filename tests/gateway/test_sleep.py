@@ -26,7 +26,9 @@ def sleeping(open_site: Open) -> Sleep:
             for model in site.catalogue.models
         ]
         aliases = site.catalogue.aliases
-        site.gateway.serve(Catalogue.model_validate({"models": models, "aliases": aliases}))
+        await site.router.set_catalogue(
+            Catalogue.model_validate({"models": models, "aliases": aliases})
+        )
         return site
 
     return make
@@ -135,7 +137,7 @@ async def test_estimates_come_from_what_has_been_seen(
     await asyncio.sleep(0.2)
     await site.add_replica()
     assert (await asking).status_code == 200
-    assert "its last start took" in site.demand.unavailable("echo", None).message
+    assert "its last start took" in site.router.waiting.starts.unavailable("echo").message
 
 
 async def test_a_sleeping_model_is_ready_and_says_so(sleeping: Sleep) -> None:
@@ -158,7 +160,7 @@ async def test_who_waits_is_told_when_the_model_is_removed(
     site = await sleeping()
     asking = asyncio.create_task(site.complete())
     await eventually(lambda: site.in_flight == 1)
-    site.gateway.serve(Catalogue(models=()))
+    await site.router.set_catalogue(Catalogue(models=()))
     answer = await asyncio.wait_for(asking, 2)
     assert answer.status_code == 503
     assert "no longer" in answer.json()["detail"]

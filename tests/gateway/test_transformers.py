@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,12 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.catalogue.catalogue import Catalogue
-from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
-from serving.router.fleet import Fleet
-from serving.router.pipeline import Gateway
-from serving.router.waiting import Demand
+from serving.router.router import Router
 from serving.settings import Settings
 from serving.wire.entry import Entry
 from serving.wire.launch import EngineLaunch, EngineReady
@@ -110,29 +105,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 async def client(
     server: Server, log: Log, eventually: Eventually
 ) -> AsyncIterator[httpx.AsyncClient]:
-    metrics = RouterMetrics()
-    fleet = Fleet(router="r1", token="token", metrics=metrics, log=log, rng=random.Random(1))
-    ready = server.ready
-    gateway = Gateway(
-        settings=Settings(api_keys="sk-any", cluster_token="token"),  # type: ignore[arg-type]
-        fleet=fleet,
-        demand=Demand(lambda model, wanted: None),
-        metrics=metrics,
-        log=log,
-        router="r1",
+    settings = {"host": "127.0.0.1", "port": 0, "api_keys": "sk-any", "cluster_token": "token"}
+    router = Router(
+        Settings.model_validate(settings), router="r1", own_host="127.0.0.1", drain_s=0.0, log=log
     )
-    gateway.serve(server.catalogue)
-    fleet.update(
+    await router.set_catalogue(server.catalogue)
+    ready = server.ready
+    router.fleet.update(
         [Entry("r#1", "engine", MODEL, "127.0.0.1", ready.link_port, f"127.0.0.1:{ready.ops_port}")]
     )
-    http = HttpServer(gateway, [listen("127.0.0.1")])
-    await http.start()
-    await eventually(lambda: fleet.ready(MODEL) == 1)
-    base = f"http://127.0.0.1:{http.port}"
+    await router.start()
+    await eventually(lambda: router.fleet.ready(MODEL) == 1)
+    base = f"http://127.0.0.1:{router.entry.port}"
     async with httpx.AsyncClient(base_url=base, headers=KEY, timeout=30) as found:
         yield found
-    await http.close()
-    await fleet.close()
+    await router.close()
 
 
 def body(prompt: str = "the water of his people", **fields: Any) -> dict[str, Any]:

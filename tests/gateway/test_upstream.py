@@ -57,8 +57,8 @@ class World:
 
     @property
     def idle(self) -> bool:
-        clients = self.site.upstreams._clients.values()
-        replicas = self.site.upstreams.replicas.values()
+        clients = self.site.router.hosted._clients.values()
+        replicas = self.site.router.hosted.replicas.values()
         return not any(c.in_flight or c.waiting for c in clients) and not any(
             r.in_flight for r in replicas
         )
@@ -118,7 +118,7 @@ async def start(
             assert "0123456789" not in text
             assert all(not d.at_once for d in world.doubles.values())
     servers = [double.server for world in worlds for double in world.doubles.values()]
-    servers += [world.site.http for world in worlds]
+    servers += [world.site.router._http for world in worlds]
     await asyncio.gather(*(server.close() for server in servers if server))
 
 
@@ -298,7 +298,7 @@ async def test_finish_reasons_are_the_providers(world: World) -> None:
 async def test_connections_are_reused(world: World) -> None:
     for stream in (False, True) * 3:
         await world.complete(stream=stream)
-    pool: Any = world.site.upstreams._clients["openai"]._connection.openai._client
+    pool: Any = world.site.router.hosted._clients["openai"]._connection.openai._client
     assert len(pool._transport._pool.connections) == 1
 
 
@@ -700,7 +700,7 @@ async def test_more_than_may_wait_are_refused(start: Start, eventually: Eventual
     world = await start(max_concurrency=1)
     world.openai.script = [Step(delay_s=0.5)]
     running = [asyncio.create_task(world.complete()) for _ in range(2)]
-    await eventually(lambda: world.site.upstreams._clients["openai"].waiting == 1)
+    await eventually(lambda: world.site.router.hosted._clients["openai"].waiting == 1)
     response = await world.complete()
     assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
     assert 1 <= int(response.headers["retry-after"]) <= 60
@@ -767,7 +767,7 @@ async def test_streams_that_break_off_open_it(start: Start) -> None:
 async def test_a_new_catalogue_keeps_what_has_not_changed(
     world: World, eventually: Eventually
 ) -> None:
-    upstreams, catalogue = world.site.upstreams, world.site.catalogue
+    upstreams, catalogue = world.site.router.hosted, world.site.catalogue
     replicas, clients = dict(upstreams.replicas), dict(upstreams._clients)
     world.openai.script = [Step(words=("word ",) * 30, pace_s=0.02)]
     running = asyncio.create_task(world.complete(stream=True))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.errors import BodyTooLarge, ClientLeft, HeadersTooLarge, RequestTimeout
-from serving.http.request import read_body, read_headers, request_id, respond_json
+from serving.http.request import Request, request_id
 
 
 class Client:
@@ -33,7 +33,12 @@ LEFT = {"type": "http.disconnect"}
 
 async def read(client: Client, length: bytes | None = None, timeout_s: float = 5.0) -> bytes:
     headers = {} if length is None else {b"content-length": length}
-    return await read_body(client, headers, limit=10, timeout_s=timeout_s)
+    request = Request({}, client, nothing, "r1", "/", headers)
+    return await request.read_body(limit=10, timeout_s=timeout_s)
+
+
+async def nothing(message: Any) -> None:
+    """ASGI's `send` of a request that is not answered."""
 
 
 async def test_bodies() -> None:
@@ -81,10 +86,12 @@ async def test_a_client_that_leaves(client: Client) -> None:
 
 
 def test_headers() -> None:
-    scope = {"headers": [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")]}
-    assert read_headers(scope, 6) == {b"a": b"1", b"b": b"2"}
+    scope = {"headers": [(b"a", b"1"), (b"b", b"2"), (b"a", b"3")], "path": "/"}
+    request = Request.of(scope, Client(), nothing)
+    request.read_headers(6)
+    assert request.headers == {b"a": b"1", b"b": b"2"}
     with pytest.raises(HeadersTooLarge, match="6 bytes; the limit is 5"):
-        read_headers(scope, 5)
+        request.read_headers(5)
 
 
 def test_the_callers_request_id_is_kept() -> None:
@@ -105,7 +112,8 @@ async def test_a_response() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await respond_json(send, 418, {"a": "é"}, [(b"x-request-id", b"r1")])
+    request = Request({}, Client(), send, "r1", "/", reply_headers=[(b"x-request-id", b"r1")])
+    await request.respond(418, '{"a": "é"}'.encode(), b"application/json", [])
     start, body = sent
     assert start["status"] == 418
     headers = dict(start["headers"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serving.errors import Forbidden, InvalidRequest, Unauthenticated
-from serving.router.auth import Caller, KeyRing, choose_account, user_info
+from serving.router.auth import Caller, KeyRing, choose_account
 
 KEYS = KeyRing("sk-any, sk-acme:acme,,")
 ANY = Caller("k", None)
@@ -86,12 +86,6 @@ def test_another_account_is_forbidden(header: bytes | None, body: str | None) ->
     headers = {} if header is None else {b"x-selected-account-id": header}
     with pytest.raises(Forbidden, match="'b'"):
         choose_account(ACME, headers, body)
-
-
-def test_user_info() -> None:
-    profiles = user_info(ACME, "acme")["access_profiles"]
-    assert profiles == [{"role": "admin", "account": {"id": "acme", "name": "acme"}}]
-    assert user_info(ANY, None)["access_profiles"][0]["account"]["id"] == "default"  # type: ignore[index]
 
 
 def test_a_key_may_hold_equals_signs() -> None:

@@ -30,7 +30,7 @@ class Site:
             log=log,
             rng=random.Random(1),
         )
-        self.fleet.serve(["a", "b"])
+        self.fleet.set_models(["a", "b"])
 
     async def replica(self, name: str, model: str = "a") -> Entry:
         engine = EchoEngine(EngineSpec(id=model, weights="w", context=100))

@@ -1,9 +1,8 @@
-"""Every way in which a request's block can end gives exactly one outcome."""
+"""Every way in which a request can end gives exactly one outcome."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from serving.errors import (
 )
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
-from serving.router.record import Recorder
+from serving.router.answer import Answer
+from serving.router.record import Record, Recorder
 from serving.wire.messages import End
 
 
@@ -70,7 +70,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
-def test_a_block_that_raises(
+def test_a_request_that_failed(
     recorder: Recorder,
     metrics: RouterMetrics,
     tmp_path: Path,
@@ -79,8 +79,10 @@ def test_a_block_that_raises(
     status: int,
     code: str,
 ) -> None:
-    with pytest.raises(type(raised)), recorder.request("r1", "/v4/completions"):
-        raise raised
+    record = Record("r1", "/v4/completions")
+    record.end(raised)
+    record.end()  # the response that says so was sent
+    recorder.write(record)
     assert outcomes(metrics) == {outcome: 1}
     (line,) = lines(tmp_path)
     assert (line["outcome"], line["status"], line["code"]) == (outcome, status, code)
@@ -97,22 +99,26 @@ def test_a_block_that_raises(
         (503, "error"),
     ],
 )
-def test_a_block_that_ends(
+def test_a_request_that_was_answered(
     recorder: Recorder, metrics: RouterMetrics, tmp_path: Path, status: int, outcome: str
 ) -> None:
-    with recorder.request("r1", "/v1/completions") as record:
-        record.status = status
+    record = Record("r1", "/v1/completions")
+    record.status = status
+    record.end()
+    recorder.write(record)
     assert outcomes(metrics) == {outcome: 1}
     assert [line["outcome"] for line in lines(tmp_path)] == [outcome]
 
 
 def test_tokens_and_times(recorder: Recorder, metrics: RouterMetrics, tmp_path: Path) -> None:
-    with recorder.request("r1", "/v4/completions") as record:
-        record.engine, record.kind, record.stream, record.status = "m", "base", True, 200
-        record.received(10)
-        record.on_bytes()
-        record.on_bytes()
-        record.end = End("stop", prompt_tokens=3, completion_tokens=5, queue_s=0.5)
+    record = Record("r1", "/v4/completions")
+    record.engine, record.kind, record.stream, record.status = "m", "engine", True, 200
+    record.received()
+    record.on_bytes()
+    record.on_bytes()
+    record.used = End("stop", prompt_tokens=3, completion_tokens=5, queue_s=0.5)
+    record.end()
+    recorder.write(record)
     value = metrics.registry.get_sample_value
     assert value("serving_prompt_tokens_total", {"model": "m"}) == 3
     assert value("serving_completion_tokens_total", {"model": "m"}) == 5
@@ -128,9 +134,10 @@ def test_tokens_and_times(recorder: Recorder, metrics: RouterMetrics, tmp_path: 
 def test_an_unresolved_request_makes_no_model_series(
     recorder: Recorder, metrics: RouterMetrics
 ) -> None:
-    with contextlib.suppress(InvalidField), recorder.request("r1", "/v4/completions") as record:
-        record.model = "whatever a caller sends"
-        raise InvalidField("x")
+    record = Record("r1", "/v4/completions")
+    record.model = "whatever a caller sends"
+    record.end(InvalidField("x"))
+    recorder.write(record)
     text = metrics.text().decode()
     assert 'serving_requests_total{endpoint="/v4/completions",kind="none",model="none"' in text
     assert "whatever" not in text
@@ -145,12 +152,12 @@ def test_in_flight_comes_back_to_zero(
         return metrics.registry.get_sample_value("serving_requests_in_flight", {"model": "m"})
 
     def work() -> None:
-        with recorder.request("r1", "/v4/completions") as record:
-            record.engine, record.status = "m", 200
-            with recorder.in_flight(record):
-                assert value() == 1
-                if raised is not None:
-                    raise raised
+        record = Record("r1", "/v4/completions")
+        record.engine, record.status = "m", 200
+        with recorder.in_flight(record):
+            assert value() == 1
+            if raised is not None:
+                raise raised
 
     if raised is None:
         work()
@@ -158,3 +165,35 @@ def test_in_flight_comes_back_to_zero(
         with pytest.raises(type(raised)):
             work()
     assert value() == 0
+
+
+def test_a_probe_is_counted_and_logged_only_when_it_fails(
+    recorder: Recorder, metrics: RouterMetrics, tmp_path: Path
+) -> None:
+    for status in (200, 503):
+        record = Record("r1", "/ready")
+        record.quiet, record.status = True, status
+        record.end()
+        recorder.write(record)
+    assert outcomes(metrics) == {"ok": 1, "error": 1}
+    assert [line["status"] for line in lines(tmp_path)] == [503]
+
+
+@pytest.mark.parametrize(("used", "unknown"), [(None, 1.0), (End(), 0.0)])
+def test_usage_that_a_replica_did_not_tell_is_no_zero(
+    recorder: Recorder, metrics: RouterMetrics, tmp_path: Path, used: End | None, unknown: float
+) -> None:
+    record = Record("r1", "/v4/completions")
+    record.engine, record.answer, record.used = "m", Answer(Nobody(), 1), used
+    record.end(EngineFailed("x"))
+    recorder.write(record)
+    name = "serving_requests_without_usage_total"
+    assert (metrics.registry.get_sample_value(name, {"model": "m"}) or 0.0) == unknown
+    assert [line["usage_known"] for line in lines(tmp_path)] == [used is not None]
+
+
+class Nobody:
+    """Sends nothing."""
+
+    def cancel(self, stream: int) -> None:
+        pass

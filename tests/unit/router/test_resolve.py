@@ -6,6 +6,7 @@ import pytest
 
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import UnknownModel
+from serving.router.auth import ANYONE
 from serving.router.resolve import Resolver
 from serving.wire.messages import AdapterRef, PromptFormat
 
@@ -30,18 +31,18 @@ def test_ids_in_catalogue_order(resolver: Resolver) -> None:
 
 
 def test_an_engine_model(resolver: Resolver) -> None:
-    route = resolver.resolve("llama")
+    route = resolver.resolve("llama", ANYONE)
     assert (route.model, route.engine.id, route.adapter, route.kind) == (
         "llama",
         "llama",
         None,
-        "base",
+        "engine",
     )
 
 
 @pytest.mark.parametrize("name", ["gpt.odd.name", "latest"])
 def test_an_adapter_and_its_alias(resolver: Resolver, name: str) -> None:
-    route = resolver.resolve(name)
+    route = resolver.resolve(name, ANYONE)
     assert (route.model, route.engine.id, route.kind) == ("gpt.odd.name", "llama", "adapter")
     assert route.adapter == AdapterRef("gpt.odd.name", "/w/odd")
 
@@ -63,9 +64,9 @@ def test_an_adapters_prompts(
     adapter = {"kind": "adapter", "id": "a", "base": "b", "weights": "/w", **own}
     models = [{**engine, "prompt_style": base}, adapter]
     resolver = Resolver(Catalogue.model_validate({"models": models}))
-    route = resolver.resolve("a")
+    route = resolver.resolve("a", ANYONE)
     assert (route.prompt_format, route.chat) == (prompt_format, chat)
-    route = resolver.resolve("b")
+    route = resolver.resolve("b", ANYONE)
     assert (route.prompt_format, route.chat) == (None, base == "chat")
 
 
@@ -81,7 +82,7 @@ def test_an_adapters_prompts(
 )
 def test_an_unknown_id_is_told_the_nearest(resolver: Resolver, asked: str, words: str) -> None:
     with pytest.raises(UnknownModel, match="unknown model") as caught:
-        resolver.resolve(asked)
+        resolver.resolve(asked, ANYONE)
     assert words in caught.value.message
     assert caught.value.param == "model"
 
@@ -100,6 +101,6 @@ def test_among_very_many_ids_the_nearest_are_still_found_at_once() -> None:
     started = time.process_time()
     for asked, found in (("llama.team1234.24060l", "llama.team1234.240601"), ("lama", "llama")):
         with pytest.raises(UnknownModel) as caught:
-            resolver.resolve(asked)
+            resolver.resolve(asked, ANYONE)
         assert f"'{found}'" in caught.value.message
     assert time.process_time() - started < 0.5

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
+from serving.http.request import WRITE, Request
 from serving.router.record import Record
 from serving.router.response import Response
 
@@ -18,6 +20,14 @@ class Client:
         self.reads = asyncio.Event()
         self.reads.set()
         self.bodies: list[bytes] = []
+
+    def response(self, write: Callable[[bytes], bool] | None) -> Response:
+        scope = {"extensions": {WRITE: write}}
+        request = Request(scope, self.receive, self.send, "r", "/")
+        return Response(request, Record("r", "/"), keepalive_s=10)
+
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
 
     async def send(self, message: Any) -> None:
         await self.reads.wait()
@@ -35,8 +45,10 @@ async def client() -> Client:
 
 
 @pytest.fixture
-async def response(client: Client) -> Response:
-    return Response(client.send, client.write, [], Record("r", "/"))
+async def response(client: Client) -> AsyncIterator[Response]:
+    response = client.response(client.write)
+    yield response
+    response.close()
 
 
 async def test_a_client_that_reads_needs_no_task(client: Client, response: Response) -> None:
@@ -66,5 +78,6 @@ async def test_nothing_overtakes_a_send_that_waits(client: Client, response: Res
 
 
 async def test_a_server_without_write_gets_everything_by_send(client: Client) -> None:
-    response = Response(client.send, None, [], Record("r", "/"))
+    response = client.response(None)
     assert not response.forward(b"a", 1.0)
+    response.close()

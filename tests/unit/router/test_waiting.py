@@ -1,131 +1,126 @@
-"""When a model counts as in use, and what those who wait for it are told."""
+"""What those who wait for a sleeping model are told."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from serving.catalogue.spec import EngineSpec
-from serving.router.waiting import SOON_S, UNKNOWN_START_S, Demand
+from serving.router.demand import Demand
+from serving.router.waiting import SOON_S, UNKNOWN_START_S, Starts
 
 
-def spec(name: str, **fields: object) -> EngineSpec:
-    return EngineSpec.model_validate({"id": name, "weights": "w", "context": 100} | fields)
-
-
-SLEEPER = spec("sleeper", min_replicas=0, idle_s=0.05)
-AWAKE = spec("awake")
-
-
-class Wants:
-    """What was asked for, in order."""
+class Fleet:
+    """The replicas of one model, and who watches them."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[str, bool]] = []
+        self.replicas = 0
+        self.said: float | None = None
+        self.watchers: list[Callable[[], None]] = []
 
-    def __call__(self, model: str, wanted: bool) -> None:
-        self.said.append((model, wanted))
+    def ready(self, model: str) -> int:
+        return self.replicas
+
+    def start_s(self, model: str) -> float | None:
+        return self.said
+
+    def subscribe(self, model: str, wake: Callable[[], None]) -> Callable[[], None]:
+        self.watchers.append(wake)
+        return lambda: self.watchers.remove(wake)
+
+    def comes_up(self, replicas: int = 1) -> None:
+        self.replicas = replicas
+        for wake in tuple(self.watchers):
+            wake()
+
+
+class Clock:
+    """`time.monotonic`, set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
-def wants() -> Wants:
-    return Wants()
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in ("waiting", "demand"):
+        monkeypatch.setattr(f"serving.router.{module}.time.monotonic", clock)
+    return clock
 
 
 @pytest.fixture
-def demand(wants: Wants) -> Demand:
-    demand = Demand(wants)
-    demand.update([SLEEPER, AWAKE])
+def fleet() -> Fleet:
+    return Fleet()
+
+
+@pytest.fixture
+def demand() -> Demand:
+    demand = Demand(lambda model, wanted: None)
+    spec = {"id": "sleeper", "weights": "w", "context": 100, "min_replicas": 0, "idle_s": 1}
+    demand.update([EngineSpec.model_validate(spec)])
     return demand
 
 
-async def test_only_a_model_that_may_sleep_is_wanted(demand: Demand, wants: Wants) -> None:
-    with demand.using("awake"), demand.using("sleeper"):
-        assert wants.said == [("sleeper", True)]
-    assert demand.sleeps("sleeper")
-    assert not demand.sleeps("awake")
+@pytest.fixture
+def starts(fleet: Any, demand: Demand) -> Starts:
+    return Starts(fleet, demand)
 
 
-async def test_it_is_wanted_once_and_until_it_was_idle_for_long(
-    demand: Demand, wants: Wants
-) -> None:
-    with demand.using("sleeper"):
-        with demand.using("sleeper"):
-            pass
-        await asyncio.sleep(0.1)  # one still uses it
-    for _ in range(3):
-        await asyncio.sleep(0.02)
-        with demand.using("sleeper"):
-            pass
-    assert wants.said == [("sleeper", True)]
-    await asyncio.sleep(0.1)
-    assert wants.said == [("sleeper", True), ("sleeper", False)]
-    with demand.using("sleeper"):
-        assert wants.said[-1] == ("sleeper", True)
-
-
-async def test_a_model_that_is_removed_is_wanted_no_longer(demand: Demand, wants: Wants) -> None:
-    with demand.using("sleeper"):
-        demand.update([AWAKE])
-        assert wants.said == [("sleeper", True), ("sleeper", False)]
-    await asyncio.sleep(0.1)
-    assert len(wants.said) == 2
-
-
-async def test_close_gives_everything_back(demand: Demand, wants: Wants) -> None:
-    with demand.using("sleeper"):
-        demand.close()
-    assert wants.said[-1] == ("sleeper", False)
-
-
-async def test_estimates_come_from_earlier_starts(
-    demand: Demand, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 100.0
-    monkeypatch.setattr("serving.router.waiting.time.monotonic", lambda: now)
-    demand.waking("sleeper")
-    now = 104.0
-    error = demand.unavailable("sleeper", None)
+def test_estimates_come_from_earlier_starts(starts: Starts, fleet: Fleet, clock: Clock) -> None:
+    starts.expect("sleeper")
+    clock.now = 104.0
+    error = starts.unavailable("sleeper")
     assert error.retry_after_s == UNKNOWN_START_S - 4
     assert "not been started before" in error.message
     # What a replica said of itself counts until this router has seen a start.
-    assert demand.unavailable("sleeper", 20.0).retry_after_s == 16
-    now = 112.0
-    demand.woke("sleeper")
-    demand.waking("sleeper")
-    now = 115.0
-    error = demand.unavailable("sleeper", 20.0)
+    fleet.said = 20.0
+    assert starts.unavailable("sleeper").retry_after_s == 16
+    clock.now = 112.0
+    fleet.comes_up()
+    fleet.replicas = 0
+    starts.expect("sleeper")
+    clock.now = 115.0
+    error = starts.unavailable("sleeper")
     assert error.retry_after_s == 12 - 3
     assert "took 12 s" in error.message
-    now = 200.0
-    assert demand.unavailable("sleeper", None).retry_after_s == SOON_S
+    clock.now = 200.0
+    assert starts.unavailable("sleeper").retry_after_s == SOON_S
 
 
-async def test_a_model_that_may_sleep_from_now_on_is_wanted_by_those_who_use_it(
-    demand: Demand, wants: Wants
+def test_a_start_that_nobody_waited_for_any_more_counts_too(
+    starts: Starts, fleet: Fleet, clock: Clock
 ) -> None:
-    with demand.using("awake"):
-        demand.update([SLEEPER, spec("awake", min_replicas=0, idle_s=0.05)])
-        assert wants.said == [("awake", True)]
-        demand.update([SLEEPER])
-        demand.update([SLEEPER, spec("awake", min_replicas=0, idle_s=0.05)])
-        assert wants.said == [("awake", True), ("awake", False), ("awake", True)]
-    await asyncio.sleep(0.1)
-    assert wants.said[-1] == ("awake", False)
+    starts.expect("sleeper")
+    clock.now = 170.0
+    fleet.comes_up()
+    clock.now = 5000.0
+    fleet.comes_up(2)  # another replica, much later
+    assert "took 70 s" in starts.unavailable("sleeper").message
+    assert starts.news("sleeper") == b": model 'sleeper' is starting; its last start took 70 s\n\n"
+    assert not fleet.watchers
 
 
-async def test_a_start_that_nobody_waited_for_any_more_counts_too(
-    demand: Demand, monkeypatch: pytest.MonkeyPatch
+async def test_a_start_that_was_given_up_does_not_count(
+    starts: Starts, demand: Demand, clock: Clock
 ) -> None:
-    now = 100.0
-    monkeypatch.setattr("serving.router.waiting.time.monotonic", lambda: now)
-    demand.waking("sleeper")
-    now = 170.0
-    demand.woke("sleeper")
-    now = 5000.0
-    demand.woke("sleeper")  # another replica, much later
-    assert "took 70 s" in demand.unavailable("sleeper", None).message
-    assert demand.news("sleeper", None) == (
-        b": model 'sleeper' is starting; its last start took 70 s\n\n"
-    )
+    with demand.using("sleeper"):
+        starts.expect("sleeper")
+    demand.close()  # nobody asked any more, and it went back to sleep
+    clock.now = 5000.0
+    with demand.using("sleeper"):
+        starts.expect("sleeper")
+        clock.now = 5003.0
+        assert "has been starting for 3 s" in starts.unavailable("sleeper").message
+
+
+def test_a_removed_model_has_not_started(starts: Starts, fleet: Fleet, clock: Clock) -> None:
+    starts.expect("sleeper")
+    clock.now = 110.0
+    fleet.comes_up(0)
+    assert "not been started before" in starts.unavailable("sleeper").message

@@ -1,0 +1,68 @@
+"""What a request for a model asks for, whatever its endpoint: the pipeline knows this and no body.
+
+An endpoint's parser makes an `Asked` of a body; the pipeline resolves its model and has it turned
+into the call that goes to a replica.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Protocol
+
+from serving.wire.messages import AdapterRef, Call, PromptFormat
+
+
+class Ability(enum.StrEnum):
+    """What a model can be asked to do."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    TOKENIZE = "tokenize"
+    SEE = "see"
+    REASON = "reason"
+
+
+class Sent(Protocol):
+    """The HTTP request, as far as a parser may look at it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def query(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[bytes, bytes]: ...
+
+
+class Target(Protocol):
+    """Where it goes, as far as a call says it: the model that answers, and its adapter."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def adapter(self) -> AdapterRef | None: ...
+    @property
+    def prompt_format(self) -> PromptFormat | None: ...
+
+
+class Asked(Protocol):
+    """One parsed request. `model` is the ID it names, `account_id` the account its body names."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def streams(self) -> bool: ...
+    @property
+    def account_id(self) -> str | None: ...
+
+    def check(self, abilities: frozenset[Ability]) -> None:
+        """Compare what is asked with what the model can do.
+
+        Raises:
+            InvalidField: a field asks for more.
+        """
+
+    def call(self, request_id: str, target: Target) -> tuple[Call, bytes]:
+        """The call for a replica, and the body that goes with it."""

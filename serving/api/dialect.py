@@ -1,0 +1,26 @@
+"""In which words an endpoint tells its failures: before a response begins, and inside a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serving.api.envelope import error_body, openai_error_body
+from serving.api.sse import error_event, openai_error_event
+from serving.errors import ServingError
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How errors are written. `body` takes an error and the request's ID."""
+
+    body: Callable[[ServingError, str], bytes]
+    frame: Callable[[bytes], bytes]
+
+    def event(self, error: ServingError, request_id: str) -> bytes:
+        """The frame that ends a stream which failed after its first byte."""
+        return self.frame(self.body(error, request_id))
+
+
+CREATE_COMPLETION = Dialect(error_body, error_event)
+OPENAI = Dialect(openai_error_body, openai_error_event)

@@ -1,0 +1,136 @@
+"""Every endpoint of the API, in one table.
+
+An entry says who may call it, in which dialect its errors are told, and how it is answered: by a
+page of the router's own, or by the model that its body names. The pipeline
+(`serving/router/pipeline.py`) reads the table and knows no endpoint by name, so an endpoint that
+the engines' OpenAI app answers is one more line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from serving.api import pages
+from serving.api.asked import Ability, Asked, Sent
+from serving.api.completion import parse_completion
+from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.openai import parse_openai
+from serving.api.pages import ShowPage
+
+# The last part of a path that names a model; IDs may have slashes, so it takes the rest.
+NAME = "{model}"
+# What metrics call a path that does not exist.
+UNKNOWN_PATH = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """Answered by a replica: how the body is parsed, and what the model must be able to do."""
+
+    parse: Callable[[Sent, bytes], Asked]
+    needs: Ability
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path and method.
+
+    `public` endpoints ask for no key. A `probe` is asked every few seconds by machines; it is
+    counted, and logged only when it fails.
+    """
+
+    method: str
+    path: str
+    dialect: Dialect
+    answer: ShowPage | Relayed
+    public: bool = False
+    probe: bool = False
+
+
+def _openai(path: str, needs: Ability) -> Endpoint:
+    """What the engine's own OpenAI app answers."""
+    return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs))
+
+
+def _completion(path: str) -> Endpoint:
+    answer = Relayed(lambda _, body: parse_completion(body), Ability.GENERATE)
+    return Endpoint("POST", path, CREATE_COMPLETION, answer)
+
+
+def _page(path: str, show: ShowPage, dialect: Dialect = CREATE_COMPLETION) -> Endpoint:
+    return Endpoint("GET", path, dialect, show)
+
+
+def _probe(path: str, show: ShowPage) -> Endpoint:
+    return Endpoint("GET", path, CREATE_COMPLETION, show, public=True, probe=True)
+
+
+ENDPOINTS = (
+    _completion("/v4/completions"),
+    _completion("/v2/completions"),
+    _openai("/v1/completions", Ability.GENERATE),
+    _openai("/v1/chat/completions", Ability.GENERATE),
+    _openai("/v1/embeddings", Ability.EMBED),
+    _openai("/tokenize", Ability.TOKENIZE),
+    _openai("/detokenize", Ability.TOKENIZE),
+    _page("/v1/models", pages.openai_models, OPENAI),
+    _page(f"/v1/models/{NAME}", pages.one_openai_model, OPENAI),
+    _page("/v4/models", pages.model_instances),
+    _page(f"/v4/models/{NAME}", pages.one_model_instance),
+    _page("/user-info", pages.user_info),
+    _page("/status", pages.status),
+    _page("/metrics/targets", pages.targets),
+    _probe("/metrics", pages.metrics),
+    _probe("/health", pages.health),
+    _probe("/ready", pages.ready),
+    # What KubeRay's probes ask of every pod that serves.
+    _probe("/-/healthz", pages.health),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The endpoints of one path by method, and what the path names, if anything."""
+
+    path: str
+    methods: Mapping[str, Endpoint]
+    name: str = ""
+
+
+class Endpoints:
+    """Finds a path's endpoints in a table."""
+
+    def __init__(self, table: Sequence[Endpoint] = ENDPOINTS) -> None:
+        self._table = table
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in table:
+            by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+        named = [path for path in by_path if path.endswith(NAME)]
+        self._named = {path.removesuffix(NAME): Match(path, by_path[path]) for path in named}
+        self._exact = {path: Match(path, of) for path, of in by_path.items() if path not in named}
+
+    def match(self, path: str) -> Match:
+        """The endpoints at `path`; for a path that does not exist, a match without methods."""
+        if (found := self._exact.get(path)) is not None:
+            return found
+        for prefix, match in self._named.items():
+            if path.startswith(prefix):
+                return Match(match.path, match.methods, path[len(prefix) :])
+        return Match(UNKNOWN_PATH, {})
+
+    def answering(self, abilities: frozenset[Ability]) -> list[str]:
+        """The paths at which a model with these abilities can be asked."""
+        return [
+            endpoint.path
+            for endpoint in self._table
+            if isinstance(endpoint.answer, Relayed) and endpoint.answer.needs in abilities
+        ]
+
+
+def dialect_at(match: Match, path: str) -> Dialect:
+    """In which dialect a request to `path` is refused; a path that does not exist has its
+    neighbours'."""
+    for endpoint in match.methods.values():
+        return endpoint.dialect
+    return OPENAI if path.startswith("/v1/") else CREATE_COMPLETION

@@ -1,0 +1,150 @@
+"""What is looked up and not asked of a model: which models there are, and how this router is.
+
+A page is a function of what a router shows (`View`) and of what was asked (`Ask`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from serving.api.models import (
+    ModelEntry,
+    model_instance,
+    model_page,
+    openai_model,
+    parse_query,
+)
+
+DEFAULT_ACCOUNT = "default"
+
+
+class View(Protocol):
+    """What a router shows of itself and of the fleet."""
+
+    @property
+    def router(self) -> str: ...
+
+    @property
+    def started(self) -> int:
+        """When the router started, in seconds since 1970."""
+
+    def entries(self, *, everything: bool) -> list[ModelEntry]:
+        """The deployed models in catalogue order; with `everything` also the known ones."""
+
+    def entry(self, model_id: str) -> ModelEntry:
+        """One deployed model.
+
+        Raises:
+            UnknownModel, NotDeployed, RetiredModel: there is none with this ID.
+        """
+
+    def status(self) -> list[dict[str, Any]]:
+        """Every model ID with its replicas."""
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether every model can answer, and how many replicas each has."""
+
+    def targets(self) -> list[dict[str, Any]]:
+        """What Prometheus scrapes, in the form of its `http_sd_config`."""
+
+    def metrics(self) -> bytes:
+        """The router's metrics in Prometheus' text form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a page is asked for. `name` is what the path's last part names, `key_id` tells callers
+    apart without showing their key; it is empty where no key is needed."""
+
+    query: bytes = b""
+    name: str = ""
+    key_id: str = ""
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole response."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = b"application/json"
+
+
+ShowPage = Callable[[View, Ask], Page]
+
+
+def openai_models(view: View, ask: Ask) -> Page:
+    """`GET /v1/models`."""
+    entries = view.entries(everything=parse_query(ask.query).all)
+    data = [openai_model(entry, view.started) for entry in entries]
+    return _json({"object": "list", "data": data})
+
+
+def one_openai_model(view: View, ask: Ask) -> Page:
+    """`GET /v1/models/{model}`."""
+    return _json(openai_model(view.entry(ask.name), view.started))
+
+
+def model_instances(view: View, ask: Ask) -> Page:
+    """`GET /v4/models`."""
+    query = parse_query(ask.query)
+    entries = view.entries(everything=query.all)
+    return _json(model_page(entries, query, view.started, ask.account))
+
+
+def one_model_instance(view: View, ask: Ask) -> Page:
+    """`GET /v4/models/{model}`."""
+    return _json(model_instance(view.entry(ask.name), view.started, ask.account))
+
+
+def user_info(view: View, ask: Ask) -> Page:
+    """`GET /user-info` as scale-egp reads it: the accounts this key may use."""
+    account = ask.account or DEFAULT_ACCOUNT
+    return _json(
+        {
+            "id": ask.key_id,
+            "email": f"{ask.key_id}@serving.invalid",
+            "first_name": None,
+            "last_name": None,
+            "access_profiles": [{"role": "admin", "account": {"id": account, "name": account}}],
+        }
+    )
+
+
+def status(view: View, ask: Ask) -> Page:
+    """`GET /status`, which `serving status` reads."""
+    uptime_s = round(time.time() - view.started, 1)
+    return _json({"router": view.router, "uptime_s": uptime_s, "models": view.status()})
+
+
+def targets(view: View, ask: Ask) -> Page:
+    """`GET /metrics/targets`, Prometheus' HTTP service discovery: every router and engine replica.
+    It asks for a key because it names internal addresses."""
+    return _json(view.targets())
+
+
+def health(view: View, ask: Ask) -> Page:
+    """`GET /health`: this router answers."""
+    return _json({"alive": True, "router": view.router})
+
+
+def ready(view: View, ask: Ask) -> Page:
+    """`GET /ready`: 503 until every model can answer."""
+    is_ready, body = view.readiness()
+    return _json(body, 200 if is_ready else 503)
+
+
+def metrics(view: View, ask: Ask) -> Page:
+    """`GET /metrics`."""
+    return Page(view.metrics(), content_type=CONTENT_TYPE_LATEST.encode())
+
+
+def _json(body: object, status: int = 200) -> Page:
+    return Page(json.dumps(body).encode(), status)

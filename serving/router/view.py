@@ -1,0 +1,133 @@
+"""What a router shows of itself and of the fleet, for people and for Prometheus."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from serving.api.models import ModelEntry
+from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
+from serving.observability.metrics import RouterMetrics
+from serving.router.auth import ANYONE
+from serving.router.fleet import Fleet, Replica
+from serving.router.resolve import Resolver, Route
+
+
+class RouterView:
+    """See `serving.api.pages.View`. `resolver` is replaced with the catalogue."""
+
+    def __init__(
+        self, router: str, resolver: Resolver, fleet: Fleet, metrics: RouterMetrics
+    ) -> None:
+        self.router = router
+        self.started = int(time.time())
+        self.resolver = resolver
+        self._fleet = fleet
+        self._metrics = metrics
+
+    def entries(self, *, everything: bool) -> list[ModelEntry]:
+        """See `View.entries`."""
+        found = [self.entry(name) for name in self.resolver.ids]
+        if everything:
+            found += [_known(spec, self.resolver) for spec in self.resolver.others]
+        return found
+
+    def entry(self, model_id: str) -> ModelEntry:
+        """See `View.entry`."""
+        route = self._route(model_id)
+        engine, kind = route.engine, _kind(model_id, route)
+        return ModelEntry(
+            id=model_id,
+            kind=kind,
+            deployed=True,
+            root=route.model,
+            parent=engine.id if kind == "adapter" else None,
+            context=engine.context,
+            chat=route.chat,
+            replicas=self._fleet.ready(engine.id),
+            more={"provider": engine.provider} if isinstance(engine, UpstreamSpec) else {},
+        )
+
+    def status(self) -> list[dict[str, Any]]:
+        """See `View.status`. An adapter's and an alias's replicas are those of its engine."""
+        return [self._model_status(name) for name in self.resolver.ids]
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """See `View.readiness`."""
+        models = {}
+        for name in self.resolver.ids:
+            engine = self._route(name).engine
+            count = self._fleet.ready(engine.id)
+            models[name] = {"ready": count > 0 or _may_sleep(engine), "replicas": count}
+        ready = all(model["ready"] for model in models.values())
+        return ready, {"ready": ready, "models": models}
+
+    def targets(self) -> list[dict[str, Any]]:
+        """See `View.targets` (prometheus.io/docs/prometheus/latest/http_sd)."""
+        return [
+            {
+                "targets": [entry.ops],
+                "labels": {"component": entry.kind, "model": entry.model, "replica": entry.id},
+            }
+            for entry in self._fleet.listed
+        ]
+
+    def metrics(self) -> bytes:
+        """See `View.metrics`."""
+        return self._metrics.text()
+
+    def _route(self, model_id: str) -> Route:
+        return self.resolver.resolve(model_id, ANYONE)
+
+    def _model_status(self, name: str) -> dict[str, Any]:
+        route = self._route(name)
+        replicas = self._fleet.links(route.engine.id)
+        kind = _kind(name, route)
+        return {
+            "id": name,
+            "kind": kind,
+            "base": {"alias": route.model, "adapter": route.engine.id}.get(kind),
+            "ready": any(replica.up for replica in replicas) or _may_sleep(route.engine),
+            "in_flight": sum(replica.busy for replica in replicas),
+            "replicas": [_replica_status(replica) for replica in replicas],
+        }
+
+
+def _kind(name: str, route: Route) -> str:
+    return route.kind if name == route.model else "alias"
+
+
+def _may_sleep(engine: EngineSpec | UpstreamSpec) -> bool:
+    """True if nothing is wrong when the model has no replica here."""
+    return isinstance(engine, EngineSpec) and engine.fewest_replicas == 0
+
+
+def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
+    """The entry of a model that is not deployed."""
+    context = spec.context if isinstance(spec, EngineSpec | UpstreamSpec) else None
+    more: dict[str, object] = {}
+    if isinstance(spec, UpstreamSpec | RetiredSpec):
+        more["provider"] = spec.provider
+    if isinstance(spec, RetiredSpec):
+        more |= {"retired_on": spec.retired_on, "successor": spec.successor}
+    parent, style = None, None
+    if isinstance(spec, EngineSpec):
+        style = spec.prompt_style
+    elif isinstance(spec, AdapterSpec):
+        parent, base = spec.base, resolver.engines.get(spec.base)
+        context = base.context if base else None
+        style = spec.prompt_style or (base.prompt_style if base else None)
+    chat = style == "chat"
+    return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, more=more)
+
+
+def _replica_status(replica: Replica) -> dict[str, Any]:
+    return {
+        "id": replica.replica,
+        "address": f"{replica.address[0]}:{replica.address[1]}",
+        "state": replica.state,
+        "in_flight": replica.busy,
+        "running": replica.load.running,
+        "waiting": replica.load.waiting,
+        "adapters": list(replica.load.adapters),
+    }
