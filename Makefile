@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # Which lock: cuda has vLLM's GPU wheel, cpu the CPU one.
 DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 LOCK ?= requirements/$(DEVICE).txt
-SIZE = $(if $(filter cuda,$(DEVICE)),10 GB,3 GB)
+SIZE = $(if $(filter cuda,$(DEVICE)),9 GB,3 GB)
 # Where the CPU build of torch comes from when pip's own sources do not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODELS ?= deployments/models/local.yaml
