@@ -4,12 +4,16 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3
+# The first python3 that fits: 3.11 to 3.13, and able to make a virtual environment.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	if "$$python" -c '$(FITS); import ensurepip, venv' 2>/dev/null; then echo "$$python"; break; fi; done)
+FITS := import sys; sys.exit(1) if not (3, 11) <= sys.version_info[:2] <= (3, 13) else None
 VENV := .venv
 BIN := $(VENV)/bin
-# cuda takes vLLM's GPU wheel and lets pip resolve it; cpu is locked.
+# Which lock: cuda has vLLM's GPU wheel, cpu the CPU one.
 DEVICE ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 LOCK ?= requirements/$(DEVICE).txt
+SIZE = $(if $(filter cuda,$(DEVICE)),9 GB,3 GB)
 # Where the CPU build of torch comes from when pip's own sources do not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODELS ?= deployments/models/local.yaml
@@ -21,14 +25,14 @@ SECONDS_ ?= 120
 # The locks are complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
 # triton and their like, which do not fit the CPU torch, stay out.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
-PIP := $(PIP_INSTALL) $(if $(filter cpu,$(DEVICE)),--no-deps)
+PIP := $(PIP_INSTALL) --no-deps
 # pip is silent while it fetches and unpacks; this says how far it is, and all of it on failure.
 PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement already)/ {n++; \
 	if (n % 25 == 0) {printf "    %d packages\n", n; fflush()}} \
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick serve test test-fast test-cluster test-sdk check format soak clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick serve test test-fast test-cluster test-sdk check format soak lock clean
 
 help:
 	@cat <<-'EOF'
@@ -43,19 +47,39 @@ help:
 	make overhead DEVICE=cuda             the same on a GPU: Llama-3-8B's shape, 256 streams
 	make overhead-quick                   its check against gross regressions: a minute
 	make setup | setup-dev                make .venv (with the test tools)
+	make lock [LOCK_FLAGS=--upgrade]      resolve requirements/*.txt again, for Python 3.11 to 3.13
 	make tiny-models                      train the tiny local models again (they are kept in git)
 	make clean                            remove .venv and caches
 	EOF
 
 $(VENV)/bin/python:
-	@echo "==> making $(VENV)"
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "$(DEVICE)" == "cpu")' || {
-		echo "the lock is for Python 3.11; name one with: make PYTHON=/path/to/python3.11 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@python="$(PYTHON)"
+	if [ -z "$$python" ] || ! "$$python" -c '$(FITS); import ensurepip, venv' 2>/dev/null; then
+		for each in $${python:-python3 python3.13 python3.12 python3.11}; do
+			if "$$each" -c '$(FITS)' 2>/dev/null; then
+				echo "$$each has the right version ($$("$$each" -V)), but lacks the module venv or ensurepip."
+				echo "On Debian and Ubuntu: sudo apt install" \
+					"$$("$$each" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"
+				exit 1
+			fi
+		done
+		named=$${python:-python3}
+		version=$$("$$named" -V 2>/dev/null) || version="not there"
+		cat <<-EOF
+		This needs Python 3.11, 3.12 or 3.13; $$named is $$version.
+		Ubuntu 24.04, Debian 12 and 13: sudo apt install python3 python3-venv
+		elsewhere with uv:    uv python install 3.12; make PYTHON="\$$(uv python find 3.12)" serve
+		elsewhere with pyenv: pyenv install 3.12; make PYTHON="\$$(pyenv prefix 3.12)/bin/python" serve
+		one that is here:     make PYTHON=/path/to/python3.12 serve
+		EOF
+		exit 1
+	fi
+	echo "==> making $(VENV) with $$("$$python" -V)"
+	"$$python" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: $(LOCK) pyproject.toml | $(VENV)/bin/python
-	@echo "==> installing the packages of $(LOCK) (3 GB; a few minutes the first time)"
-	torch=$$(grep '^torch==' $(LOCK) || true)
+	@echo "==> installing the packages of $(LOCK) ($(SIZE); a few minutes the first time)"
+	torch=$$(grep '^torch==.*+cpu' $(LOCK) || true)
 	if [ -n "$$torch" ]; then
 		echo "    $$torch"
 		$(PIP) --quiet "$$torch" 2>/dev/null || $(PIP) --quiet --extra-index-url $(TORCH_INDEX) "$$torch"
@@ -117,11 +141,20 @@ overhead: setup .venv-peers/installed
 overhead-quick: setup
 	@$(BIN)/python -m loadtests.overhead --quick
 
-.venv-peers/installed: requirements/peers.txt
+.venv-peers/installed: requirements/peers.txt | $(VENV)/bin/python
 	@echo "==> installing the routers we measure against"
-	$(PYTHON) -m venv .venv-peers
+	$(BIN)/python -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+# Needs the package index and TORCH_INDEX. Versions stay unless LOCK_FLAGS=--upgrade.
+lock: .venv-lock/installed
+	@TORCH_INDEX=$(TORCH_INDEX) .venv-lock/bin/python requirements/lock.py $(LOCK_FLAGS)
+
+.venv-lock/installed: | $(VENV)/bin/python
+	@$(BIN)/python -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.13'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-sdk .venv-peers .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-sdk .venv-peers .venv-lock .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info
