@@ -10,7 +10,7 @@ from serving.catalogue.catalogue import Catalogue
 from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
-from serving.router.admission import Admission, OpenDoor
+from serving.router.admission import Admission, OpenDoor, Policy
 from serving.router.auth import Accounts, KeyRing
 from serving.router.demand import Demand
 from serving.router.fleet import Fleet
@@ -37,6 +37,7 @@ class Router:
         own_host: address of the listener that only this router has.
         drain_s: how long `close` lets requests go on, in seconds.
         want: called with a model that sleeps and whether it is needed now (`demand.py`).
+        policy: who may pass, and who pays; everybody and nobody by default.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Router:
         drain_s: float,
         log: Log,
         want: Callable[[str, bool], None] = nobody_starts_models,
+        policy: Policy | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._settings = settings
@@ -86,7 +88,7 @@ class Router:
             endpoints=Endpoints(),
             keys=KeyRing(settings.api_keys.get_secret_value()),
             accounts=Accounts(settings.account_policy, metrics),
-            admission=Admission(OpenDoor()),
+            admission=Admission(policy or OpenDoor()),
             relay=relay,
             view=RouterView(router, Resolver(Catalogue(models=())), self.fleet, metrics),
             recorder=Recorder(metrics, log),

@@ -30,6 +30,7 @@ from serving.engine.echo import EchoEngine
 from serving.engine.link import LinkServer
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
+from serving.router.auth import ANYONE
 from serving.router.fleet import Fleet
 from serving.router.resolve import Resolver
 from serving.wire.entry import Entry
@@ -89,7 +90,7 @@ async def measure(ports: list[int], ids: int, logs: str) -> dict[str, Any]:
         log=open_log("router", logs),
         rng=rng,
     )
-    fleet.serve([MODEL])
+    fleet.set_models([MODEL])
     fleet.update(
         Entry(f"r{number}", "engine", MODEL, "127.0.0.1", port, "")
         for number, port in enumerate(ports)

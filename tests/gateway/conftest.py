@@ -17,6 +17,7 @@ from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
 from serving.engine.link import LinkServer
 from serving.observability.logs import open_log
+from serving.router.admission import Policy
 from serving.router.router import Router
 from serving.settings import Settings
 from serving.wire.entry import Entry
@@ -35,6 +36,7 @@ class Site:
         settings: dict[str, Any],
         engine_args: dict[str, Any],
         hosted: dict[str, Any],
+        policy: Policy | None,
     ) -> None:
         defaults = {
             "host": "127.0.0.1",
@@ -72,6 +74,7 @@ class Site:
             drain_s=0.0,
             log=self.log,
             want=self.wanted.__setitem__,
+            policy=policy,
             rng=random.Random(1),
         )
         self.metrics, self.fleet = self.router.metrics, self.router.fleet
@@ -208,9 +211,10 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
         replicas: int = 1,
         engine: dict[str, Any] | None = None,
         hosted: dict[str, Any] | None = None,
+        policy: Policy | None = None,
         **settings: Any,
     ) -> Site:
-        site = Site(tmp_path, settings, engine or {}, hosted or {})
+        site = Site(tmp_path, settings, engine or {}, hosted or {}, policy)
         sites.append(site)
         await site.router.set_catalogue(site.catalogue)
         for _ in range(replicas):

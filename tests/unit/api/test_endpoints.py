@@ -1,0 +1,65 @@
+"""The table of endpoints, and how a request finds its entry."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.api.asked import Ability
+from serving.api.dialect import CREATE_COMPLETION, OPENAI
+from serving.api.endpoints import (
+    ENDPOINTS,
+    NAME,
+    UNKNOWN_PATH,
+    Endpoint,
+    Endpoints,
+    Relayed,
+    dialect_at,
+)
+
+TABLE = Endpoints()
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
+def test_each_entry_is_found_at_its_path(endpoint: Endpoint) -> None:
+    name = "vendor/name" if endpoint.path.endswith(NAME) else ""
+    match = TABLE.match(endpoint.path.replace(NAME, name))
+    assert match.methods[endpoint.method] is endpoint
+    assert (match.path, match.name) == (endpoint.path, name)
+
+
+def test_entries_do_not_hide_each_other() -> None:
+    keys = [(endpoint.method, endpoint.path) for endpoint in ENDPOINTS]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("path", ["/", "", "/v1", "/v1/completions/", "/V1/models", "/v4/model"])
+def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> None:
+    match = TABLE.match(path)
+    assert not match.methods
+    assert match.path == UNKNOWN_PATH
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
+def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
+    ours = ("/v2/", "/v4/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
+    expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
+    assert endpoint.dialect is expected
+
+
+def test_a_path_that_does_not_exist_is_refused_as_its_neighbours() -> None:
+    for path, dialect in (("/v1/nothing", OPENAI), ("/v4/nothing", CREATE_COMPLETION)):
+        assert dialect_at(TABLE.match(path), path) is dialect
+
+
+def test_only_probes_are_public() -> None:
+    """A page that needs no key shows nothing but that the router lives, and how busy it is."""
+    public = {endpoint.path for endpoint in ENDPOINTS if endpoint.public}
+    assert public == {"/health", "/-/healthz", "/ready", "/metrics"}
+    assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == public
+    assert not any(isinstance(at.answer, Relayed) for at in ENDPOINTS if at.public)
+
+
+def test_where_a_model_can_be_asked() -> None:
+    assert TABLE.answering(frozenset({Ability.EMBED})) == ["/v1/embeddings"]
+    assert "/v1/embeddings" not in TABLE.answering(frozenset({Ability.GENERATE}))
+    assert TABLE.answering(frozenset()) == []
