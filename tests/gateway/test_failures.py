@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.engine.interface import Reply
+from serving.engine.interface import Reply, Tally
 from serving.router import answer
 from serving.wire.messages import End, Head, HttpCall
 from tests.conftest import Eventually
@@ -264,13 +264,12 @@ class Pieces:
         self.pieces = pieces
         self.status = status
 
-    async def __call__(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+    async def __call__(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         reply.head(Head(self.status, (("content-type", "application/json"),)))
         for piece in self.pieces:
             await asyncio.sleep(0.02)
             reply.data(piece)
         await asyncio.sleep(0.02)
-        return End()
 
 
 async def test_a_whole_answer_may_come_in_pieces(
@@ -311,9 +310,9 @@ async def test_a_refusal_after_a_keepalive_is_an_event(
     open_site: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Late(Pieces):
-        async def __call__(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+        async def __call__(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
             await asyncio.sleep(0.15)
-            return await super().__call__(call, body, reply)
+            await super().__call__(call, body, reply, tally)
 
     site = await open_site(keepalive_s=0.05)
     monkeypatch.setattr(site.engines[0], "http", Late(b'{"error": {"code": 400}}', status=400))

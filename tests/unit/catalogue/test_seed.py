@@ -12,6 +12,7 @@ from serving.catalogue.load import load_catalogue, seed_catalogue
 from serving.catalogue.plan import plan_model
 from serving.catalogue.spec import AdapterSpec, EngineSpec, RetiredSpec, UpstreamSpec
 from serving.errors import NotDeployed, RetiredModel
+from serving.router.auth import ANYONE
 from serving.router.resolve import Resolver
 
 ENGINES = [
@@ -142,7 +143,7 @@ def test_each_can_be_deployed_by_its_name(name: str, tmp_path: Path) -> None:
     assert catalogue.models[0].id == name
     assert len(catalogue.deployed) == len(lines)
     assert len(catalogue.models) == 71
-    assert Resolver(catalogue).resolve(name).model == name
+    assert Resolver(catalogue).resolve(name, ANYONE).model == name
 
 
 @every_engine
@@ -195,14 +196,14 @@ def test_a_retired_id_is_answered_with_its_date_and_successor(name: str) -> None
     assert spec.source.startswith("https://")
     assert not isinstance(SEED.get(spec.successor or ""), RetiredSpec)
     with pytest.raises(RetiredModel) as caught:
-        Resolver(seed_catalogue()).resolve(name)
+        Resolver(seed_catalogue()).resolve(name, ANYONE)
     assert spec.retired_on in str(caught.value)
     assert f"'{spec.successor}'" in str(caught.value)
 
 
 def test_a_known_id_says_how_to_deploy_it() -> None:
     with pytest.raises(NotDeployed, match="`- falcon-40b`"):
-        Resolver(seed_catalogue()).resolve("falcon-40b")
+        Resolver(seed_catalogue()).resolve("falcon-40b", ANYONE)
 
 
 def test_the_overriding_template_is_llama_3_instructs() -> None:

@@ -56,7 +56,9 @@ def test_the_protocol_has_the_attributes_we_read() -> None:
 def test_the_scope_is_read_before_the_request_s_task_begins() -> None:
     """`on_headers_complete` makes the task; our override then still adds to its scope."""
     source = inspect.getsource(HttpToolsProtocol.on_headers_complete)
-    assert "create_task" in source, (
+    starts = inspect.getsource(HttpToolsProtocol._start_asgi_task)
+    assert "self._start_asgi_task(self.cycle" in source + starts[:0], "no task for a request"
+    assert "loop.create_task" in starts, (
         "on_headers_complete does not start a task any more; a scope that is extended after it may "
         "be too late"
     )
