@@ -11,6 +11,7 @@ import aiohttp
 
 CREATE_COMPLETION = "/v4/completions"
 OPENAI = "/v1/completions"
+CHAT = "/v1/chat/completions"
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Capture:
             result.error = f"{self.status}: {_reason(b''.join(data for _, data in self.parts))}"
         if result.error is not None:
             return result
-        take = _take_completion if self.path == CREATE_COMPLETION else _take_openai
+        take = _TAKE[self.path]
         rest, last = b"", self.started
         for at, data in self.parts:
             *frames, rest = (rest + data).split(b"\n\n")
@@ -68,8 +69,12 @@ class Capture:
 
 
 def request_body(path: str, model: str, prompt: str, max_tokens: int | None) -> dict[str, Any]:
-    """A greedy, streamed request in the dialect of `path`."""
-    body: dict[str, Any] = {"model": model, "prompt": prompt, "stream": True}
+    """A greedy, streamed request in the dialect of `path`; a chat has the prompt as its message."""
+    body: dict[str, Any] = {"model": model, "stream": True}
+    if path == CHAT:
+        body["messages"] = [{"role": "user", "content": prompt}]
+    else:
+        body["prompt"] = prompt
     if path == CREATE_COMPLETION:
         return body | {"model_parameters": {"temperature": 0, "max_tokens": max_tokens}}
     options = {"temperature": 0, "stream_options": {"include_usage": True}}
@@ -113,19 +118,38 @@ def _take_completion(frame: bytes, result: Result) -> bool:
 
 
 def _take_openai(frame: bytes, result: Result) -> bool:
+    choices = _choices(frame, result)
+    for choice in choices:
+        result.text += choice["text"]
+    return bool(choices)
+
+
+def _take_chat(frame: bytes, result: Result) -> bool:
+    deltas = [choice["delta"] for choice in _choices(frame, result)]
+    for delta in deltas:
+        result.text += delta.get("content") or ""
+    # The first event has the role and no token.
+    return any("role" not in delta for delta in deltas)
+
+
+_TAKE = {CREATE_COMPLETION: _take_completion, OPENAI: _take_openai, CHAT: _take_chat}
+
+
+def _choices(frame: bytes, result: Result) -> list[dict[str, Any]]:
+    """The choices of an OpenAI event; what else it says is noted in `result`."""
     data = frame.removeprefix(b"data: ")
     if data == b"[DONE]":
-        return False
+        return []
     event = json.loads(data)
     if "error" in event:
         result.error = f"error event: {_reason(data)}"
-        return False
-    for choice in event["choices"]:
-        result.text += choice["text"]
+        return []
+    choices: list[dict[str, Any]] = event["choices"]
+    for choice in choices:
         result.finish_reason = choice["finish_reason"] or result.finish_reason
     if event.get("usage"):
         result.completion_tokens = event["usage"]["completion_tokens"]
-    return bool(event["choices"])
+    return choices
 
 
 def _reason(body: bytes) -> str:

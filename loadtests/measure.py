@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from loadtests.client import CREATE_COMPLETION, OPENAI, Capture, capture, request_body
+from loadtests.client import CHAT, CREATE_COMPLETION, OPENAI, Capture, capture, request_body
 from loadtests.stacks import Stack
 
 PROMPT = "Once upon a time"
@@ -147,6 +147,8 @@ def stack_cases(model: str, adapter: str | None, streams: int = 32) -> list[Case
         Case("bare /v1", "bare", v1, model, streams),
         Case("ours /v4", "ours", v4, model, streams),
         Case("ours /v1", "ours", v1, model, streams),
+        Case("bare chat", "bare", CHAT, model, streams),
+        Case("ours chat", "ours", CHAT, model, streams),
     ]
     if adapter:
         # One adapter in a batch makes vLLM's step for all of it an adapter's step, which takes

@@ -170,18 +170,25 @@ def ours(model: Model, folder: Path) -> Stack:
 
 
 def bare(model: Model, folder: Path) -> Stack:
-    """`vllm serve` alone (its module: the command does not start on CPU)."""
+    """`vllm serve` alone."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    return Stack("bare", bare_command(model, port), model.env, url, "/health", folder / "bare.log")
+
+
+def bare_command(model: Model, port: int) -> list[str]:
+    """vLLM's own server for the model (its module: the command does not start on CPU)."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", model.spec["weights"], "--served-model-name", model.id]
     command += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
     for key, value in model.engine_args.items():
         flag = f"--{key.replace('_', '-')}"
         command += [flag] if value is True else [flag, str(value)]
+    if template := model.spec.get("chat_template"):
+        command += ["--chat-template", template]
     if model.adapter is not None:
         command += ["--lora-modules", f"{model.adapter}={model.file['models'][1]['weights']}"]
-    url = f"http://127.0.0.1:{port}"
-    return Stack("bare", command, model.env, url, "/health", folder / "bare.log")
+    return command
 
 
 def ray_serve_llm(model: Model, folder: Path) -> Stack:

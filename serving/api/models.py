@@ -43,8 +43,9 @@ class ModelEntry:
     """One model ID as callers see it.
 
     `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
-    `parent` what an adapter sits on; `context` is in tokens, None where it is not known. `more` are
-    fields of one kind: `provider`, `retired_on`, `successor`.
+    `parent` what an adapter sits on; `context` is in tokens, None where it is not known. `chat` is
+    true for chat models, `embeds` for models that make embeddings and no text. `more` are fields of
+    one kind: `provider`, `retired_on`, `successor`.
     """
 
     id: str
@@ -54,8 +55,14 @@ class ModelEntry:
     parent: str | None = None
     context: int | None = None
     chat: bool = False
+    embeds: bool = False
     replicas: int = 0
     more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_type(self) -> str:
+        """scale-gp's word for what the model is for."""
+        return "EMBEDDING" if self.embeds else "COMPLETION"
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def model_instance(entry: ModelEntry, created: int, account: str | None) -> dict
         "created_by_identity_type": "service_account",
         "created_by_user_id": OWNER,
         "deployment_count": entry.replicas,
-        "model_type": "COMPLETION",
+        "model_type": entry.model_type,
         "model_vendor": _VENDORS.get(str(entry.more.get("provider")), "OTHER"),
         "base_model_id": entry.parent or (entry.root if entry.kind == "alias" else None),
         "base_model_metadata": {"modelDetails": {"token_context_window": entry.context}},
@@ -150,7 +157,7 @@ def model_page(
     entries: Sequence[ModelEntry], query: Query, created: int, account: str | None
 ) -> dict[str, Any]:
     """One page of `GET /v4/models`."""
-    found = list(entries) if query.model_type in (None, "COMPLETION") else []
+    found = [at for at in entries if query.model_type in (None, at.model_type)]
     for name, descending in reversed(query.sort_by):
         if name in ("id", "name"):  # the others are the same for all
             found.sort(key=lambda entry: entry.id, reverse=descending)

@@ -4,7 +4,9 @@ All sizes are bytes on one GPU of one replica:
 
     weights   parameters x bytes of the dtype / (tensor parallel x pipeline parallel)
     KV cache  context x 2 x layers x ceil(KV heads / tensor parallel) x head size x bytes
-              (one sequence of full length; a sliding window is not assumed to save any)
+              (one sequence of full length; a sliding window is not assumed to save any).
+              An embedding model needs as much while it reads one input; encoders (BERT) cache
+              nothing.
     LoRA      slots x the two factors of every linear layer at `max_rank`
     overhead  `OVERHEAD`
 
@@ -77,8 +79,8 @@ class Need:
         return self.fixed + self.kv_cache
 
     def tokens_in(self, budget: int) -> int:
-        """How many tokens' keys and values fit beside the rest."""
-        return max(0, budget - self.fixed) // self.kv_per_token
+        """How many tokens' keys and values fit beside the rest; 0 for a model without a cache."""
+        return max(0, budget - self.fixed) // self.kv_per_token if self.kv_per_token else 0
 
 
 def read_config(spec: EngineSpec) -> tuple[str | None, dict[str, Any]]:

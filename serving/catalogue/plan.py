@@ -48,8 +48,8 @@ class ModelPlan:
 
     @property
     def full_contexts(self) -> float | None:
-        """How many sequences of full length one replica's cache holds at once."""
-        if self.need is None or self.budget is None:
+        """How many sequences of full length one replica's cache holds at once; None without one."""
+        if self.need is None or self.budget is None or not self.need.kv_per_token:
             return None
         return self.need.tokens_in(self.budget) / self.need.context
 

@@ -8,7 +8,7 @@ GPUs, which is below 0.1 % and is ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Config = Mapping[str, Any]
@@ -127,6 +127,43 @@ def llama(config: Config) -> Shape:
     )
 
 
+def headless_llama(config: Config) -> Shape:
+    """An embedding model of Llama's shape, which has no output head."""
+    return llama({**config, "tie_word_embeddings": True})
+
+
+def bert(config: Config) -> Shape:
+    """BERT: 4 h² of attention, 2 h·f of feed-forward, all with biases; it caches nothing.
+
+    The pooler behind the last layer is not counted, since vLLM does not load it.
+    """
+    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    heads, vocab = int(config["num_attention_heads"]), int(config["vocab_size"])
+    positions = int(config["max_position_embeddings"])
+    inner = int(config["intermediate_size"])
+    biases_and_norms = 4 * hidden + inner + hidden + 4 * hidden
+    layer = 4 * hidden**2 + 2 * hidden * inner + biases_and_norms
+    tables = vocab + positions + int(config.get("type_vocab_size", 2))
+    return Shape(
+        parameters=layers * layer + tables * hidden + 2 * hidden,
+        cached_layers=0,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=hidden // heads,
+        vocab=vocab,
+        hidden=hidden,
+        layers=layers,
+        feed_forward=inner,
+        longest=positions,
+    )
+
+
+def roberta(config: Config) -> Shape:
+    """RoBERTa: BERT whose positions are counted from behind the padding token's ID."""
+    offset = int(config.get("pad_token_id", 1)) + 1
+    return replace(bert(config), longest=int(config["max_position_embeddings"]) - offset)
+
+
 def falcon(config: Config) -> Shape:
     """Falcon: query, key and value in one matrix, a feed-forward of 4 h, a tied output head.
 
@@ -243,4 +280,9 @@ FAMILIES: dict[str, Callable[[Config], Shape]] = {
     "MPTForCausalLM": mpt,
     "MptForCausalLM": mpt,
     "T5ForConditionalGeneration": t5,
+    "LlamaModel": headless_llama,
+    "MistralModel": headless_llama,
+    "BertModel": bert,
+    "RobertaModel": roberta,
+    "XLMRobertaModel": roberta,
 }

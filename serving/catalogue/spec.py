@@ -26,6 +26,7 @@ OWN_ARGUMENTS = {
     "tensor_parallel_size": "tensor_parallel",
     "dtype": "dtype",
     "chat_template": "chat_template",
+    "runner": "task",
     "enable_lora": "lora",
     "max_loras": "lora.max_loaded",
     "max_lora_rank": "lora.max_rank",
@@ -97,12 +98,14 @@ class Lora(Spec):
 class EngineSpec(_Checkpoint):
     """A model on engines of its own.
 
+    `task` says what the model is for: `generate` (completions and chats) or `embed` (vectors).
     `prompt_style` says how Create Completion's prompt reaches the model: `raw` as it is (base
     models), `chat` as one user message through the chat template (instruct models). `runtime` is
     the engine: vLLM, or `transformers` for what vLLM cannot run.
     """
 
     kind: Literal["engine"] = "engine"
+    task: Literal["generate", "embed"] = "generate"
     runtime: Literal["vllm", "transformers"] = "vllm"
     architecture: str | None = Field(default=None, description="class name in the checkpoint")
     config: dict[str, Any] = Field(
@@ -113,7 +116,9 @@ class EngineSpec(_Checkpoint):
     chat_template: ChatTemplate | None = Field(
         default=None, description="replaces the checkpoint's own template, in Jinja"
     )
-    context: Annotated[int, Field(ge=16)] = Field(description="prompt and completion, in tokens")
+    context: Annotated[int, Field(ge=16)] = Field(
+        description="prompt and completion, or one input of an embedding model, in tokens"
+    )
     vision: bool = Field(default=False, description="takes images")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     replicas: Annotated[int, Field(ge=1)] = 1
@@ -160,6 +165,22 @@ class EngineSpec(_Checkpoint):
             )
         if self.runtime == "transformers" and self.vision:
             raise ValueError("the transformers engine takes no images; use `runtime: vllm`")
+        return self
+
+    @model_validator(mode="after")
+    def _embeds_and_nothing_else(self) -> EngineSpec:
+        if self.task != "embed":
+            return self
+        if self.runtime != "vllm":
+            raise ValueError("embedding models run on vLLM only; write `runtime: vllm`")
+        if self.lora is not None:
+            raise ValueError("an embedding model takes no adapters; write `lora: null`")
+        if self.vision:
+            raise ValueError("an embedding model takes no images; write `vision: false`")
+        if self.prompt_style != "raw":
+            raise ValueError("an embedding model has no chats; write `prompt_style: raw`")
+        if self.chat_template is not None:
+            raise ValueError("an embedding model has no chats; write `chat_template: null`")
         return self
 
     @property

@@ -49,13 +49,14 @@ class Route:
     def abilities(self) -> frozenset[Ability]:
         """What the model can be asked to do."""
         engine, found = self.engine, {Ability.GENERATE}
+        if isinstance(engine, EngineSpec):
+            found = {Ability(engine.task)}
+            if engine.runtime == "vllm":
+                found.add(Ability.TOKENIZE)
+        elif engine.reasoning:
+            found.add(Ability.REASON)
         if engine.vision:
             found.add(Ability.SEE)
-        if isinstance(engine, UpstreamSpec):
-            if engine.reasoning:
-                found.add(Ability.REASON)
-        elif engine.runtime == "vllm":
-            found.add(Ability.TOKENIZE)
         return frozenset(found)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from serving.api.asked import Ability
 from serving.api.models import ModelEntry
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
 from serving.observability.metrics import RouterMetrics
@@ -44,6 +45,7 @@ class RouterView:
             parent=engine.id if kind == "adapter" else None,
             context=engine.context,
             chat=route.chat,
+            embeds=Ability.EMBED in route.abilities,
             replicas=self._fleet.ready(engine.id),
             more={"provider": engine.provider} if isinstance(engine, UpstreamSpec) else {},
         )
@@ -118,7 +120,8 @@ def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
         context = base.context if base else None
         style = spec.prompt_style or (base.prompt_style if base else None)
     chat = style == "chat"
-    return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, more=more)
+    embeds = isinstance(spec, EngineSpec) and spec.task == "embed"
+    return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, embeds, more=more)
 
 
 def _replica_status(replica: Replica) -> dict[str, Any]:

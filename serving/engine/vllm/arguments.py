@@ -14,6 +14,8 @@ def cli_arguments(spec: EngineSpec, images: ImageLimits = ImageLimits()) -> list
     """vLLM's own command line for a model: our few settings, then `engine_args` untouched."""
     args: dict[str, Any] = {
         "model": spec.weights,
+        # Said and not left to vLLM's guess: a checkpoint of the other kind fails at its start.
+        "runner": "pooling" if spec.task == "embed" else "generate",
         "served-model-name": spec.id,
         "max-model-len": spec.context,
         "tensor-parallel-size": spec.tensor_parallel,

@@ -42,6 +42,9 @@ from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloade
 from serving.observability.metrics import AdapterMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
+# Endpoints that ask the tokenizer only: no adapter gives up its slot for them.
+WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize"))
+
 
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
     """Keeps the scheduler's newest counts for load reports."""
@@ -85,13 +88,16 @@ class VllmEngine(Engine):
         if spec.vision:
             self._images = ImageLoader(images)
             self._image_prompts = ImagePrompts(spec, llm.renderer)
-        chats = chat_format(spec, llm.renderer)
-        self._prompts = Prompts(
-            llm.renderer.get_tokenizer(),
-            *(spec.prompt_style, chats.template, self.max_model_len),
-            fixed=chats.fixed,
-            in_parts=chats.in_parts,
-        )
+        # None for an embedding model: its inputs are vLLM's app's to read.
+        self._prompts: Prompts | None = None
+        if spec.task == "generate":
+            chats = chat_format(spec, llm.renderer)
+            self._prompts = Prompts(
+                llm.renderer.get_tokenizer(),
+                *(spec.prompt_style, chats.template, self.max_model_len),
+                fixed=chats.fixed,
+                in_parts=chats.in_parts,
+            )
 
     @classmethod
     async def start(cls, spec: EngineSpec, images: ImageLimits) -> VllmEngine:
@@ -110,6 +116,11 @@ class VllmEngine(Engine):
             stat_loggers=[lambda _config, _index: stats],
             disable_log_stats=args.disable_log_stats,
         )
+        if spec.task == "embed" and "embed" not in (tasks := await llm.get_supported_tasks()):
+            raise ValueError(
+                f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
+                "for embeddings"
+            )
         engine = cls(spec, llm, stats, images)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
         # vLLM reads some of its variables for every token.
@@ -120,6 +131,11 @@ class VllmEngine(Engine):
 
     async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
         """See `Engine.generate`."""
+        if self._prompts is None:
+            raise InvalidRequest(
+                f"model '{call.model}' makes embeddings and no text; use /v1/embeddings",
+                param="model",
+            )
         async with AsyncExitStack() as stack:
             if call.images:
                 prompt = await self._prompt_with_images(call)
@@ -204,11 +220,12 @@ class VllmEngine(Engine):
     async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         """See `Engine.http`."""
         assert self._app is not None
-        self._prompts.check(call.prompt_format or AS_THE_BASE)
+        if self._prompts is not None:
+            self._prompts.check(call.prompt_format or AS_THE_BASE)
         body, images = await load_images(body, call.model, self._images)
         async with AsyncExitStack() as stack:
             lora = None
-            if call.adapter is not None:
+            if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
             await self._app.run(call, body, reply, tally, lora, images)
 

@@ -26,6 +26,7 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from serving.engine.interface import Reply, Tally
+from serving.engine.vllm.embeddings import note_usage
 from serving.engine.vllm.image_prompts import LoadedImages
 from serving.errors import EngineFailed
 from serving.wire.messages import Head, HttpCall
@@ -118,9 +119,12 @@ class OpenAIApp:
             current.asked.lora is None and name in (current.asked.model, model)
         )
         models.model_name = lambda lora=None: current.asked.model or model
-        for part in (app.state.online_renderer, app.state.openai_serving_chat):
-            if part is not None:  # vLLM has no chat for models that do not generate
+        state = app.state
+        chat = getattr(state, "openai_serving_chat", None)  # only models that generate have it
+        for part in (state.online_renderer, state.serving_tokenization, chat):
+            if part is not None:
                 _prefer_asked_template(part, current)
+        note_usage(getattr(state, "serving_embedding", None))
         return cls(app, llm, current)
 
     async def run(

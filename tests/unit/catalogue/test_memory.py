@@ -151,6 +151,51 @@ def test_the_language_model_of_one_that_takes_images(tmp_path: Path) -> None:
     assert shape(spec(weights=str(tmp_path))).layers == 2
 
 
+def test_an_embedding_model_of_llamas_shape_has_no_output_head() -> None:
+    whole, headless = spec(), spec(task="embed", architecture="LlamaModel")
+    before, after = need(whole, shape(whole)), need(headless, shape(headless))
+    assert before.parameters - after.parameters == 100 * 64
+    assert after.kv_cache == before.kv_cache, "what one input takes while it is read"
+
+
+# The published counts, less the pooler (a matrix of h² and a bias) that vLLM does not load.
+@pytest.mark.parametrize(
+    ("architecture", "layers", "hidden", "heads", "vocab", "positions", "published", "longest"),
+    [
+        ("BertModel", 12, 768, 12, 30_522, 512, 109_482_240, 512),
+        ("BertModel", 24, 1024, 16, 30_522, 512, 335_141_888, 512),
+        ("XLMRobertaModel", 24, 1024, 16, 250_002, 514, 559_890_432, 512),
+    ],
+)
+def test_an_encoder_keeps_no_cache(
+    architecture: str,
+    layers: int,
+    hidden: int,
+    heads: int,
+    vocab: int,
+    positions: int,
+    published: int,
+    longest: int,
+) -> None:
+    config = {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden,
+        "vocab_size": vocab,
+        "max_position_embeddings": positions,
+        "type_vocab_size": 2 if architecture == "BertModel" else 1,
+        "pad_token_id": 0 if architecture == "BertModel" else 1,
+    }
+    model = spec(task="embed", architecture=architecture, config=config)
+    found = shape(model)
+    assert found.parameters == published - hidden**2 - hidden
+    assert found.longest == longest
+    needed = need(model, found)
+    assert needed.total == needed.weights + OVERHEAD
+    assert needed.tokens_in(80 * memory.GIB) == 0
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{"])
 def test_a_config_that_is_none_is_passed_over(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)

@@ -31,6 +31,25 @@ def test_a_model_that_fits() -> None:
     assert found.full_contexts == pytest.approx(rest / GIB, rel=0.001)
 
 
+def test_an_encoder_fits_or_not_by_its_weights() -> None:
+    sizes = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
+    more = {"intermediate_size": 4096, "vocab_size": 250_002, "max_position_embeddings": 514}
+    spec = EngineSpec(
+        id="embedder",
+        weights="org/embedder",
+        task="embed",
+        context=512,
+        architecture="XLMRobertaModel",
+        config=sizes | more | {"pad_token_id": 1},
+    )
+    found = plan_model(spec, 24)
+    assert (found.problems, found.full_contexts) == ((), None)
+    (problem,) = plan_model(spec, 2).problems
+    assert problem.startswith("gpu_memory_gib: the model does not fit: without any cache it needs")
+    (problem,) = plan_model(spec.model_copy(update={"context": 514}), 24).problems
+    assert "write `context: 512`" in problem
+
+
 def test_falcon_7b_is_refused_with_tensor_parallel_2() -> None:
     (problem,) = planned("falcon-7b", tensor_parallel=2).problems
     assert problem == (

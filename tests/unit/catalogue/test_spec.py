@@ -71,6 +71,29 @@ def test_gpus_follow_tensor_parallel_unless_said() -> None:
     assert EngineSpec.model_validate({**BASE, "gpus": 0}).gpus_per_replica == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        ({"lora": {}}, "write `lora: null`"),
+        ({"vision": True}, "write `vision: false`"),
+        ({"prompt_style": "chat"}, "write `prompt_style: raw`"),
+        ({"chat_template": "{{ x }}"}, "write `chat_template: null`"),
+        ({"runtime": "transformers"}, "write `runtime: vllm`"),
+    ],
+)
+def test_an_embedding_model_does_nothing_else(change: dict[str, Any], fix: str) -> None:
+    embeds = {**BASE, "lora": None, "task": "embed"}
+    assert EngineSpec.model_validate(embeds).task == "embed"
+    with pytest.raises(ValidationError, match=fix):
+        EngineSpec.model_validate(embeds | change)
+
+
+def test_a_task_is_not_set_behind_its_field() -> None:
+    assert EngineSpec.model_validate(BASE).task == "generate"
+    with pytest.raises(ValidationError, match="'runner' is set by the field `task`"):
+        EngineSpec.model_validate({**BASE, "engine_args": {"runner": "pooling"}})
+
+
 def test_base_names() -> None:
     assert EngineSpec.model_validate(BASE).base_names == {"base", "base-7b"}
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loadtests.client import CREATE_COMPLETION, OPENAI, Capture
+from loadtests.client import CHAT, CREATE_COMPLETION, OPENAI, Capture, request_body
 
 
 def v4(text: str, tokens: int | None = None, reason: str | None = None) -> bytes:
@@ -15,6 +15,11 @@ def v4(text: str, tokens: int | None = None, reason: str | None = None) -> bytes
 
 def v1(text: str, reason: str | None = None) -> bytes:
     choice = {"text": text, "finish_reason": reason}
+    return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+
+def chat(reason: str | None = None, **delta: str) -> bytes:
+    choice = {"delta": delta, "finish_reason": reason}
     return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
 
 
@@ -48,6 +53,23 @@ def test_usage_and_done_are_no_tokens() -> None:
     assert (result.text, result.completion_tokens, result.gaps_s) == ("ab", 2, [1.0])
 
 
+def test_the_role_of_a_chat_is_no_token() -> None:
+    role = chat(role="assistant", content="")
+    result = capture(CHAT, role, chat(content="a"), chat("length", content="b"), USAGE).result()
+    assert (result.text, result.finish_reason, result.completion_tokens) == ("ab", "length", 2)
+    assert (result.first_byte_s, result.gaps_s) == (2.0, [1.0])
+
+
+@pytest.mark.parametrize("path", [CREATE_COMPLETION, OPENAI, CHAT])
+def test_a_request_in_each_dialect(path: str) -> None:
+    body = request_body(path, "m", "Hi", 3)
+    assert (body["model"], body["stream"]) == ("m", True)
+    message = {"messages": [{"role": "user", "content": "Hi"}]}
+    assert (message if path == CHAT else {"prompt": "Hi"}).items() <= body.items()
+    limits = body["model_parameters"] if path == CREATE_COMPLETION else body
+    assert (limits["temperature"], limits["max_tokens"]) == (0, 3)
+
+
 def test_comments_are_no_events() -> None:
     result = capture(CREATE_COMPLETION, b": keepalive\n\n", v4("a", 1, "stop")).result()
     assert (result.first_byte_s, result.text, result.error) == (2.0, "a", None)
@@ -62,6 +84,8 @@ def test_comments_are_no_events() -> None:
         (capture(OPENAI, b'data: {"error":{"message":"y"}}\n\n'), "error event: y"),
         (capture(OPENAI, b'{"error":{"message":"z"}}', status=404), "404: z"),
         (capture(OPENAI, b"gone", status=502), "502: gone"),
+        (capture(CHAT, b'data: {"error":{"message":"y"}}\n\n'), "error event: y"),
+        (capture(CHAT, chat(content="a")), "without a finish reason"),
     ],
 )
 def test_what_went_wrong_is_in_the_result(found: Capture, words: str) -> None:
