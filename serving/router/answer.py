@@ -113,10 +113,11 @@ class Answer:
     async def used(self, within_s: float) -> End | None:
         """What the replica says the request used, which it says even of one that it was told to
         stop; None if it has not said so within `within_s` seconds, or died."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while not self._closed:
-                    await self.wait()
+        if not self._closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    while not self._closed:
+                        await self.wait()
         return self._used
 
     # called by whoever runs the request

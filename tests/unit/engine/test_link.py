@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -157,6 +158,57 @@ async def test_cancel_frees_the_engine(
     await eventually(lambda: pair.server.in_flight == 0)
     assert pair.ended == ["cancelled"]
     answer.abandon()
+
+
+async def test_an_abandoned_answer_gets_the_last_word_and_nothing_else(
+    pair: Pair, link: ReplicaLink, eventually: Eventually
+) -> None:
+    pair.engine.interval_s = 0.01
+    answer = link.open(completion("one two three " * 300))
+    await eventually(lambda: answer.ready)
+    answer.take()
+    answer.abandon()
+    used = await answer.used(5)
+    assert used is not None
+    assert (used.prompt_tokens, 1 <= used.completion_tokens < 900) == (900, True)
+    assert answer.take() == b""
+    assert not link._closing
+
+
+async def test_a_last_word_is_not_waited_for_for_long(
+    pair: Pair, link: ReplicaLink, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router_replica, "CLOSING_S", 0.1)
+    stuck = asyncio.Event()
+
+    async def step() -> None:
+        """Does not let itself be cancelled."""
+        while not stuck.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await stuck.wait()
+
+    monkeypatch.setattr(pair.engine, "_step", step)
+    answer = link.open(completion())
+    await eventually(lambda: pair.engine.running == 1)
+    answer.abandon()
+    assert await answer.used(0.05) is None
+    await eventually(lambda: not link._closing)
+    stuck.set()  # its last word comes now, and nobody waits for it
+    await eventually(lambda: pair.server.in_flight == 0)
+    assert link.up
+    assert await answer.used(0.05) is None
+
+
+async def test_a_replica_that_dies_has_no_last_word(
+    pair: Pair, link: ReplicaLink, eventually: Eventually
+) -> None:
+    pair.engine.interval_s = 60
+    answer = link.open(completion())
+    await eventually(lambda: pair.engine.running == 1)
+    answer.abandon()
+    await pair.server.close()
+    assert await answer.used(5) is None
+    assert answer.failed is not None
 
 
 async def test_a_call_cancelled_before_its_first_step_is_taken_off_the_books(
