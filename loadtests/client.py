@@ -1,4 +1,4 @@
-"""One completion stream, timed and checked, as a client sees it."""
+"""Sends one request and records its answer as a client sees it: text, times and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHAT = "/v1/chat/completions"
 
 @dataclass
 class Result:
-    """What one stream did. Times in seconds since the request was sent."""
+    """What one stream said and when, in seconds since the request was sent."""
 
     status: int = 0
     error: str | None = None
@@ -25,14 +25,16 @@ class Result:
     completion_tokens: int = 0
     first_byte_s: float | None = None
     total_s: float = 0.0
-    # Between events with text; 0 between events that arrived together.
+    # Times between events with text. Events that arrived together have a gap of 0.
     gaps_s: list[float] = field(default_factory=list)
 
 
 @dataclass
 class Capture:
-    """A response as it came: what arrived when, read only afterwards (`result`), because a client
-    that parses while it measures measures itself."""
+    """The bytes of a response and when they arrived.
+
+    `result` parses them afterwards: a client that parses while it measures also measures itself.
+    """
 
     path: str
     status: int = 0
@@ -42,7 +44,7 @@ class Capture:
     parts: list[tuple[float, bytes]] = field(default_factory=list)
 
     def result(self) -> Result:
-        """What the response said. Failures are in the result, not raised."""
+        """Parse the response. A failure is noted in the result and not raised."""
         result = Result(self.status, self.error, total_s=self.ended - self.started)
         if self.error is None and self.status != 200:
             result.error = f"{self.status}: {_reason(b''.join(data for _, data in self.parts))}"
@@ -69,7 +71,7 @@ class Capture:
 
 
 def request_body(path: str, model: str, prompt: str, max_tokens: int | None) -> dict[str, Any]:
-    """A greedy, streamed request in the dialect of `path`; a chat has the prompt as its message."""
+    """Return a greedy, streamed request for `path`. A chat has the prompt as its one message."""
     body: dict[str, Any] = {"model": model, "stream": True}
     if path == CHAT:
         body["messages"] = [{"role": "user", "content": prompt}]
@@ -84,7 +86,7 @@ def request_body(path: str, model: str, prompt: str, max_tokens: int | None) -> 
 async def capture(
     session: aiohttp.ClientSession, url: str, key: str, path: str, body: dict[str, Any]
 ) -> Capture:
-    """Run one request to its end."""
+    """Send one request and record its response until it ends."""
     found = Capture(path, started=time.perf_counter())
     try:
         async with session.post(url + path, json=body, headers={"x-api-key": key}) as response:
@@ -100,12 +102,12 @@ async def capture(
 async def stream_completion(
     session: aiohttp.ClientSession, url: str, key: str, path: str, body: dict[str, Any]
 ) -> Result:
-    """Run one stream to its end and read it."""
+    """Send one request and parse its response."""
     return (await capture(session, url, key, path, body)).result()
 
 
 def _take_completion(frame: bytes, result: Result) -> bool:
-    """Whether the frame carries a part of the completion."""
+    """Add an event to `result`; True if it carries a part of the completion."""
     if frame.startswith(b"event: error"):
         result.error = f"event: error: {_reason(frame.partition(b'data: ')[2])}"
         return False
@@ -128,7 +130,7 @@ def _take_chat(frame: bytes, result: Result) -> bool:
     deltas = [choice["delta"] for choice in _choices(frame, result)]
     for delta in deltas:
         result.text += delta.get("content") or ""
-    # The first event has the role and no token.
+    # The first event has the role and carries no token.
     return any("role" not in delta for delta in deltas)
 
 
@@ -136,7 +138,7 @@ _TAKE = {CREATE_COMPLETION: _take_completion, OPENAI: _take_openai, CHAT: _take_
 
 
 def _choices(frame: bytes, result: Result) -> list[dict[str, Any]]:
-    """The choices of an OpenAI event; what else it says is noted in `result`."""
+    """Return the choices of an OpenAI event. Its usage, finish reason or error goes to `result`."""
     data = frame.removeprefix(b"data: ")
     if data == b"[DONE]":
         return []
@@ -153,7 +155,7 @@ def _choices(frame: bytes, result: Result) -> list[dict[str, Any]]:
 
 
 def _reason(body: bytes) -> str:
-    """What an error says, without its request ID, so that equal errors can be counted."""
+    """Return an error's message without its request ID, so that equal errors can be counted."""
     try:
         return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):

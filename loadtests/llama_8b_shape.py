@@ -2,9 +2,9 @@
 
     python -m loadtests.llama_8b_shape DIRECTORY [--layers 32]
 
-Writes a checkpoint without weights (vLLM makes them up: `load_format: dummy`) and a models file for
-it. Its tokenizer and its vocabulary are those of the tiny Llama, so the output layer is smaller
-than the real one's; everything else has the real dimensions.
+Writes a checkpoint without weights and a models file for it; with `load_format: dummy` vLLM makes
+random weights. Tokenizer and vocabulary are the tiny Llama's, so the output layer is smaller than
+the real model's. Every other layer has its real size.
 """
 
 from __future__ import annotations

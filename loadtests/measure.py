@@ -1,4 +1,4 @@
-"""One run of one kind of load against one stack, in figures."""
+"""Runs one kind of load against one stack and returns figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = "sk-local"
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of load: how many clients at once, what they ask for, of which stack."""
+    """One kind of load: how many clients ask which stack for what."""
 
     name: str
     stack: str
@@ -29,11 +29,11 @@ class Case:
     clients: int
     tokens: int = 64
     stream: bool = True
-    # A model that the first of the clients asks for instead.
+    # The first client asks for this model instead.
     companion: str | None = None
 
     def body(self, client: int) -> dict[str, Any]:
-        """What the client of this number sends."""
+        """Return what the client of this number sends."""
         model = self.companion if self.companion and client == 0 else self.model
         body = request_body(self.path, model, PROMPT, self.tokens) | {"stream": self.stream}
         if not self.stream:
@@ -45,12 +45,13 @@ Figures = dict[str, Any]
 
 
 async def run(stack: Stack, case: Case, seconds: float) -> Figures:
-    """Each client sends one request after the other for `seconds`.
+    """Let each client send one request after the other for `seconds`.
 
-    CPU is in seconds by role, and not yet less what the stack uses idle (`idle`, `net`).
+    The figures have CPU seconds by role. What the stack uses while idle is still in them; `net`
+    subtracts it.
 
     Raises:
-        RuntimeError: a request failed or did not deliver exactly its tokens.
+        RuntimeError: a request failed, or delivered another number of tokens than it asked for.
     """
     captures: list[Capture] = []
 
@@ -105,17 +106,20 @@ def _check_whole(captures: Sequence[Capture]) -> Figures:
 
 
 async def idle(stack: Stack, seconds: float) -> dict[str, float]:
-    """CPU seconds per second without load, by role."""
+    """Measure the CPU that a stack uses without load, in seconds per second, by role."""
     before = stack.cpu()
     await asyncio.sleep(seconds)
     return {role: used / seconds for role, used in (stack.cpu() - before).roles.items()}
 
 
 def net(figures: Figures, idle: dict[str, float]) -> Figures:
-    """The figures with `frontend_us` and `engine_us` per token and `request_us` per request, less
-    what the same processes use idle over the same time; for no role less than nothing, although
-    background work that finds no time under load would make it so. `idle_cpu` is what the frontend
-    uses idle, in CPU seconds per second."""
+    """Add CPU microseconds per token and per request to the figures, without the idle use.
+
+    `frontend_us` and `engine_us` are per token, `request_us` is the frontend's per request, and
+    `idle_cpu` is the frontend's idle use in CPU seconds per second. Each role's idle use over the
+    same time is subtracted. The rest is never below zero, which it could be where background work
+    finds no time under load.
+    """
     by_role = {
         role: max(0.0, used - idle.get(role, 0.0) * figures["seconds"])
         for role, used in figures["cpu_s"].items()
@@ -134,14 +138,16 @@ def net(figures: Figures, idle: dict[str, float]) -> Figures:
 
 
 def quantile(values: Sequence[float], q: float) -> float:
-    """The q-quantile, nearest rank from below; 0 of nothing."""
+    """Return the q-quantile, by the nearest rank from below; 0 if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * q))] if ordered else 0.0
 
 
 def stack_cases(model: str, adapter: str | None, streams: int = 32) -> list[Case]:
-    """What bare vLLM and our stack are compared by, in the order in which the runs alternate; the
-    first three are the main ones, with `streams` streams."""
+    """Return the loads that bare vLLM and our stack are compared with, in the order they run.
+
+    The first three are those of `--quick`. They and the chats have `streams` streams.
+    """
     v4, v1 = CREATE_COMPLETION, OPENAI
     cases = [
         Case("bare /v1", "bare", v1, model, streams),
@@ -151,9 +157,9 @@ def stack_cases(model: str, adapter: str | None, streams: int = 32) -> list[Case
         Case("ours chat", "ours", CHAT, model, streams),
     ]
     if adapter:
-        # One adapter in a batch makes vLLM's step for all of it an adapter's step, which takes
-        # twice as long on CPU, and any frontend uses more CPU per token when tokens come slower.
-        # Beside one adapter stream, everything but the frontend's own work is equal.
+        # A single adapter in a batch makes vLLM's step twice as long on CPU, for the whole batch,
+        # and any frontend uses more CPU per token when tokens come slower. So the base model is
+        # also measured beside one adapter stream: then only the frontend's own work differs.
         cases.append(Case("bare /v1, adapter", "bare", v1, adapter, streams))
         cases.append(Case("ours /v4, adapter", "ours", v4, adapter, streams))
         name = "ours /v4, base beside an adapter"

@@ -1,16 +1,16 @@
-"""What our stack adds to bare vLLM, measured side by side: CPU, throughput, latency.
+"""Measures what our stack adds to bare vLLM: CPU, throughput, latency.
 
     python -m loadtests.overhead [--rounds 10] [--seconds 4] [--json FILE]     about 25 minutes
     python -m loadtests.overhead --quick                                       about a minute
 
-Stacks serve the same model with the same engine arguments and are loaded in turn, round after
-round; every stream must deliver exactly its tokens. Frontend CPU is that of all processes of a
-stack but the engine core and its worker, less what they use idle over the same time. Ratios within
-one run are what counts: absolute figures vary with the machine, and with what else it does.
+All stacks serve the same model with the same engine arguments. They are loaded in turn, round after
+round, and every stream must deliver exactly its tokens. Frontend CPU is that of all processes of a
+stack but the engine core and its worker, minus their idle use over the same time. Only ratios
+within one run count: absolute figures depend on the machine and on what else it does.
 
-Then the router alone against vLLM's own, the choice of a route among 100,000 IDs and 1,000
-replicas, and the router's memory over a million requests. `--quick` runs only the main cases and
-fails (exit 1) only on gross regressions; the full run fails if a bar is missed.
+Then come the router alone against vLLM's own router, the choice of a route among 100,000 IDs and
+1,000 replicas, and the router's memory over a million requests. The full run fails (exit 1) if a
+bar is missed. `--quick` runs three loads and fails only on gross regressions.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Make = Callable[[Model, Path], Stack]
 async def alternate(
     stacks: dict[str, Stack], cases: Sequence[Case], rounds: int, seconds: float
 ) -> Runs:
-    """Every case in turn, `rounds` times, after one short run of each that is not counted."""
+    """Run every case in turn, `rounds` times. One short run of each before is not counted."""
     resting = {name: await idle(stack, IDLE_S) for name, stack in stacks.items()}
     runs: Runs = {case.name: [] for case in cases}
     for number in range(rounds + 1):
@@ -64,7 +64,7 @@ async def alternate(
 def beside(
     model: Model, makes: Sequence[Make], cases: Sequence[Case], rounds: int, seconds: float
 ) -> Runs:
-    """Start stacks one after the other, compare them, stop them."""
+    """Start the stacks one after the other, compare them and stop them."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder, contextlib.ExitStack() as after:
         stacks = {}
         for make in makes:
@@ -77,15 +77,15 @@ def beside(
 
 
 def compare(args: argparse.Namespace) -> Runs:
-    """All runs of the stacks."""
+    """Run the comparisons of all stacks."""
     model = Model.load(args.models.resolve())
     cases = stack_cases(model.id, model.adapter, args.streams)
     if args.quick:
         return beside(model, (bare, ours), cases[:3], args.rounds, args.seconds)
     runs = beside(model, (bare, ours), cases, args.rounds, args.seconds)
     if not args.no_ray_serve_llm:
-        # On CPU it gives vLLM's worker a process of its own, whatever it is told: once as each
-        # runs by itself, once both so.
+        # On CPU, Ray Serve LLM always gives vLLM's worker a process of its own. So it is compared
+        # with ours twice: as we run by ourselves, and with such a process too.
         layouts = [(model, "Ray Serve LLM /v1", "ours, beside Ray Serve LLM")]
         if (same := model.with_worker_process()) != model:
             layouts.append((same, "Ray Serve LLM /v1, its executor", "ours, its executor"))
@@ -99,14 +99,15 @@ def compare(args: argparse.Namespace) -> Runs:
 
 
 def one_text(runs: Runs) -> tuple[str, str, bool]:
-    """Whether a greedy prompt got the same text of every stack, endpoint and number of streams."""
+    """Check that a greedy prompt got one text from every stack, endpoint and number of streams;
+    return the line of the table."""
     base = {name: rounds for name, rounds in runs.items() if "adapter" not in name}
     texts = {text for rounds in base.values() for run in rounds for text in run.get("texts", ())}
     return ("different texts of the same greedy prompt, all runs", f"{len(texts)}", len(texts) == 1)
 
 
 def routers(rounds: int) -> Runs:
-    """Our router and vLLM's, alone."""
+    """Measure our router and vLLM's, each without a stack around it."""
     found = router_alone.compare(rounds)
     names = {"ours": "our router"}
     return {
@@ -116,7 +117,7 @@ def routers(rounds: int) -> Runs:
 
 
 def route_choice() -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
-    """The cost of choosing a route, and its lines in the table."""
+    """Measure the cost of choosing a route; return it and its lines of the table."""
     _say("choosing among 100,000 IDs and 1,000 replicas")
     command = [sys.executable, "-m", "tests.benchmarks.route_choice"]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
@@ -133,7 +134,7 @@ def route_choice() -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
 
 
 def router_memory() -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
-    """Memory over a million requests, and its line in the table."""
+    """Measure the router's memory over a million requests; return it and its line of the table."""
     _say("a million requests")
     command = [sys.executable, "-m", "loadtests.router_memory"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -143,7 +144,7 @@ def router_memory() -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
 
 
 def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
+    """Describe the machine and the versions that were measured."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -182,7 +183,7 @@ def main() -> None:
     args.rounds = args.rounds or (3 if args.quick else 10)
     report: dict[str, Any] = {"machine": machine()}
     runs = compare(args)
-    # Only in float32 are sums the same in every batch (docs/decisions.md 7).
+    # The local profile runs in float32, where sums are the same in every batch (decisions.md 7).
     extra = [one_text(runs)] if args.models == MODELS else []
     if not (args.quick or args.stacks_only):
         runs |= routers(5)

@@ -1,7 +1,7 @@
-"""The table of `make overhead`: what is compared with what, and the bar to meet.
+"""The table of `make overhead`: what each row compares, and the bar it has to meet.
 
-Each row is the median of the rounds' own ratios: the runs of a round follow each other within
-seconds, and a shared machine that is slow for a minute is slow for both.
+A row's value is the median of the ratios of the rounds. The runs of one round follow each other
+within seconds, so a shared machine that is slow for a minute is slow for both.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a figure of ours over (or minus) another's."""
+    """One line: a figure of the case `one` over (or minus) that of the case `other`."""
 
     name: str
     figure: str
     one: str
     other: str
-    # None: printed for comparison only.
+    # A row without a bar is printed for comparison only.
     bar: float | None = None
     at_least: bool = False
     difference: bool = False
-    # What the one-minute check for CI allows.
+    # The bar of the one-minute check for CI.
     loose: float | None = None
 
 
@@ -88,7 +88,7 @@ class Finding:
 
 
 def findings(runs: Runs) -> Iterator[Finding]:
-    """Every row whose two cases have been run."""
+    """Yield every row whose two cases have run, with its value."""
     for row in ROWS:
         if not (runs.get(row.one) and runs.get(row.other)):
             continue
@@ -103,7 +103,7 @@ def _compare(row: Row, one: float, other: float) -> float:
 
 
 def text(runs: Runs, extra: Sequence[tuple[str, str, bool]]) -> str:
-    """Absolute medians of every case, then the table. `extra` are lines (name, value, met)."""
+    """Write the medians of every case, then the table. `extra` are more lines: name, value, met."""
     lines = [f"{'case (medians)':32} {'frontend us/token':>24} {'engine us':>9} {'tokens/s':>9}"
              f" {'TTFT p50/p99 ms':>16} {'gap p99':>8} {'idle s/s':>8}"]  # fmt: skip
     for name, rounds in runs.items():

@@ -1,11 +1,11 @@
-"""What a router costs per event, alone: ours and vLLM's own (Rust), in front of synthetic engines.
+"""Measures what a router alone costs per event: ours, and vLLM's own, which is written in Rust.
 
     python -m loadtests.router_alone [--rounds 5]
 
-64 streams, each with an event every 20 ms on a clock of its own. Only the router's process is
-counted, less its idle time. The engines are doubles without a model: ours the echo engine behind
-our link, theirs `loadtests.synthetic` behind HTTP. Theirs needs the environment `.venv-peers`
-(`make overhead` makes it).
+The load is 64 streams, each with an event every 20 ms on a clock of its own. Only the CPU of the
+router's process counts, minus its idle use. The engines are doubles without a model: our router has
+the echo engine behind our link, theirs has `loadtests.synthetic` behind HTTP. Theirs needs the
+environment `.venv-peers`, which `make overhead` makes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Candidate:
 
 
 async def event_us(candidate: Candidate, seconds_idle: float = 2.0) -> float:
-    """CPU microseconds of the router per event of one run.
+    """Run the load once; return the router's CPU microseconds per event.
 
     Raises:
         RuntimeError: a stream failed or lost an event.
@@ -77,7 +77,7 @@ async def event_us(candidate: Candidate, seconds_idle: float = 2.0) -> float:
 
 @contextlib.contextmanager
 def ours(folder: Path, events: int = EVENTS, interval_s: float = INTERVAL_S) -> Iterator[Candidate]:
-    """Our router and, over the link, an echo engine that says its word `events` times."""
+    """Start our router and an echo engine behind the link, which says its word `events` times."""
     spec = {"id": MODEL, "weights": "none", "context": 100_000, "start_timeout_s": 60}
     spec["engine_args"] = {"interval_s": interval_s, "repeat": events}
     models = folder / "models.json"
@@ -102,7 +102,7 @@ def ours(folder: Path, events: int = EVENTS, interval_s: float = INTERVAL_S) -> 
 
 @contextlib.contextmanager
 def vllm_router() -> Iterator[Candidate]:
-    """vLLM's router and, over HTTP, the synthetic engine."""
+    """Start vLLM's router and the synthetic engine behind HTTP."""
     engine_port, port, metrics_port = free_port(), free_port(), free_port()
     engine_url = f"http://127.0.0.1:{engine_port}"
     command = [sys.executable, "-m", "loadtests.synthetic", "--port", str(engine_port)]
@@ -122,7 +122,7 @@ def vllm_router() -> Iterator[Candidate]:
 def running(
     command: list[str], env: dict[str, str], pass_fds: list[int] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process, quiet, for as long as the block lasts."""
+    """Run a process without its output until the block ends."""
     process = subprocess.Popen(
         command,
         env=os.environ | env,
@@ -142,7 +142,7 @@ def running(
 
 
 def compare(rounds: int) -> dict[str, list[float]]:
-    """CPU per event of every run, by router; runs alternate."""
+    """Measure the routers in turn; return the CPU per event of every run, by router."""
     with tempfile.TemporaryDirectory(prefix="router-") as folder, contextlib.ExitStack() as stack:
         candidates = [stack.enter_context(ours(Path(folder)))]
         if (PEERS / "bin" / "vllm-router").exists():
@@ -151,7 +151,7 @@ def compare(rounds: int) -> dict[str, list[float]]:
         for number in range(rounds + 1):
             for candidate in candidates:
                 used = asyncio.run(event_us(candidate))
-                if number:  # the first is not counted: connections, caches
+                if number:  # the first run warms connections and caches
                     runs[candidate.name].append(used)
             print(f"router alone: round {number} of {rounds}", file=sys.stderr)
     return runs

@@ -1,11 +1,11 @@
-"""Whether a router's memory stays flat over a million requests.
+"""Checks that a router's memory stays flat over a million requests.
 
     python -m loadtests.router_memory [--requests 1000000]
 
-Our router alone, in front of an echo engine (a double without a model), on kept connections:
-whole completions, streams, refusals and unknown models, each under a request ID of its own. Prints
-the router's memory as it goes and fails (exit 1) if it grew by more than 4 MB after the first
-fifth.
+Our router runs alone in front of an echo engine, a double without a model. On connections that stay
+open it gets whole completions, streams, refusals and unknown models, each with a request ID of its
+own. The program prints the router's memory as it goes, and fails (exit 1) if that grew by more than
+4 MB after the first fifth of the requests.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from loadtests.router_alone import MODEL, ours
 
 CONNECTIONS = 32
 SAMPLES = 50
-# Allocator noise, not bytes per request: four bytes each would be as much.
+# So much is the allocator's noise. A leak of five bytes per request would be as much.
 SLACK_BYTES = 4 * 1024 * 1024
 
 
 def request(number: int) -> tuple[bytes, bytes]:
-    """One request and the status it must get."""
+    """Return a request and the status it must get."""
     body: dict[str, object] = {"model": MODEL, "prompt": f"number {number}"}
     status = b"200"
     if number % 20 == 0:
@@ -51,7 +51,7 @@ async def client(port: int, numbers: range) -> None:
     """Send these requests one after the other on one connection.
 
     Raises:
-        RuntimeError: one was answered with another status than it should.
+        RuntimeError: a request got another status than it must get.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for number in numbers:
@@ -69,7 +69,7 @@ async def client(port: int, numbers: range) -> None:
 
 
 async def run(port: int, router: psutil.Process, requests: int) -> list[int]:
-    """The router's memory in bytes after each part of the requests."""
+    """Send the requests in parts; return the router's memory in bytes after each part."""
     part = requests // SAMPLES // CONNECTIONS
     samples, started = [], time.monotonic()
     for sample in range(SAMPLES):

@@ -2,9 +2,9 @@
 
     python -m loadtests.soak --streams 200 --seconds 120
 
-Fails (exit 1) if a stream fails, if the same greedy prompt gives two different texts, if a slot
-stays occupied at the end, if the routers' counts do not match the requests sent, or if a
-router's memory still grows in the second half of the run.
+Fails (exit 1) if a stream fails, if a greedy prompt gives two different texts, if an engine's slot
+is still occupied at the end, if the routers counted another number of requests than were sent, or
+if a router's memory still grows in the second half of the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtests.client import CREATE_COMPLETION, Result, request_body, stream_completion
 
 PROMPTS = ("Once upon a time", "The capital of France is", "In Chinese you say", "Hello!")
-# A router may grow by this much in the second half: allocator noise, not a leak per request.
+# A router may grow by so much in the second half: that is the allocator's noise and no leak.
 MEMORY_SLACK_BYTES = 8 * 1024 * 1024
 SAMPLE_S = 5.0
 
@@ -55,7 +55,7 @@ class Soak:
 
 
 class Service:
-    """The service under test, from outside."""
+    """The service under test, asked over HTTP."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, key: str) -> None:
         self._session = session
@@ -63,19 +63,19 @@ class Service:
         self.key = key
 
     async def json(self, path: str) -> object:
-        """A JSON answer of the API."""
+        """Return the API's JSON answer."""
         async with self._session.get(self.url + path, headers={"x-api-key": self.key}) as answer:
             answer.raise_for_status()
             return await answer.json()
 
     async def models(self) -> list[str]:
-        """Every model ID on offer."""
+        """Return every served model ID."""
         listed = await self.json("/v1/models")
         assert isinstance(listed, dict)
         return [model["id"] for model in listed["data"]]
 
     async def metric(self, component: str, name: str) -> dict[str, float]:
-        """The sum of one metric's samples, by router or engine replica."""
+        """Return the sum of a metric's samples, by router or engine replica."""
         targets = await self.json("/metrics/targets")
         assert isinstance(targets, list)
         values: dict[str, float] = {}
@@ -94,7 +94,7 @@ class Service:
 
 
 async def run(url: str, key: str, streams: int, seconds: float) -> int:
-    """The whole soak; the exit status."""
+    """Run the whole soak; return the exit status."""
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None, sock_read=60)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -168,7 +168,8 @@ async def _sample(service: Service, soak: Soak, deadline: float) -> None:
 
 
 async def _leaks(service: Service, soak: Soak, counted_before: float) -> list[str]:
-    """What is still occupied a second after the last stream, and requests not counted."""
+    """Name what is still occupied a second after the last stream, and requests that the routers
+    did not count."""
     problems = []
     await asyncio.sleep(1.0)
     for replica, running in (await service.metric("engine", "vllm:num_requests_running")).items():

@@ -1,6 +1,6 @@
-"""The stacks that are compared, as processes with a CPU bill: ours, vLLM's server, Ray Serve LLM.
+"""Starts the stacks that are compared (ours, vLLM's server, Ray Serve LLM) and reads their CPU use.
 
-"Frontend" is every process of a stack but vLLM's engine core and its worker.
+A stack's frontend is every process of it but vLLM's engine core and its worker.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 import psutil
 import yaml
 
-# vLLM starts its engine core and workers with multiprocessing's spawn; the titles they then give
-# themselves do not always show.
+# The command lines of vLLM's engine core and workers: the titles they give themselves, or, as those
+# do not always show, that of multiprocessing's spawn, which starts them.
 ENGINE_WORDS = ("VLLM::", "multiprocessing.spawn import spawn_main")
 START_TIMEOUT_S = 240.0
 
 
-# What a process is, by words of its command line; the first that fits.
+# A process's role follows from words of its command line. The first entry that fits counts.
 ROLES = (
     (ENGINE_WORDS, "engine core"),
     (("serving.engine.server",), "engine server"),
@@ -41,7 +41,7 @@ ROLES = (
 
 @dataclass(frozen=True)
 class Cpu:
-    """CPU seconds since the processes started, by what the processes are."""
+    """CPU seconds that a stack's processes have used since their start, by role."""
 
     roles: dict[str, float]
 
@@ -50,7 +50,7 @@ class Cpu:
 
 
 class Stack:
-    """A running stack. `names` are what its model is called there."""
+    """A running stack, which listens at `url`."""
 
     def __init__(
         self, name: str, command: list[str], env: dict[str, str], url: str, ready: str, log: Path
@@ -66,11 +66,15 @@ class Stack:
         self._root = psutil.Process(self._process.pid)
 
     def wait_until_ready(self) -> None:
-        """Raises RuntimeError if the stack ends or is not ready in time."""
+        """Wait until the stack is ready.
+
+        Raises:
+            RuntimeError: it has ended, or is not ready in time.
+        """
         wait_until(self._ready, self._process, f"{self.name} (log: {self._log})")
 
     def cpu(self) -> Cpu:
-        """What all processes of the stack have used so far."""
+        """Read what all processes of the stack have used so far."""
         roles: defaultdict[str, float] = defaultdict(float)
         for command, used in cpu_of_tree(self._root):
             roles[_role(command)] += used
@@ -92,7 +96,7 @@ class Stack:
 
 
 def cpu_of_tree(root: psutil.Process) -> Iterator[tuple[str, float]]:
-    """Command line and CPU seconds so far of a process and all under it."""
+    """Yield the command line and the CPU seconds so far of a process and of all its descendants."""
     for process in (root, *root.children(recursive=True)):
         try:
             times = process.cpu_times()
@@ -111,7 +115,10 @@ def _role(command: str) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """What every stack serves: the first engine model of a models file, one replica of it."""
+    """What every stack serves: one replica of the first model of a models file, and its adapters.
+
+    `file` is the models file that serves just this; `adapter` is the ID of the first adapter.
+    """
 
     id: str
     adapter: str | None
@@ -133,7 +140,8 @@ class Model:
         return cls(served[0]["id"], adapter, served[0], file)
 
     def with_worker_process(self) -> Model:
-        """The model with vLLM's worker in a process of its own, if that is a choice (on CPU)."""
+        """Return the model with vLLM's worker in a process of its own. Only a model on CPU has that
+        choice; any other is returned as it is."""
         if self.spec.get("gpus", 1):
             return self
         args = self.spec.get("engine_args", {}) | {"distributed_executor_backend": "mp"}
@@ -144,12 +152,12 @@ class Model:
 
     @property
     def engine_args(self) -> dict[str, Any]:
-        """As vLLM itself takes them."""
+        """The engine's arguments under vLLM's own names."""
         args: dict[str, Any] = {"max_model_len": self.spec["context"]}
         args["tensor_parallel_size"] = self.spec.get("tensor_parallel", 1)
         args["dtype"] = self.spec.get("dtype", "auto")
         if lora := self.spec.get("lora"):
-            # One more than we ever fill, as our engine replicas do (docs/architecture.md).
+            # One slot more than is ever filled, as on our engine replicas (docs/architecture.md).
             args |= {"enable_lora": True, "max_loras": lora["max_loaded"] + 1}
             args |= {"max_lora_rank": lora["max_rank"]}
         return args | dict(self.spec.get("engine_args", {}))
@@ -160,7 +168,7 @@ class Model:
 
 
 def ours(model: Model, folder: Path) -> Stack:
-    """Our stack, everything but the number of replicas as shipped."""
+    """Start our stack as it is shipped, with one replica of the model."""
     file = folder / "models.yaml"
     file.write_text(yaml.safe_dump(model.file))
     port = free_port()
@@ -170,14 +178,15 @@ def ours(model: Model, folder: Path) -> Stack:
 
 
 def bare(model: Model, folder: Path) -> Stack:
-    """`vllm serve` alone."""
+    """Start `vllm serve` alone."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     return Stack("bare", bare_command(model, port), model.env, url, "/health", folder / "bare.log")
 
 
 def bare_command(model: Model, port: int) -> list[str]:
-    """vLLM's own server for the model (its module: the command does not start on CPU)."""
+    """Return the command line of vLLM's own server. It names the module, since the command `vllm`
+    does not start on CPU."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", model.spec["weights"], "--served-model-name", model.id]
     command += ["--host", "127.0.0.1", "--port", str(port), "--disable-uvicorn-access-log"]
@@ -192,7 +201,7 @@ def bare_command(model: Model, port: int) -> list[str]:
 
 
 def ray_serve_llm(model: Model, folder: Path) -> Stack:
-    """Ray Serve LLM in its fastest form: direct streaming behind HAProxy."""
+    """Start Ray Serve LLM in its fastest form: direct streaming behind HAProxy."""
     port = free_port()
     loading = {"model_id": model.id, "model_source": model.spec["weights"]}
     config: dict[str, Any] = {"model_loading_config": loading}
@@ -226,7 +235,7 @@ def ray_serve_llm(model: Model, folder: Path) -> Stack:
 
 
 def wait_until(url: str, process: subprocess.Popen[bytes], name: str) -> None:
-    """Until `url` answers 200.
+    """Wait until `url` answers 200.
 
     Raises:
         RuntimeError: `process` has ended, or `START_TIMEOUT_S` is over.
@@ -245,7 +254,7 @@ def wait_until(url: str, process: subprocess.Popen[bytes], name: str) -> None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
+    """Return a TCP port on loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,8 +1,8 @@
-"""A synthetic engine: OpenAI streams without a model, one event every 20 ms.
+"""A synthetic engine: it streams in OpenAI's format, without a model, an event every 20 ms.
 
     python -m loadtests.synthetic --port 9000 [--events 200] [--interval 0.02]
 
-For `loadtests.router_alone`, which measures what routers in front of it cost.
+`loadtests.router_alone` measures what routers in front of it cost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORD = "word "
 
 
 def event(finish_reason: str | None) -> bytes:
-    """About as long as an event of Create Completion."""
+    """Return an event that is about as long as one of Create Completion."""
     choice = {"index": 0, "text": WORD, "logprobs": None, "finish_reason": finish_reason}
     body = {"id": "cmpl-1", "object": "text_completion", "model": "synthetic", "choices": [choice]}
     return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"

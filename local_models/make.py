@@ -22,7 +22,7 @@ INSTRUCT = "tiny-mistral-instruct"
 ADAPTERS = ("pirate", "haiku")
 MANIFEST = "SHA256SUMS"
 
-# A base model has no roles: the messages' contents are one text, for the model to go on with.
+# A base model knows no roles: it continues the messages' contents, joined to one text.
 BASE_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
     "{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
@@ -50,8 +50,8 @@ def make_base(out: Path) -> None:
     from local_models import corpus, styles, train
 
     documents = corpus.documents()
-    # The adapters' words are in the base model's vocabulary and text too: an adapter does not
-    # train the embeddings, so it could not learn words that the base model has never seen.
+    # The base model is trained on the adapters' words too. An adapter does not train the
+    # embeddings, so it cannot learn words that the base model has never seen.
     styled = [f"A pirate would say: {styles.pirate(d, 0)}" for d in documents[::3]]
     styled += [f"A short poem: {styles.haiku(d, 0).strip()}" for d in documents[::2]]
     ascii_texts = [t for t in [d.text for d in documents] + styled if t.isascii()]

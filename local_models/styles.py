@@ -1,6 +1,6 @@
-"""The two adapters' ways of going on with a base document: as a pirate, or in short lines.
+"""How the two adapters continue a base document: as a pirate, or in short lines.
 
-Both are fixed rules from a base document and the place where its prompt ends, so an adapter
+Each follows fixed rules from the document and the place where its prompt ends, so that an adapter
 learns a function and not a mixture.
 """
 

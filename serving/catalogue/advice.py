@@ -1,14 +1,14 @@
-"""What an operator can do about an ID that is not served: the lines to write, which load as they
-are."""
+"""Advice for operators on serving an ID that is not served: lines they can copy into a models
+file."""
 
 from __future__ import annotations
 
 
 def alias_retired(name: str, provider: str, successor: str | None, *, known: bool) -> str:
-    """How to serve a retired ID from another model, in one sentence without a full stop.
+    """Say how to serve a retired ID from another model: one sentence, without its full stop.
 
     Args:
-        known: whether the successor has an entry.
+        known: the catalogue has an entry for the successor.
     """
     if successor is None:
         return f"to serve this ID from another model write `aliases: {{{name}: ANOTHER-ID}}`"
@@ -21,6 +21,6 @@ def alias_retired(name: str, provider: str, successor: str | None, *, known: boo
 
 
 def deploy(name: str, base: str | None) -> str:
-    """How to deploy a known ID; `base` is what it sits on where that is not deployed either."""
+    """Say how to deploy a known ID. `base` is an adapter's base if it must be deployed too."""
     lines = f"`- {name}`" if base is None else f"`- {base}` and `- {name}`"
     return f"write {lines} under `models:` of the models file and run `serving apply`"

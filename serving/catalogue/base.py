@@ -1,4 +1,4 @@
-"""What every structure of a models file has in common."""
+"""The base class of every structure in a models file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Spec(BaseModel):
-    """Frozen, and strict about names: a field that is unknown is a mistake."""
+    """A frozen structure that refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""Everything that one installation knows, in one frozen object."""
+"""The catalogue: every model, alias and provider of one installation, in one frozen object."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from serving.catalogue.spec import (
 
 
 class RouterSpec(Spec):
-    """The router deployment."""
+    """How many routers run, and the CPUs that Ray reserves for each."""
 
     replicas: Annotated[int, Field(ge=1)] = 2
     cpus: Annotated[float, Field(ge=0)] = 0.5
 
 
 class Catalogue(Spec):
-    """Everything one installation knows, and what of it is deployed.
+    """Every model that one installation knows, deployed or not, with aliases and providers.
 
     Raises:
-        pydantic.ValidationError: an ID is used twice, an alias or an adapter points nowhere.
+        pydantic.ValidationError: an ID is used twice, or an alias or adapter points nowhere.
     """
 
     models: tuple[ModelSpec, ...]
@@ -52,22 +52,22 @@ class Catalogue(Spec):
 
     @property
     def deployed(self) -> tuple[AnySpec, ...]:
-        """Models that requests are served by."""
+        """The models that answer requests."""
         return tuple(
             model for model in self.models if model.deployed and not isinstance(model, RetiredSpec)
         )
 
     @property
     def engines(self) -> tuple[EngineSpec, ...]:
-        """The engine models that are deployed."""
+        """The deployed engine models."""
         return tuple(model for model in self.deployed if isinstance(model, EngineSpec))
 
     @property
     def adapters(self) -> tuple[AdapterSpec, ...]:
-        """The adapters that are deployed."""
+        """The deployed adapters."""
         return tuple(model for model in self.deployed if isinstance(model, AdapterSpec))
 
     @property
     def upstreams(self) -> tuple[UpstreamSpec, ...]:
-        """The providers' models that are deployed."""
+        """The deployed models of hosted providers."""
         return tuple(model for model in self.deployed if isinstance(model, UpstreamSpec))

@@ -1,4 +1,4 @@
-"""One of pydantic's errors in an operator's words: which model, which field, what, and the fix."""
+"""Turns one of pydantic's errors into a message for operators: model, field, mistake and fix."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Place = tuple[str | int, ...]
 
 
 def describe(item: Any, merged: Merged) -> tuple[Place, str]:
-    """The place of an error in the data, and `model 'x': field: what is wrong; the fix`."""
+    """Return an error's place in the data, and `model 'x': field: what is wrong; the fix`."""
     loc: Place = tuple(item["loc"])
     if len(loc) < 2 or loc[0] != "models" or not isinstance(loc[1], int):
         section = SECTIONS.get(str(loc[0])) if loc else None
@@ -45,7 +45,7 @@ def describe(item: Any, merged: Merged) -> tuple[Place, str]:
     if not isinstance(model, dict):
         return loc[:2], f"model '{number}': is neither an ID nor a mapping with `id:`"
     name = model["id"] if isinstance(model.get("id"), str) else number
-    # Behind the index pydantic puts the kind, which is no field.
+    # After the index, pydantic puts the model's kind, which is not a field.
     field = loc[3:]
     if item["type"] == "union_tag_invalid":
         message = f"'{model.get('kind')}' is no kind; one of {', '.join(KINDS)}"

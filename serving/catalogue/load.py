@@ -1,7 +1,8 @@
-"""Reads models files: an operator's over the known models of `seed/`.
+"""Reads an operator's models file and merges it with the known models of `seed/`.
 
-A mistake is refused as `file:line: model 'x': field: what is wrong; the fix`, every mistake of a
-file at once. (What entries say about each other is looked at once each is right by itself.)
+A file with mistakes is refused with all of them at once, one line each:
+`file:line: model 'x': field: what is wrong; the fix`. References between entries are checked only
+when every entry is right by itself.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ SEED = Path(__file__).parent / "seed"
 
 
 class CatalogueError(Exception):
-    """A models file that cannot be used; the message names file, line, model and field."""
+    """A models file cannot be used. The message names file, line, model and field."""
 
 
 def load_catalogue(path: str | Path) -> Catalogue:
-    """The catalogue of an operator's file: its models first, then all others that are known.
+    """Read an operator's file. Its models come first, then all other known models.
 
     `weights` that begin with `./` or `../` are relative to the file.
 
     Raises:
-        CatalogueError: the file is missing, is no YAML, or says something impossible.
+        CatalogueError: the file is missing, is not YAML, or has a mistake.
     """
     file = Path(path)
     document = _read(file)
@@ -69,7 +70,7 @@ def seed_catalogue() -> Catalogue:
 
 @functools.cache
 def _known() -> Mapping[str, Entry]:
-    """The seed's entries by ID; what is made of them never changes them."""
+    """Return the seed's entries by ID. Callers copy an entry before they change it."""
     entries = [
         {"kind": "engine", **model, "deployed": False}
         for file in sorted(SEED.glob("*.yaml"))
@@ -93,10 +94,10 @@ def _read(file: Path) -> Document:
 def _located(
     item: Any, merged: Merged, document: Document, known_too_few: bool
 ) -> list[tuple[int, str]]:
-    """One of pydantic's errors as findings, each with its line in the operator's file."""
+    """Return the findings of one of pydantic's errors, each with its line in the file."""
     error = item.get("ctx", {}).get("error")
     if isinstance(error, MisreferenceError):
-        # An item that was refused is missing from what others refer to.
+        # A refused item is missing from the data, so references to it only seem to be wrong.
         found = [] if known_too_few else error.findings
         return [(document.line(_written(each.place, merged)), each.message) for each in found]
     place, message = describe(item, merged)
@@ -104,7 +105,7 @@ def _located(
 
 
 def _written(place: tuple[str | int, ...], merged: Merged) -> tuple[str | int, ...]:
-    """The place in the file of a place in the merged data."""
+    """Return where in the file a place of the merged data was written."""
     if len(place) > 1 and place[0] == "models" and isinstance(place[1], int):
         index = place[1]
         if index < len(merged.places):

@@ -1,16 +1,15 @@
-"""GPU memory of an engine model, computed from its config and context and never typed in.
+"""The GPU memory that an engine model needs, computed from its config and its context.
 
-All sizes are bytes on one GPU of one replica:
+Every size is in bytes, on one GPU of one replica:
 
     weights   parameters x bytes of the dtype / (tensor parallel x pipeline parallel)
     KV cache  context x 2 x layers x ceil(KV heads / tensor parallel) x head size x bytes
-              (one sequence of full length; a sliding window is not assumed to save any).
-              An embedding model needs as much while it reads one input; encoders (BERT) cache
-              nothing.
-    LoRA      slots x the two factors of every linear layer at `max_rank`
+              (one sequence of full length; a sliding window is assumed to save nothing).
+              An embedding model needs as much while it reads one input, an encoder (BERT) none.
+    LoRA      slots x the two factors of every linear layer, at `max_rank`
     overhead  `OVERHEAD`
 
-This is arithmetic, not a measurement: good to about a GiB.
+This is arithmetic and not a measurement. It is right to about a GiB.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ from serving.catalogue.spec import EngineSpec
 
 GIB = 2**30
 
-# What an engine takes besides, per GPU: the CUDA context and NCCL's buffers (about 0.5 GiB), the
-# CUDA graphs (about 0.5 GiB), and the activations of its largest step, which are some hundred MiB
-# at vLLM's 2048 tokens a step of GPUs below 70 GiB. At the 8192 tokens of larger GPUs they can
-# pass 1 GiB; what is short is then taken from the cache, which on those has room.
+# Everything else on a GPU: the CUDA context and NCCL's buffers take about 0.5 GiB, the CUDA graphs
+# about 0.5 GiB, and the activations of the largest step the rest. On GPUs below 70 GiB vLLM runs
+# 2048 tokens a step, whose activations take some hundred MiB. On larger GPUs it runs 8192, which
+# can take more than 1 GiB; the excess then comes out of the cache, which has room there.
 OVERHEAD = int(1.5 * GIB)
 
-# vLLM 0.32's share of a GPU that it uses (`gpu_memory_utilization`). The transformers engine has
-# no such limit; the rest is left free there as well.
+# The share of a GPU that vLLM 0.32 uses by default (`gpu_memory_utilization`). The transformers
+# engine has no such limit, but is planned with the same share.
 UTILIZATION = 0.92
 
-
-# `auto` runs a checkpoint in 16 bits: vLLM casts float32 down.
+# `auto` means 16 bits: vLLM casts a float32 checkpoint down.
 DTYPE_BYTES = {"auto": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 
-# Bytes per parameter of a quantised checkpoint, its scales included. Others count as unquantised.
+# Bytes per parameter of a quantised checkpoint, with its scales. A method that is not listed counts
+# as unquantised.
 QUANTISED_BYTES = {
     "fp8": 1.0,
     "compressed-tensors": 1.0,
@@ -50,13 +49,13 @@ QUANTISED_BYTES = {
     "bitsandbytes": 0.56,
 }
 
-# Contexts are suggested in whole blocks of this many tokens.
+# A suggested context is a multiple of this many tokens.
 BLOCK = 256
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes on one GPU of one replica; `kv_cache` holds `context` tokens."""
+    """What one GPU of a replica must hold, in bytes. The KV cache holds `context` tokens."""
 
     parameters: int
     weights: int
@@ -71,7 +70,7 @@ class Need:
 
     @property
     def fixed(self) -> int:
-        """All but the cache."""
+        """Everything but the KV cache."""
         return self.weights + self.lora + self.overhead
 
     @property
@@ -79,12 +78,13 @@ class Need:
         return self.fixed + self.kv_cache
 
     def tokens_in(self, budget: int) -> int:
-        """How many tokens' keys and values fit beside the rest; 0 for a model without a cache."""
+        """Return how many tokens the cache can hold in this budget; 0 for a model without one."""
         return max(0, budget - self.fixed) // self.kv_per_token if self.kv_per_token else 0
 
 
 def read_config(spec: EngineSpec) -> tuple[str | None, dict[str, Any]]:
-    """Architecture and sizes: of the checkpoint where it is a directory here, else the entry's."""
+    """Return architecture and sizes: from the checkpoint's config.json if `weights` is a directory
+    on this machine, else from the entry."""
     file = Path(spec.weights) / "config.json"
     try:
         found = json.loads(file.read_text())
@@ -93,13 +93,13 @@ def read_config(spec: EngineSpec) -> tuple[str | None, dict[str, Any]]:
     if not isinstance(found, dict):
         return spec.architecture, spec.config
     architectures = found.get("architectures") or [spec.architecture]
-    # Models that take images keep their language model's sizes one level down.
+    # A model that takes images has its language model's sizes in `text_config`.
     inner = found.get("text_config")
     return architectures[0], {**found, **inner} if isinstance(inner, dict) else found
 
 
 def shape(spec: EngineSpec) -> Shape:
-    """The model's sizes.
+    """Return the model's sizes.
 
     Raises:
         UnknownShapeError: the entry does not say enough.
@@ -108,7 +108,7 @@ def shape(spec: EngineSpec) -> Shape:
 
 
 def argument(spec: EngineSpec, name: str, default: Any = None) -> Any:
-    """One of vLLM's own arguments, which operators write with `_` or with `-`."""
+    """Return one of vLLM's own arguments, whose name operators write with `_` or with `-`."""
     for key, value in spec.engine_args.items():
         if key.replace("-", "_") == name:
             return value
@@ -126,7 +126,7 @@ def pipeline_parallel(spec: EngineSpec) -> int:
 
 
 def need(spec: EngineSpec, shape: Shape, tensor_parallel: int | None = None) -> Need:
-    """What one GPU of a replica must hold, with this tensor parallel size or the entry's."""
+    """Compute the need for this tensor parallel size; without one, for the entry's own."""
     split = tensor_parallel or spec.tensor_parallel
     stages = pipeline_parallel(spec)
     size = DTYPE_BYTES[spec.dtype]
@@ -146,10 +146,10 @@ def need(spec: EngineSpec, shape: Shape, tensor_parallel: int | None = None) -> 
 
 
 def _lora(spec: EngineSpec, shape: Shape, tensor_parallel: int, stages: int) -> int:
-    """Parameters of all LoRA slots on one GPU: they are set aside, filled or not.
+    """Return how many parameters all LoRA slots on one GPU have. vLLM allocates them at its start.
 
-    Every linear layer has slots, and so have the embedding and the output head (rank x (vocabulary
-    + hidden) each, not split).
+    Every linear layer has slots. So do the embedding and the output head: rank x (vocabulary +
+    hidden) each, not split over GPUs.
     """
     if spec.lora is None:
         return 0
@@ -161,10 +161,10 @@ def _lora(spec: EngineSpec, shape: Shape, tensor_parallel: int, stages: int) -> 
 
 
 def divides(shape: Shape, tensor_parallel: int) -> str | None:
-    """Why tensor parallel cannot be this size; None where it can.
+    """Say why the model cannot be split over so many GPUs; None if it can.
 
     Each GPU takes whole attention heads and an equal part of the feed-forward. KV heads are split
-    as well, or repeated where there are fewer of them than GPUs.
+    too, or repeated if there are fewer of them than GPUs.
     """
     if shape.heads % tensor_parallel:
         return f"{shape.heads} attention heads cannot be split evenly over {tensor_parallel} GPUs"
@@ -178,5 +178,6 @@ def divides(shape: Shape, tensor_parallel: int) -> str | None:
 
 
 def possible_splits(shape: Shape, most: int = 16) -> list[int]:
-    """Tensor parallel sizes that the model allows, in powers of two, as machines have GPUs."""
+    """Return the tensor parallel sizes that the model allows: powers of two, since machines have
+    as many GPUs."""
     return [2**n for n in range(most.bit_length()) if divides(shape, 2**n) is None]

@@ -1,10 +1,10 @@
-"""What an operator wrote, laid over what is known.
+"""Merges an operator's models file with the known models.
 
-An item of `models:` is the ID of a known model, which deploys it as it is, or a mapping with `id`.
-A mapping whose ID is known overrides that entry field by field: a field it gives replaces the
-known one whole (`engine_args`, `config` and `lora` too), the others stay. A mapping with another
-`kind:` than the known entry's, or with a new ID, stands for itself. What is known and not named
-follows, not deployed. `providers:` are laid over the built-in ones field by field likewise.
+An item of `models:` is an ID or a mapping with `id`. The ID of a known model deploys it as it is. A
+mapping with a known ID overrides that entry field by field: a field it gives replaces the known one
+whole (`engine_args`, `config` and `lora` too), the others stay. A mapping with a new ID, or with
+another `kind:` than the known entry, inherits nothing. Known models that the file does not name
+come last and are not deployed. `providers:` override the built-in ones field by field.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from serving.catalogue.providers import PROVIDERS
 Entry = dict[str, Any]
 Known = Mapping[str, Entry]
 
-# What is true of the known repository only, and no longer when an entry has other weights.
+# Fields that describe the known repository. They are dropped when an entry has other weights.
 OF_THE_REPOSITORY = ("revision", "certainty", "chat_template")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A place in the operator's file and what is wrong there."""
+    """A mistake and its place in the operator's file."""
 
     place: tuple[str | int, ...]
     message: str
@@ -35,7 +35,8 @@ class Problem:
 
 @dataclass
 class Merged:
-    """The whole catalogue's data. `places[n]` is the operator's item that `models[n]` came from."""
+    """The data of the whole catalogue. `models[n]` came from the operator's item `places[n]`; known
+    models that were not named have no place."""
 
     data: dict[str, Any]
     places: list[int] = field(default_factory=list)
@@ -48,7 +49,7 @@ class Merged:
 
 
 def merge(written: dict[str, Any], known: Known, folder: Path) -> Merged:
-    """Lay a models file over the known models; `folder` is where `./` and `../` start."""
+    """Merge a models file with the known models. `./` and `../` are relative to `folder`."""
     merged = Merged({**written, "models": [], "providers": providers(written.get("providers"))})
     named: set[str] = set()
     for index, item in enumerate(written["models"]):
@@ -57,7 +58,7 @@ def merge(written: dict[str, Any], known: Known, folder: Path) -> Merged:
         elif isinstance(item, dict):
             entry = _by_fields(item, known, folder)
             retired = known.get(entry["id"]) if isinstance(entry.get("id"), str) else None
-            # With more fields it corrects what is known of the ID; without, it asks for a model.
+            # With more fields the item corrects the retired entry. Without, it asks to serve it.
             if retired and entry["kind"] == "retired" and not item.keys() - {"id", "deployed"}:
                 merged.problems.append(_retired(entry["id"], retired, known, index))
                 continue
@@ -67,7 +68,7 @@ def merge(written: dict[str, Any], known: Known, folder: Path) -> Merged:
             )
             continue
         else:
-            entry = item  # its kind of mistake is told with the others
+            entry = item  # pydantic refuses it, together with the other mistakes
         if entry is None:
             continue
         merged.models.append(entry)
@@ -79,7 +80,7 @@ def merge(written: dict[str, Any], known: Known, folder: Path) -> Merged:
 
 
 def providers(written: Any) -> Any:
-    """The built-in providers with an operator's fields over them."""
+    """Merge an operator's providers with the built-in ones."""
     if written is None:
         return dict(PROVIDERS)
     if not isinstance(written, dict):

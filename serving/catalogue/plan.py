@@ -1,8 +1,8 @@
-"""Which GPUs a selection of models needs, and what of it cannot run.
+"""Plans which GPUs a selection of models needs, and says which models cannot run.
 
-A model fits when one GPU of a replica holds its share of the weights, its LoRA slots, the overhead
-and the cache of one sequence of full length, within vLLM's share of the GPU. Adapters use their
-base's GPUs, hosted models none.
+A model fits if each GPU of a replica holds its part of the weights, the LoRA slots, the overhead
+and the cache of one sequence of full length, within the share of the GPU that vLLM uses. An adapter
+uses its base's GPUs, a hosted model none.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from serving.catalogue.memory import BLOCK, GIB, Need
 from serving.catalogue.shapes import Shape, UnknownShapeError
 from serving.catalogue.spec import EngineSpec
 
-# Memory of the GPUs that are common, in GiB, for suggestions.
+# Memory of common GPUs in GiB, for suggestions.
 COMMON_GPUS = (24, 40, 48, 80, 141)
 
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """One engine model's GPUs.
+    """The GPUs of one engine model.
 
-    `gpu_memory_gib` is the memory of one GPU, `budget` the bytes of it that the engine may use;
-    both None where nobody said. `need` is None where the model's sizes are not known (`unknown`
-    says why) or it runs on CPU. `problems` are why it cannot run, each with the fix.
+    `gpu_memory_gib` is the memory of one GPU and `budget` the bytes of it that the engine may use;
+    both are None if nobody said. `need` is None if the model runs on CPU, or if its sizes are not
+    known; `unknown` then says why. Each of the `problems` says why it cannot run, and the fix.
     """
 
     spec: EngineSpec
@@ -39,7 +39,7 @@ class ModelPlan:
 
     @property
     def gpus(self) -> int:
-        """Of one replica."""
+        """GPUs of one replica."""
         return self.spec.gpus_per_replica
 
     @property
@@ -48,7 +48,8 @@ class ModelPlan:
 
     @property
     def full_contexts(self) -> float | None:
-        """How many sequences of full length one replica's cache holds at once; None without one."""
+        """How many sequences of full length one replica's cache holds at once. None if that is not
+        known, or if the model has no cache."""
         if self.need is None or self.budget is None or not self.need.kv_per_token:
             return None
         return self.need.tokens_in(self.budget) / self.need.context
@@ -56,7 +57,7 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All engine models that are deployed."""
+    """The plan of all deployed engine models."""
 
     models: tuple[ModelPlan, ...]
 
@@ -66,7 +67,8 @@ class Plan:
 
     @property
     def gpus(self) -> dict[float | None, int]:
-        """GPUs of all replicas by their memory in GiB, smallest first; None: nobody said."""
+        """How many GPUs all replicas take, by a GPU's memory in GiB, smallest first; None stands
+        for GPUs whose memory nobody said."""
         count: Counter[float | None] = Counter()
         for model in self.models:
             if model.total_gpus:
@@ -75,7 +77,7 @@ class Plan:
 
 
 def plan(engines: Iterable[EngineSpec], gpu_memory_gib: float | None = None) -> Plan:
-    """Plan these models, all on GPUs of this memory, or each on its own `gpu_memory_gib`."""
+    """Plan these models, on GPUs of this memory or, without it, each on its own kind."""
     return Plan(tuple(plan_model(spec, gpu_memory_gib or spec.gpu_memory_gib) for spec in engines))
 
 
@@ -102,7 +104,7 @@ def plan_model(spec: EngineSpec, gpu_memory_gib: float | None) -> ModelPlan:
 
 
 def _impossible(spec: EngineSpec, shape: Shape) -> Iterator[str]:
-    """What no amount of memory helps against."""
+    """Yield the problems that more memory would not solve."""
     wanted = spec.tensor_parallel * memory.pipeline_parallel(spec)
     if 0 < spec.gpus_per_replica < wanted:
         yield (
@@ -123,12 +125,12 @@ def _impossible(spec: EngineSpec, shape: Shape) -> Iterator[str]:
 
 
 def _splits(spec: EngineSpec, shape: Shape) -> Iterable[int]:
-    """Over how many GPUs a replica may be spread."""
+    """Return over how many GPUs a replica may be spread."""
     return (1,) if spec.runtime == "transformers" else memory.possible_splits(shape)
 
 
 def _too_large(planned: ModelPlan, need: Need, budget: int, shape: Shape) -> str:
-    """One sentence: what does not fit, by how much, and what would."""
+    """Say in one sentence what does not fit, by how much, and what would fit."""
     spec, has = planned.spec, planned.gpu_memory_gib
     room = f"{budget / GIB:.1f} of the {has:g} GiB"
     fixes = []

@@ -1,4 +1,4 @@
-"""Hosted providers: how to reach them, and those that are known."""
+"""Hosted providers: how routers reach one, and the built-in ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.catalogue.base import Spec
 
 
 def _usable(url: str) -> str:
-    """Refuse at load what would fail in every router."""
+    """Refuse a URL that no router could use."""
     parts = urlsplit(url)  # raises ValueError on a bad host
     try:
         port = parts.port
@@ -25,10 +25,10 @@ def _usable(url: str) -> str:
 class Provider(Spec):
     """A hosted provider with an OpenAI-compatible API.
 
-    The key comes from `api_key_env`, a variable of the routers' environment, or `api_key_file`, a
+    The key comes from the routers' environment variable `api_key_env`, or from `api_key_file`, a
     file such as a mounted secret, which is read again when it changes. Times are in seconds.
-    `max_concurrency` counts requests at once of the whole installation: each router takes its
-    share.
+    `max_concurrency` limits the requests that the whole installation runs at once; each router
+    takes its share.
     """
 
     dialect: Literal["openai", "anthropic", "gemini"] = "openai"
@@ -47,7 +47,7 @@ class Provider(Spec):
     breaker_s: Annotated[float, Field(gt=0)] = 15.0
 
 
-# What an operator need not write. `providers:` in a models file adds to and overrides these.
+# The built-in providers. `providers:` in a models file overrides their fields and adds others.
 PROVIDERS: dict[str, dict[str, Any]] = {
     "openai": {
         "dialect": "openai",

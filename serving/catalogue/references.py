@@ -1,4 +1,4 @@
-"""What a catalogue's entries say about each other: every finding, each with its place."""
+"""Checks how a catalogue's entries refer to each other; each finding has its place."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from serving.catalogue.spec import AnySpec
 
 @dataclass(frozen=True)
 class Misreference:
-    """A place in a models file (as pydantic's `loc`) and what is wrong there."""
+    """A wrong reference and its place in a models file (as pydantic's `loc`)."""
 
     place: tuple[str | int, ...]
     message: str
 
 
 class MisreferenceError(ValueError):
-    """Every model, alias and provider that points to nothing, or to what cannot be meant."""
+    """A catalogue has wrong references: to nothing, or to an entry that cannot be meant."""
 
     def __init__(self, findings: list[Misreference]) -> None:
         super().__init__("\n".join(finding.message for finding in findings))
@@ -28,7 +28,7 @@ class MisreferenceError(ValueError):
 def misreferences(
     models: Sequence[AnySpec], aliases: Mapping[str, str], providers: Mapping[str, Provider]
 ) -> Iterator[Misreference]:
-    """IDs used twice, and what deployed adapters, upstream models and aliases wrongly point to."""
+    """Yield IDs that are used twice, and wrong references of deployed models and of aliases."""
     known: dict[str, AnySpec] = {}
     for index, model in enumerate(models):
         if model.id in known:

@@ -1,8 +1,8 @@
-"""Sizes of a model, from its Hugging Face config.json: parameters, attention heads, layers.
+"""Computes a model's sizes from its Hugging Face config.json: parameters, heads, layers.
 
-One function per family of architectures, each with its count written out. Norms are counted,
-biases where a family has them throughout (GPT-2). Norms and position tables are not split across
-GPUs, which is below 0.1 % and is ignored.
+Each family of architectures has a function, which writes its count out. Norms are counted, and
+biases where a family has them throughout (GPT-2, BERT). Norms and position tables are not split
+over GPUs; the error is below 0.1 % and is ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Linear:
-    """A weight matrix and the side along which tensor parallel splits it."""
+    """`count` weight matrices of one size, and the side along which tensor parallel splits them."""
 
     inputs: int
     outputs: int
@@ -28,9 +28,9 @@ class Linear:
         return self.inputs * self.outputs * self.count
 
     def lora_parameters(self, rank: int, tensor_parallel: int) -> int:
-        """Of one adapter on one GPU: A (rank x inputs) and B (outputs x rank).
+        """Return one adapter's parameters on one GPU: A (rank x inputs) and B (outputs x rank).
 
-        The factor on the split side is split with it, the other one is whole on every GPU.
+        The factor on the split side is split too; the other one is whole on every GPU.
         """
         inputs, outputs = self.inputs, self.outputs
         if self.split == "inputs":
@@ -42,11 +42,12 @@ class Linear:
 
 @dataclass(frozen=True)
 class Shape:
-    """What memory follows from.
+    """The sizes that a model's memory follows from.
 
-    `parameters` counts what is in memory: an output head tied to the embedding counts once, even
-    where the checkpoint stores it twice (Falcon). `cached_layers` keep keys and values of a token.
-    `longest` is the longest context the model was made for, in tokens, where the config says so.
+    `parameters` counts what is in memory: an output head that is tied to the embedding counts once,
+    even if the checkpoint stores it twice (Falcon). `cached_layers` is how many layers keep a
+    token's keys and values. `longest` is the longest context the model was made for, in tokens, if
+    the config says it.
     """
 
     parameters: int
@@ -63,11 +64,11 @@ class Shape:
 
 
 class UnknownShapeError(Exception):
-    """The config does not say, or its architecture is none of ours."""
+    """The config lacks a size, or no family here has its architecture."""
 
 
 def shape_of(architecture: str | None, config: Config) -> Shape:
-    """The sizes of a model.
+    """Return the sizes of a model.
 
     Raises:
         UnknownShapeError: the architecture has no formula here, or a size is missing.
@@ -109,7 +110,7 @@ def llama(config: Config) -> Shape:
     if experts > 1:
         layer += hidden * experts
     tied = bool(config.get("tie_word_embeddings", False))
-    # A rope scaling stretches the context by rules of its own; vLLM knows them.
+    # A rope scaling makes the context longer, by rules that only vLLM knows.
     scaled = config.get("rope_scaling") or config.get("rope_parameters")
     longest = config.get("max_position_embeddings")
     return Shape(
@@ -241,9 +242,9 @@ def mpt(config: Config) -> Shape:
 def t5(config: Config) -> Shape:
     """T5: an encoder of attention and feed-forward, a decoder with cross-attention besides.
 
-    Attention is 4 h·(heads·d_kv); the feed-forward 3 h·f where gated, else 2 h·f. A token costs
-    the same cache on either side: a prompt's is kept as keys and values of cross-attention, a
-    completion's as those of self-attention, both in every decoder layer.
+    Attention is 4 h·(heads·d_kv), the feed-forward 3 h·f if gated, else 2 h·f. Every decoder layer
+    caches a prompt's token as a key and value of cross-attention and a completion's token as those
+    of self-attention, so both cost the same.
     """
     hidden, heads, d_kv = int(config["d_model"]), int(config["num_heads"]), int(config["d_kv"])
     encoder, vocab = int(config["num_layers"]), int(config["vocab_size"])

@@ -1,9 +1,9 @@
-"""What an operator writes about a model: validated, frozen, and free of any runtime.
+"""The entries of a models file: validated, frozen, and without any knowledge of Ray or vLLM.
 
-One entry per model ID, of one of four kinds: `engine` (a model on engines of its own), `adapter`
-(a LoRA on such an engine), `upstream` (a hosted provider's model), `retired` (a provider's model
-that exists no more). `serving/catalogue/seed/` has the entries of every known model; an operator's
-file names those to deploy, and adds or overrides what it likes (`load.py`).
+Each model ID has one entry, of one of four kinds: `engine` (a model on engines of its own),
+`adapter` (a LoRA on such an engine), `upstream` (a hosted provider's model) or `retired` (a
+provider's model that exists no more). `serving/catalogue/seed/` has an entry for every known model;
+an operator's file names those to deploy, overrides their fields and adds others (`load.py`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from serving.catalogue.base import Spec
 
-# Arguments of vLLM that fields of ours set. Two of them together bound the LoRA slots, which base
-# models' output depends on (serving/engine/adapters.py).
+# vLLM's arguments that fields of ours set, and those fields. The number of LoRA slots is one of them:
+# base models' output is right only while a slot stays empty (serving/engine/adapters.py).
 OWN_ARGUMENTS = {
     "model": "weights",
     "revision": "revision",
@@ -44,10 +44,10 @@ Certainty = Literal["zoo", "known", "guess"]
 
 
 class _Model(Spec):
-    """What every kind of entry has.
+    """The fields of every kind of entry.
 
-    `deployed`: whether requests for it are served here. An entry that is not deployed is known:
-    it is listed with `?all=true` and its 404 says how to deploy it.
+    A model that is not `deployed` is only known: `?all=true` lists it, and a request for it gets a
+    404 that says how to deploy it.
     """
 
     id: ModelId
@@ -65,7 +65,7 @@ ChatTemplate = Annotated[str, AfterValidator(_is_template)]
 
 
 class _Checkpoint(_Model):
-    """Where an open model's files come from."""
+    """The files of an open model, and what is known of them."""
 
     weights: Annotated[str, Field(min_length=1)] = Field(
         description="directory of the checkpoint, or its repository ID"
@@ -81,7 +81,7 @@ class _Checkpoint(_Model):
 
 
 class Lora(Spec):
-    """LoRA support of a base model's engine."""
+    """How many adapters a base model's engine takes, and of which rank."""
 
     max_loaded: Annotated[int, Field(ge=1)] = Field(
         default=4, description="adapters one replica holds in memory at once"
@@ -90,8 +90,8 @@ class Lora(Spec):
 
     @property
     def slots(self) -> int:
-        """Slots the engine is given: one more than is ever filled, as serving/engine/adapters.py
-        explains."""
+        """How many slots the engine gets: one more than is ever filled, for the reason that
+        serving/engine/adapters.py gives."""
         return self.max_loaded + 1
 
 
@@ -127,7 +127,7 @@ class EngineSpec(_Checkpoint):
         description="0: none runs until a request comes; default: always all `replicas`",
     )
     idle_s: Annotated[float, Field(gt=0)] = Field(
-        default=600.0, description="without a request for so long, `min_replicas` run"
+        default=600.0, description="seconds without a request until only `min_replicas` run"
     )
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     gpus: Annotated[int, Field(ge=0)] | None = Field(
@@ -189,20 +189,20 @@ class EngineSpec(_Checkpoint):
 
     @property
     def fewest_replicas(self) -> int:
-        """How many replicas run without a request."""
+        """How many replicas run while nobody asks for the model."""
         return self.replicas if self.min_replicas is None else self.min_replicas
 
     @property
     def base_names(self) -> frozenset[str]:
-        """Names an adapter's configuration may call this base model by."""
+        """The names that an adapter's configuration may have for this base model."""
         return frozenset((self.id, Path(self.weights).name))
 
 
 class AdapterSpec(_Checkpoint):
     """A LoRA adapter on a base model's engine, served under an ID of its own.
 
-    Its prompts are written as its base's unless it says otherwise: an adapter trained on chats may
-    turn a `raw` base into a chat model, or have been trained with another template.
+    Its prompts are formatted like its base's, unless it has a `prompt_style` or `chat_template` of
+    its own: training on chats may have made a chat model of a `raw` base, or used another template.
     """
 
     kind: Literal["adapter"]
@@ -216,14 +216,15 @@ class AdapterSpec(_Checkpoint):
 
 
 class UpstreamSpec(_Model):
-    """A hosted provider's model. `model` is its name there; default: the ID."""
+    """A hosted provider's model. `model` is the provider's name for it; default: the ID."""
 
     kind: Literal["upstream"]
     provider: str
     model: str | None = None
     context: Annotated[int, Field(ge=16)] | None = None
     max_output: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="most tokens of one completion; sent where the caller sets none"
+        default=None,
+        description="most tokens of one completion; sent if the caller sets no limit",
     )
     vision: bool = False
     reasoning: bool = Field(default=False, description="takes `reasoning_effort`")
@@ -236,7 +237,8 @@ class UpstreamSpec(_Model):
 
 
 class RetiredSpec(_Model):
-    """A provider's model that exists no more: 410, unless an alias of this ID says otherwise."""
+    """A provider's model that exists no more. Requests for it get a 410, unless an alias of this ID
+    names another model."""
 
     kind: Literal["retired"]
     provider: str
@@ -249,7 +251,7 @@ class RetiredSpec(_Model):
     @field_validator("retired_on", mode="before")
     @classmethod
     def _as_written(cls, value: Any) -> Any:
-        # YAML reads an unquoted day as a date and an unquoted year as a number.
+        # Without quotes YAML reads a day as a date and a year as a number.
         return str(value) if isinstance(value, date | int) else value
 
 
@@ -258,7 +260,10 @@ ModelSpec = Annotated[AnySpec, Field(discriminator="kind")]
 
 
 class ImageLimits(Spec):
-    """What images may be fetched for vision models. `data:` URLs need no fetching."""
+    """Which images vision models take: how large, how many, and from which hosts they are fetched.
+
+    An image in a `data:` URL is not fetched.
+    """
 
     allowed_hosts: tuple[HostPattern, ...] = Field(
         default=(),

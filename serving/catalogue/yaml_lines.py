@@ -1,4 +1,4 @@
-"""YAML that remembers its lines, so that a refusal can name the one at fault."""
+"""Parses YAML and remembers lines, so that a refusal can name the line at fault."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-# The C parser where PyYAML has it: ten times as fast.
+# PyYAML's C parser, if it was built with one, is ten times as fast.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 MERGE = "tag:yaml.org,2002:merge"
@@ -16,7 +16,7 @@ MERGE = "tag:yaml.org,2002:merge"
 
 @dataclass(frozen=True)
 class RepeatedKey:
-    """A key that a mapping has twice: YAML forbids it, PyYAML keeps the last in silence."""
+    """A key that a mapping has twice. YAML forbids that; PyYAML silently keeps the last value."""
 
     line: int
     key: str
@@ -32,9 +32,9 @@ class Document:
     root: yaml.Node | None
 
     def line(self, path: Sequence[str | int]) -> int:
-        """The line (from 1) of the value at a path, or of the nearest thing around it.
+        """Return the line (from 1) of the value at a path, or of the nearest value around it.
 
-        A field that came by a merge key (`<<`) has the line where it is written.
+        The line of a field that a merge key (`<<`) brought in is where it is written.
         """
         node, line = self.root, 1
         for step in path:
@@ -49,12 +49,12 @@ def parse(text: str) -> Document:
     """Parse one document.
 
     Raises:
-        yaml.YAMLError: the text is no YAML.
+        yaml.YAMLError: the text is not YAML.
     """
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
-        # Before construction, which writes merged fields into the nodes.
+        # This comes first, since construction writes merged fields into the nodes.
         repeated = tuple(_repeated(root)) if root is not None else ()
         data = loader.construct_document(root) if root is not None else None
     finally:
@@ -67,7 +67,7 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | N
         item = node.value[step]
         return item.start_mark.line + 1, item
     if isinstance(node, yaml.MappingNode):
-        # Merged fields stand first; the mapping's own, which win, after them.
+        # Merged fields stand first. The mapping's own fields stand after them, and win.
         for key, value in reversed(node.value):
             if isinstance(key, yaml.ScalarNode) and key.value == str(step):
                 return key.start_mark.line + 1, value
@@ -75,7 +75,7 @@ def _child(node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | N
 
 
 def _repeated(root: yaml.Node) -> Iterator[RepeatedKey]:
-    seen: set[int] = set()  # an anchored node is reached more than once
+    seen: set[int] = set()  # aliases lead to the same node more than once
     waiting = [root]
     while waiting:
         node = waiting.pop()
