@@ -10,14 +10,13 @@ import asyncio
 import json
 
 from serving.catalogue.spec import EngineSpec, ImageLimits
-from serving.engine.interface import Chunk, Emit, Engine, EngineLoad, Reply
+from serving.engine.interface import Chunk, Emit, Engine, EngineLoad, Reply, Tally
 from serving.errors import ContextLengthExceeded, EngineFailed
 from serving.wire.messages import (
     JSON_HEAD,
     SSE_HEAD,
     AdapterRef,
     CompletionCall,
-    End,
     HttpCall,
 )
 
@@ -43,7 +42,7 @@ class EchoEngine(Engine):
         """Ready at once."""
         return cls(spec)
 
-    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+    async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
         """See `Engine.generate`."""
         self.calls.append(call)
         await self.check()
@@ -62,11 +61,13 @@ class EchoEngine(Engine):
         words, reason = (said[:limit], "length") if len(said) > limit else (said, "stop")
         mark = f"<{call.adapter.id}>" if call.adapter else ""
         self.running += 1
+        tally.prompt_tokens, tally.queue_s = len(prompt_words), 0.0
         try:
-            for number, word in enumerate(words, start=1):
+            for word in words:
                 await self._step()
-                emit(Chunk(f"{mark}{word} ", len(prompt_words), number))
-            emit(Chunk("", len(prompt_words), len(words), reason, queue_s=0.0))
+                tally.completion_tokens += 1
+                emit(Chunk(f"{mark}{word} "))
+            emit(Chunk("", reason))
         finally:
             self.running -= 1
 
@@ -74,27 +75,30 @@ class EchoEngine(Engine):
         await asyncio.sleep(self.interval_s)
         await self.check()
 
-    async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
-        """An OpenAI-like answer: the body's model and how long the body was."""
+    async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
+        """An OpenAI-like answer: the body's model and how long the body was. It counts as a prompt
+        of one token and a completion of two."""
         self.calls.append(call)
         await self.check()
         asked = json.loads(body)
         self.running += 1
+        tally.prompt_tokens = 1
         try:
             if asked.get("stream"):
                 reply.head(SSE_HEAD)
                 for word in ("one", "two"):
                     await self._step()
+                    tally.completion_tokens += 1
                     event = {"model": call.model, "choices": [{"index": 0, "text": word}]}
                     reply.data(b"data: " + json.dumps(event).encode() + b"\n\n")
                 reply.data(b"data: [DONE]\n\n")
             else:
                 await self._step()
+                tally.completion_tokens = 2
                 reply.head(JSON_HEAD)
                 reply.data(json.dumps({"model": call.model, "bytes": len(body)}).encode())
         finally:
             self.running -= 1
-        return End(prompt_tokens=1, completion_tokens=2)
 
     def load(self) -> EngineLoad:
         """See `Engine.load`."""

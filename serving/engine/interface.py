@@ -12,13 +12,33 @@ from serving.wire.messages import CompletionCall, End, Head, HttpCall
 
 
 class Chunk(msgspec.Struct):
-    """One step of a completion: text that was not sent before, and the counts so far."""
+    """One step of a completion: the text it adds. The last one has the finish reason."""
 
     text: str
-    prompt_tokens: int
-    completion_tokens: int
     finish_reason: str | None = None
+
+
+class Tally(msgspec.Struct):
+    """What one call has used so far.
+
+    The engine fills it in: the counts are right when it emits its last chunk, and when `generate`
+    or `http` returns or raises, cancelled or not. A call that waits in the engine's queue has used
+    nothing; its prompt counts once the model has begun with it. `finish_reason` is set with the
+    last part of an answer.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     queue_s: float | None = None
+    finish_reason: str | None = None
+
+    def end(self) -> End:
+        """The last frame of a call that ended well."""
+        return End(self.finish_reason, self.prompt_tokens, self.completion_tokens, self.queue_s)
+
+    def used(self) -> End:
+        """The last frame of a call that was cancelled."""
+        return End(None, self.prompt_tokens, self.completion_tokens, self.queue_s)
 
 
 class Reply(Protocol):
@@ -49,35 +69,38 @@ class EngineLoad(msgspec.Struct, frozen=True):
 
 
 class Engine(ABC):
-    """One model on one set of devices. Implementations: `vllm.py`, `hf_engine.py`
-    (transformers), `upstream/` (hosted providers), `echo.py` (test double)."""
+    """One model on one set of devices. Implementations: `vllm/`, `hf/` (transformers),
+    `serving/upstream/` (hosted providers), `echo.py` (test double)."""
 
     max_model_len: int
 
     @abstractmethod
-    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+    async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
         """Run one completion to its end; cancelling this frees the engine's slot.
 
-        `emit` is called with every chunk where it is made, in the step that made it: handing each
-        token to a task of its request costs more than all that is done with it here. It must not
-        block. The last chunk has a finish reason.
+        The engine calls `emit` in the step that made the chunk, without a task in between: waking
+        one for every token would cost more than all the rest of the token's way. So `emit` must
+        not block.
 
         Raises:
             ContextLengthExceeded: the prompt does not fit.
             EngineFailed: the engine is dead.
         """
 
-    async def generate_paced(self, call: CompletionCall, emit: Emit, drained: Drained) -> None:
-        """`generate` for whoever can be made to wait: `drained` is when the client reads.
+    async def generate_paced(
+        self, call: CompletionCall, emit: Emit, drained: Drained, tally: Tally
+    ) -> None:
+        """`generate`, at the client's pace where the engine has a choice.
 
-        An engine with a model of its own cannot be, and what it makes meanwhile is joined; one
-        that passes on what somebody else makes waits, and lets that one wait.
+        An engine that passes on another service's answer awaits `drained` after each chunk, so
+        that the other service is slowed down too. An engine with a model of its own does not wait
+        for one client; the writer joins what that client does not read.
         """
-        await self.generate(call, emit)
+        await self.generate(call, emit, tally)
 
     @abstractmethod
-    async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
-        """Answer an OpenAI request in the engine's own app. Cancelling it frees the slot."""
+    async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
+        """Answer an OpenAI request in the engine's own app; cancelling this frees the slot."""
 
     @abstractmethod
     def load(self) -> EngineLoad:

@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 
 from serving.engine.completion_writer import run_completion
-from serving.engine.interface import Engine
+from serving.engine.interface import Engine, Tally
 from serving.errors import ServingError
 from serving.observability.logs import Log
 from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, split_open
@@ -161,19 +161,21 @@ class Link(asyncio.Protocol):
         self._server.welcome(self)
 
     async def _run(self, stream: int, call: Call, body: bytes) -> None:
-        """Run one call to its single last frame: END, FAIL, or none if the router cancelled."""
+        """Run one call to its single last frame: END, or FAIL. Either says what it has used."""
         server = self._server
         reply = LinkReply(self, stream)
+        tally = Tally()
         outcome = "error"
         try:
             if isinstance(call, CompletionCall):
-                end = await run_completion(server.engine, call, reply)
+                await run_completion(server.engine, call, reply, tally)
             else:
-                end = await server.engine.http(call, body, reply)
-            self.outbox.send(Kind.END, stream, _encode(end))
+                await server.engine.http(call, body, reply, tally)
+            self.outbox.send(Kind.END, stream, _encode(tally.end()))
             outcome = "ok"
         except asyncio.CancelledError:
-            # The router asked for it or is gone: there is nobody to answer.
+            # The router asked for it and counts what was used, or it is gone and nothing is sent.
+            self.outbox.send(Kind.END, stream, _encode(tally.used()))
             outcome = "cancelled"
         except ServingError as error:
             outcome = "error" if error.status >= 500 else "rejected"
@@ -185,11 +187,19 @@ class Link(asyncio.Protocol):
                 error.param,
                 retryable,
                 error.retry_after_s,
+                tally.prompt_tokens,
+                tally.completion_tokens,
             )
             self.outbox.send(Kind.FAIL, stream, _encode(fail))
         except Exception as error:
             server.log.exception("call_failed", error, request_id=call.request_id)
-            fail = Fail(500, "internal_error", "the engine replica failed on this request")
+            fail = Fail(
+                500,
+                "internal_error",
+                "the engine replica failed on this request",
+                prompt_tokens=tally.prompt_tokens,
+                completion_tokens=tally.completion_tokens,
+            )
             self.outbox.send(Kind.FAIL, stream, _encode(fail))
         finally:
             del self._calls[stream]

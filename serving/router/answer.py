@@ -13,13 +13,18 @@ from serving.wire.messages import End, Head
 MAX_UNREAD = 4 * 1024 * 1024
 
 
-class AttemptFailed(Exception):
-    """A request ended badly on its replica. `retryable`: nothing was produced yet."""
+NOTHING_USED = End()
 
-    def __init__(self, error: ServingError, *, retryable: bool) -> None:
+
+class AttemptFailed(Exception):
+    """A request ended badly on its replica. `retryable`: nothing was produced yet. `usage`: what
+    the replica had used by then."""
+
+    def __init__(self, error: ServingError, *, retryable: bool, usage: End = NOTHING_USED) -> None:
         super().__init__(error.message)
         self.error = error
         self.retryable = retryable
+        self.usage = usage
 
 
 class Sender(Protocol):

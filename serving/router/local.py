@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from serving.engine.completion_writer import run_completion
-from serving.engine.interface import Engine
+from serving.engine.interface import Engine, Tally
 from serving.errors import ModelUnavailable, ServingError
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
@@ -81,6 +81,7 @@ class LocalReplica:
         self._log = log.bind(replica=replica)
         self._numbers = itertools.count(1)
         self._calls: dict[int, asyncio.Task[None]] = {}
+        self._closing = False
 
     @property
     def up(self) -> bool:
@@ -112,10 +113,17 @@ class LocalReplica:
     def open(self, call: Call, body: bytes = b"") -> Answer:
         """Start one call."""
         stream = next(self._numbers)
-        answer = Answer(self, stream)
-        task = asyncio.get_running_loop().create_task(self._run(call, body, answer))
+        answer, tally = Answer(self, stream), Tally()
+        task = asyncio.get_running_loop().create_task(self._run(call, body, answer, tally))
         self._calls[stream] = task
-        task.add_done_callback(lambda _: self._calls.pop(stream, None))
+
+        def done(task: asyncio.Task[None]) -> None:
+            del self._calls[stream]
+            # Here and not in the task: one that is cancelled before its first step never runs.
+            if task.cancelled():
+                self._cancelled(answer, tally)
+
+        task.add_done_callback(done)
         return answer
 
     def cancel(self, stream: int) -> None:
@@ -125,35 +133,40 @@ class LocalReplica:
 
     async def close(self) -> None:
         """Cancel what runs and wait for it."""
+        self._closing = True
         tasks = list(self._calls.values())
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _run(self, call: Call, body: bytes, answer: Answer) -> None:
-        """Run one call to its end, or to its one failure; that is the last thing done here.
+    def _cancelled(self, answer: Answer, tally: Tally) -> None:
+        if self._closing:
+            error = ModelUnavailable("the router is going down")
+            answer.on_fail(AttemptFailed(error, retryable=False, usage=tally.used()))
+        else:
+            answer.on_end(tally.used())
 
-        None is marked as fit for another replica: there is none, and what may be tried again has
-        been (`engine/upstream/client.py`).
+    async def _run(self, call: Call, body: bytes, answer: Answer, tally: Tally) -> None:
+        """Run one call to its end or its failure; either says what the call has used.
+
+        No failure is retryable: there is no other replica, and the engine has retried what it may
+        (`upstream/client.py`).
         """
         reply = LocalReply(answer)
+
+        def fail(error: ServingError) -> None:
+            answer.on_fail(AttemptFailed(error, retryable=False, usage=tally.used()))
+
         try:
             if isinstance(call, CompletionCall):
-                end = await run_completion(self.engine, call, reply)
+                await run_completion(self.engine, call, reply, tally)
             else:
-                end = await self.engine.http(call, body, reply)
-        except asyncio.CancelledError:
-            # By the relay, which has stopped listening, or as the router goes down.
-            answer.on_fail(
-                AttemptFailed(ModelUnavailable("the router is going down"), retryable=False)
-            )
-            raise
+                await self.engine.http(call, body, reply, tally)
         except ServingError as error:
-            answer.on_fail(AttemptFailed(error, retryable=False))
+            fail(error)
         except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, the log does
             self._log.exception("call_failed", error, request_id=call.request_id)
-            bug = ServingError("internal error; the log has its cause")
-            answer.on_fail(AttemptFailed(bug, retryable=False))
+            fail(ServingError("internal error; the log has its cause"))
         else:
-            answer.on_end(end)
+            answer.on_end(tally.end())

@@ -238,7 +238,8 @@ class ReplicaLink(asyncio.Protocol):
             error = error_class(fail.status, fail.code)(
                 fail.message, param=fail.param, retry_after_s=fail.retry_after_s
             )
-            answer.on_fail(AttemptFailed(error, retryable=fail.retryable))
+            usage = End(prompt_tokens=fail.prompt_tokens, completion_tokens=fail.completion_tokens)
+            answer.on_fail(AttemptFailed(error, retryable=fail.retryable, usage=usage))
         else:
             raise FrameError(f"frame kind {kind}")
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from serving.catalogue.spec import UpstreamSpec
-from serving.engine.interface import Chunk, Drained, Emit, Engine, EngineLoad, Reply
+from serving.engine.interface import Chunk, Drained, Emit, Engine, EngineLoad, Reply, Tally
 from serving.upstream.attempt import Event
 from serving.upstream.client import ProviderClient
 from serving.upstream.dialects import DIALECTS, chat_body
 from serving.upstream.openai_calls import chat_form, completions_form
-from serving.wire.messages import JSON_HEAD, SSE_HEAD, CompletionCall, End, HttpCall
+from serving.wire.messages import JSON_HEAD, SSE_HEAD, CompletionCall, HttpCall
 
 _encode = msgspec.json.encode
 
@@ -27,59 +29,59 @@ class UpstreamEngine(Engine):
         self._dialect = DIALECTS[client.provider.dialect]
         self._running = 0
 
-    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+    async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
         """See `Engine.generate`."""
-        await self.generate_paced(call, emit, _at_once)
+        await self.generate_paced(call, emit, _at_once, tally)
 
-    async def generate_paced(self, call: CompletionCall, emit: Emit, drained: Drained) -> None:
-        """See `Engine.generate_paced`: while the client does not read, nothing is read of the
-        provider either, which TCP lets it know."""
+    async def generate_paced(
+        self, call: CompletionCall, emit: Emit, drained: Drained, tally: Tally
+    ) -> None:
+        """See `Engine.generate_paced`. While the client does not read, nothing is read of the
+        provider either, and TCP slows the provider down."""
         body = chat_body(call, self.spec, self._dialect)
-        self._running += 1
-        try:
-            tally = _Tally()
-            async with self.client.exchange(body) as events:
-                async for event in events:
-                    if text := tally.add(event):
-                        emit(Chunk(text, 0, 0))
-                        await drained()
-            end = self._end(tally)
-            emit(Chunk("", end.prompt_tokens, end.completion_tokens, end.finish_reason))
-        finally:
-            self._running -= 1
+        async with self._exchange(body, tally) as (events, heard):
+            async for event in events:
+                if text := heard.add(event):
+                    emit(Chunk(text))
+                    await drained()
+        emit(Chunk("", tally.finish_reason or "stop"))
 
-    async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+    async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         """Answer `/v1/chat/completions` and `/v1/completions`; see `openai_calls.py`."""
         make = completions_form if call.path == "/v1/completions" else chat_form
         form = make(call, body, self.spec, self._dialect)
+        async with self._exchange(form.body, tally) as (events, heard):
+            reply.head(SSE_HEAD if form.streams else JSON_HEAD)
+            async for event in events:
+                heard.add(event)
+                if (answer := form.render(event)) is not None:
+                    data = _encode(answer)
+                    reply.data(b"data: %b\n\n" % data if form.streams else data)
+                    await reply.drained()
+        if form.streams:
+            reply.data(b"data: [DONE]\n\n")
+        tally.finish_reason = tally.finish_reason or "stop"
+
+    @asynccontextmanager
+    async def _exchange(
+        self, body: dict[str, Any], tally: Tally
+    ) -> AsyncIterator[tuple[AsyncIterator[Event], _Heard]]:
+        """Send one chat request; gives the answer's events and what is to hear them all.
+
+        The provider has begun to answer when this is entered. An answer that says no usage is
+        reported when it ends, breaks off or is cancelled: nothing is estimated.
+        """
         self._running += 1
         try:
-            tally = _Tally()
-            async with self.client.exchange(form.body) as events:
-                reply.head(SSE_HEAD if form.streams else JSON_HEAD)
-                async for event in events:
-                    tally.add(event)
-                    if (answer := form.render(event)) is not None:
-                        data = _encode(answer)
-                        reply.data(b"data: %b\n\n" % data if form.streams else data)
-                        await reply.drained()
-            if form.streams:
-                reply.data(b"data: [DONE]\n\n")
-            return self._end(tally)
+            async with self.client.exchange(body) as events:
+                heard = _Heard(tally)
+                try:
+                    yield events, heard
+                finally:
+                    if not heard.usage:
+                        self.client.without_usage(self.spec.id)
         finally:
             self._running -= 1
-
-    def _end(self, tally: _Tally) -> End:
-        """What the provider counted. Nothing is estimated: without its figures there are none."""
-        usage = tally.usage
-        if usage is None:
-            self.client.without_usage(self.spec.id)
-            usage = {}
-        return End(
-            finish_reason=tally.finish_reason or "stop",
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
-        )
 
     def load(self) -> EngineLoad:
         """See `Engine.load`. `waiting` are the provider's, for a turn."""
@@ -92,22 +94,26 @@ class UpstreamEngine(Engine):
         """The connections are the provider's client's."""
 
 
-class _Tally:
-    """How the first choice of an answer ended, and what the answer took."""
+class _Heard:
+    """Reads an answer's events: the text of its first choice, how that ended, and the usage."""
 
-    def __init__(self) -> None:
-        self.finish_reason: str | None = None
-        self.usage: dict[str, Any] | None = None
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self.usage = False  # the provider has said it
 
     def add(self, event: Event) -> str:
         """Take one event in; returns the text that it adds to the first choice."""
+        tally = self._tally
         if isinstance(usage := event.get("usage"), dict):
-            self.usage = usage  # Gemini sends it with every event, counted so far
+            # Gemini sends it with every event, counted so far.
+            self.usage = True
+            tally.prompt_tokens = _count(usage.get("prompt_tokens"))
+            tally.completion_tokens = _count(usage.get("completion_tokens"))
         added = ""
         for choice in event["choices"]:
             if choice.get("index") or 0:
                 continue
-            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            tally.finish_reason = choice.get("finish_reason") or tally.finish_reason
             said = choice.get("delta") or choice.get("message")
             if isinstance(said, dict):
                 # OpenAI puts what a model says instead of an answer into `refusal`.

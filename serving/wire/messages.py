@@ -126,7 +126,8 @@ JSON_HEAD = Head(200, (("content-type", "application/json"),))
 
 
 class End(msgspec.Struct, frozen=True):
-    """Last frame of a request that ended well. Tokens are counted by the engine.
+    """Last frame of a request that ended well or was cancelled; a cancelled one has no finish
+    reason. The engine counts the tokens: those it has used by then.
 
     `queue_s` is the time in seconds between arrival in the engine and its first scheduling.
     """
@@ -138,7 +139,10 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """Last frame of a request that did not. `retryable`: another replica may succeed."""
+    """Last frame of a request that failed, with the tokens it had used by then.
+
+    `retryable`: another replica may succeed.
+    """
 
     status: int
     code: str
@@ -146,3 +150,5 @@ class Fail(msgspec.Struct, frozen=True):
     param: str | None = None
     retryable: bool = False
     retry_after_s: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0

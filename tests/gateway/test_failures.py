@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from serving.engine.interface import Reply
+from serving.engine.interface import Reply, Tally
 from serving.router import answer
-from serving.wire.messages import End, Head, HttpCall
+from serving.wire.messages import Head, HttpCall
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events, request_head
 
@@ -97,11 +97,10 @@ async def test_death_in_the_middle_of_a_stream(open_site: Open, eventually: Even
 async def test_an_openai_stream_that_fails_has_an_error_and_no_done(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def begin(call: HttpCall, body: bytes, reply: Reply) -> End:
+    async def begin(call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         reply.head(Head(200, (("content-type", "text/event-stream"),)))
         reply.data(b'data: {"choices": []}\n\n')
         await asyncio.Event().wait()
-        return End()
 
     monkeypatch.setattr(site.engines[0], "http", begin)
     body = {"model": "echo", "stream": True}
@@ -264,13 +263,12 @@ class Pieces:
         self.pieces = pieces
         self.status = status
 
-    async def __call__(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+    async def __call__(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         reply.head(Head(self.status, (("content-type", "application/json"),)))
         for piece in self.pieces:
             await asyncio.sleep(0.02)
             reply.data(piece)
         await asyncio.sleep(0.02)
-        return End()
 
 
 async def test_a_whole_answer_may_come_in_pieces(
@@ -311,9 +309,9 @@ async def test_a_refusal_after_a_keepalive_is_an_event(
     open_site: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Late(Pieces):
-        async def __call__(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+        async def __call__(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
             await asyncio.sleep(0.15)
-            return await super().__call__(call, body, reply)
+            await super().__call__(call, body, reply, tally)
 
     site = await open_site(keepalive_s=0.05)
     monkeypatch.setattr(site.engines[0], "http", Late(b'{"error": {"code": 400}}', status=400))

@@ -29,7 +29,7 @@ import torch
 from serving.engine.hf.rows import Rows
 from serving.engine.hf.sampling import Params, Sampler, choose
 from serving.engine.hf.text import Detokenizer, StopSequences
-from serving.engine.interface import Chunk, Emit
+from serving.engine.interface import Chunk, Emit, Tally
 from serving.errors import EngineFailed, Overloaded
 from serving.observability.metrics import BatchMetrics
 
@@ -54,22 +54,22 @@ class Limits:
 
 
 class Request:
-    """One completion: made and awaited in the event loop, worked on in the model's thread."""
+    """One completion: made and awaited in the event loop, worked on in the model's thread, which
+    also counts its tokens."""
 
     __slots__ = (
         "_detokenizer",
         "_parts",
         "_stops",
         "_stream",
-        "count",
         "done",
         "emit",
         "last",
         "over",
         "prompt",
-        "queue_s",
         "queued",
         "sampler",
+        "tally",
     )
 
     def __init__(
@@ -78,27 +78,32 @@ class Request:
         params: Params,
         detokenizer: Detokenizer,
         emit: Emit,
+        tally: Tally,
         *,
         stream: bool,
     ) -> None:
         self.prompt = prompt
+        self.tally = tally
         self.sampler = Sampler(params)
         self.emit = emit
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.queued = time.monotonic()
-        self.queue_s: float | None = None
         # It has its last token, or nobody waits for it: its row is free.
         self.over = False
-        self.count = 0
         self.last = -1
         self._detokenizer = detokenizer
         self._stops = StopSequences(params.stop)
         self._stream = stream
         self._parts: list[str] = []
 
+    def begin(self, now: float) -> None:
+        """The model is about to run its prompt; `now` is in `time.monotonic` seconds."""
+        self.tally.queue_s = now - self.queued
+        self.tally.prompt_tokens = len(self.prompt)
+
     def take(self, token: int, ends: frozenset[int]) -> Chunk | None:
         """Add a token; the chunk that it makes, if any."""
-        self.count += 1
+        self.tally.completion_tokens += 1
         self.last = token
         reason, text = None, ""
         if token in ends:
@@ -107,7 +112,7 @@ class Request:
             text = self._stops.push(self._detokenizer.push(token))
             if self._stops.found:
                 reason = "stop"
-            elif self.count >= self.sampler.params.max_tokens:
+            elif self.tally.completion_tokens >= self.sampler.params.max_tokens:
                 reason = "length"
         if reason is not None:
             self.over = True
@@ -119,8 +124,7 @@ class Request:
             text = "".join(self._parts)
         if not text and reason is None:
             return None
-        queue_s = self.queue_s if reason is not None else None
-        return Chunk(text, len(self.prompt), self.count, reason, queue_s)
+        return Chunk(text, reason)
 
 
 class Batcher:
@@ -248,7 +252,7 @@ class Batcher:
         if group := self._next_group():
             now = time.monotonic()
             for request in group:
-                request.queue_s = now - request.queued
+                request.begin(now)
             with self._metrics.step("prefill", len(group)):
                 # First: whoever is told of a failure is found among these.
                 self._running += group

@@ -27,12 +27,12 @@ from serving.engine.hf.openai_app import OpenAIEndpoints
 from serving.engine.hf.rows import DecoderRows, EncoderDecoderRows, Rows
 from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizers
-from serving.engine.interface import Emit, Engine, EngineLoad, Reply
+from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Tally
 from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import Prompts
 from serving.errors import EngineFailed, InvalidField
 from serving.observability.metrics import BatchMetrics
-from serving.wire.messages import AdapterRef, CompletionCall, End, HttpCall, Sampling
+from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
 # Of the GPU memory that the weights leave, what the caches may take; the rest is for the step's
 # own tensors.
@@ -121,7 +121,7 @@ class HfEngine(Engine):
 
     # Create Completion
 
-    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+    async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
         """See `Engine.generate`."""
         self._refuse_adapter(call.adapter)
         if call.images:
@@ -131,6 +131,7 @@ class HfEngine(Engine):
             prompt,
             call.sampling,
             emit,
+            tally,
             model=call.model,
             stream=call.stream,
             limit_name="model_parameters.max_tokens",
@@ -141,6 +142,7 @@ class HfEngine(Engine):
         prompt: list[int],
         sampling: Sampling,
         emit: Emit,
+        tally: Tally,
         *,
         model: str,
         stream: bool,
@@ -153,7 +155,7 @@ class HfEngine(Engine):
         params = self._params(sampling, len(prompt), model, limit_name)
         # An encoder-decoder's completion continues nothing: it is a text of its own.
         detokenizer = self._detokenizers.after([] if self._encoder_decoder else prompt)
-        await self._batcher.run(Request(prompt, params, detokenizer, emit, stream=stream))
+        await self._batcher.run(Request(prompt, params, detokenizer, emit, tally, stream=stream))
 
     def _params(self, given: Sampling, prompt_tokens: int, model: str, limit_name: str) -> Params:
         context = self.max_model_len
@@ -186,10 +188,10 @@ class HfEngine(Engine):
 
     # OpenAI
 
-    async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+    async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         """See `Engine.http`."""
         self._refuse_adapter(call.adapter)
-        return await self._openai.run(call, body, reply)
+        await self._openai.run(call, body, reply, tally)
 
     # state
 

@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from serving.engine.hf.openai_body import Body, ChatBody, CompletionBody, parse
-from serving.engine.interface import Chunk, Emit, Reply
+from serving.engine.interface import Chunk, Emit, Reply, Tally
 from serving.engine.prompts import Prompts
 from serving.errors import EngineFailed, NotFound
-from serving.wire.messages import JSON_HEAD, SSE_HEAD, End, HttpCall, Sampling
+from serving.wire.messages import JSON_HEAD, SSE_HEAD, HttpCall, Sampling
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -27,6 +27,7 @@ class Complete(Protocol):
         prompt: list[int],
         sampling: Sampling,
         emit: Emit,
+        tally: Tally,
         *,
         model: str,
         stream: bool,
@@ -41,7 +42,7 @@ class OpenAIEndpoints:
         self._prompts = prompts
         self._complete = complete
 
-    async def run(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+    async def run(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         """Answer one request; cancelling this frees its row.
 
         Raises:
@@ -52,12 +53,12 @@ class OpenAIEndpoints:
         if call.path == "/v1/completions":
             given = parse(CompletionBody, body)
             prompt = await self._prompts.encode_text(given.prompt)
-            writer: Writer = CompletionWriter(call, given, reply)
+            writer: Writer = CompletionWriter(call, given, reply, tally)
         elif call.path == "/v1/chat/completions":
             given = parse(ChatBody, body)
             messages = [message.model_dump(exclude_none=True) for message in given.messages]
             prompt = await self._prompts.encode_chat(messages)
-            writer = ChatWriter(call, given, reply)
+            writer = ChatWriter(call, given, reply, tally)
         else:
             raise NotFound(f"no such path: {call.path}")
         stream = bool(given.stream)
@@ -65,13 +66,13 @@ class OpenAIEndpoints:
             prompt,
             given.sampling(),
             writer.stream if stream else writer.whole,
+            tally,
             model=call.model,
             stream=stream,
             limit_name=given.limit_name,
         )
-        if writer.end is None:
+        if tally.finish_reason is None:
             raise EngineFailed("the engine stopped before the completion was finished")
-        return writer.end
 
 
 class Writer(ABC):
@@ -81,8 +82,9 @@ class Writer(ABC):
     chunk_kind: str
     id_prefix: str
 
-    def __init__(self, call: HttpCall, body: Body, reply: Reply) -> None:
+    def __init__(self, call: HttpCall, body: Body, reply: Reply, tally: Tally) -> None:
         self._reply = reply
+        self._tally = tally
         self._usage = bool(body.stream_options and body.stream_options.include_usage)
         self._object: dict[str, Any] = {
             "id": f"{self.id_prefix}-{call.request_id}",
@@ -92,7 +94,6 @@ class Writer(ABC):
         self._started = False
         # What could not be written while the router did not read.
         self._texts: list[str] = []
-        self.end: End | None = None
 
     @abstractmethod
     def first(self) -> dict[str, Any] | None:
@@ -121,9 +122,9 @@ class Writer(ABC):
         self._texts.clear()
         data = self._event([self.part(text, reason)])
         if reason is not None:
-            self.end = _end(chunk)
+            self._tally.finish_reason = reason
             if self._usage:
-                data += self._event([], _usage(chunk))
+                data += self._event([], _usage(self._tally))
             data += _DONE
         reply.data(data)
 
@@ -132,10 +133,11 @@ class Writer(ABC):
         self._texts.append(chunk.text)
         if chunk.finish_reason is None:
             return
-        self.end = _end(chunk)
+        self._tally.finish_reason = chunk.finish_reason
         self._reply.head(JSON_HEAD)
         choice = self.choice("".join(self._texts), chunk.finish_reason)
-        answer = {"object": self.kind, **self._object, "choices": [choice], "usage": _usage(chunk)}
+        usage = _usage(self._tally)
+        answer = {"object": self.kind, **self._object, "choices": [choice], "usage": usage}
         self._reply.data(json.dumps(answer).encode())
 
     def _event(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
@@ -178,18 +180,9 @@ class ChatWriter(Writer):
         return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
 
 
-def _usage(chunk: Chunk) -> dict[str, int]:
+def _usage(tally: Tally) -> dict[str, int]:
     return {
-        "prompt_tokens": chunk.prompt_tokens,
-        "completion_tokens": chunk.completion_tokens,
-        "total_tokens": chunk.prompt_tokens + chunk.completion_tokens,
+        "prompt_tokens": tally.prompt_tokens,
+        "completion_tokens": tally.completion_tokens,
+        "total_tokens": tally.prompt_tokens + tally.completion_tokens,
     }
-
-
-def _end(chunk: Chunk) -> End:
-    return End(
-        finish_reason=chunk.finish_reason,
-        prompt_tokens=chunk.prompt_tokens,
-        completion_tokens=chunk.completion_tokens,
-        queue_s=chunk.queue_s,
-    )

@@ -29,7 +29,7 @@ from serving.engine.adapters import AdapterPool
 from serving.engine.checkpoints import fetch_adapter, local_checkpoint
 from serving.engine.images.chat import load_images
 from serving.engine.images.loader import ImageLoader
-from serving.engine.interface import Emit, Engine, EngineLoad, Reply
+from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Tally
 from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import AS_THE_BASE, Prompts
 from serving.engine.vllm import collector as vllm_collector
@@ -40,7 +40,7 @@ from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
-from serving.wire.messages import AdapterRef, CompletionCall, End, HttpCall, Sampling
+from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
 
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
@@ -118,7 +118,7 @@ class VllmEngine(Engine):
 
     # Create Completion
 
-    async def generate(self, call: CompletionCall, emit: Emit) -> None:
+    async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
         """See `Engine.generate`."""
         async with AsyncExitStack() as stack:
             if call.images:
@@ -132,7 +132,7 @@ class VllmEngine(Engine):
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
             try:
-                await self._run(call.request_id, prompt, params, lora, emit)
+                await self._run(call.request_id, prompt, params, lora, emit, tally)
             except (EngineDeadError, EngineGenerateError) as error:
                 raise EngineFailed("the engine of this replica failed") from error
             except GracefulHTTPError as error:
@@ -147,9 +147,10 @@ class VllmEngine(Engine):
         params: SamplingParams,
         lora: LoRARequest | None,
         emit: Emit,
+        tally: Tally,
     ) -> None:
         """What `AsyncLLM.generate` does, but for the task that it wakes for every token."""
-        outputs = Outputs(len(prompt["prompt_token_ids"]), emit)
+        outputs = Outputs(len(prompt["prompt_token_ids"]), emit, tally)
         adding = asyncio.ensure_future(
             self._llm.add_request(request_id, prompt, params, lora_request=lora)
         )
@@ -200,7 +201,7 @@ class VllmEngine(Engine):
 
     # OpenAI
 
-    async def http(self, call: HttpCall, body: bytes, reply: Reply) -> End:
+    async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         """See `Engine.http`."""
         assert self._app is not None
         self._prompts.check(call.prompt_format or AS_THE_BASE)
@@ -209,7 +210,7 @@ class VllmEngine(Engine):
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            return await self._app.run(call, body, reply, lora, images)
+            await self._app.run(call, body, reply, tally, lora, images)
 
     # adapters
 

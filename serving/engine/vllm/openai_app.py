@@ -25,10 +25,10 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from serving.engine.interface import Reply
+from serving.engine.interface import Reply, Tally
 from serving.engine.vllm.image_prompts import LoadedImages
 from serving.errors import EngineFailed
-from serving.wire.messages import End, Head, HttpCall
+from serving.wire.messages import Head, HttpCall
 
 # How vLLM writes a failure into a stream that has begun.
 _ERROR_EVENT = b'data: {"error"'
@@ -128,9 +128,10 @@ class OpenAIApp:
         call: HttpCall,
         body: bytes,
         reply: Reply,
+        tally: Tally,
         lora: LoRARequest | None,
         images: list[Image | None],
-    ) -> End:
+    ) -> None:
         """Answer one request; cancelling this tells vLLM that its client left.
 
         Raises:
@@ -161,7 +162,7 @@ class OpenAIApp:
                 await self._llm.renderer.clear_mm_cache_async()
         if exchange.failure is not None:
             raise exchange.failure
-        return exchange.end()
+        exchange.count(tally)
 
 
 class _Exchange:
@@ -235,12 +236,10 @@ class _Exchange:
         self.disconnect()
         raise self.failure
 
-    def end(self) -> End:
+    def count(self, tally: Tally) -> None:
         """Token counts as vLLM itself reports them."""
         metadata = self.scope["state"].get("request_metadata")
         usage = getattr(metadata, "final_usage_info", None)
-        if usage is None:
-            return End()
-        return End(
-            prompt_tokens=usage.prompt_tokens or 0, completion_tokens=usage.completion_tokens or 0
-        )
+        if usage is not None:
+            tally.prompt_tokens = usage.prompt_tokens or 0
+            tally.completion_tokens = usage.completion_tokens or 0

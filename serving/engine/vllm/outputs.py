@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from serving.engine.interface import Chunk, Emit
+from serving.engine.interface import Chunk, Emit, Tally
 from serving.errors import EngineFailed
 
 
@@ -20,12 +20,12 @@ class Outputs:
     `finished` is done when the last one has been emitted, or fails as the request did.
     """
 
-    __slots__ = ("_completion_tokens", "_emit", "_prompt_tokens", "finished")
+    __slots__ = ("_emit", "_prompt_tokens", "_tally", "finished")
 
-    def __init__(self, prompt_tokens: int, emit: Emit) -> None:
+    def __init__(self, prompt_tokens: int, emit: Emit, tally: Tally) -> None:
         self._prompt_tokens = prompt_tokens
-        self._completion_tokens = 0
         self._emit = emit
+        self._tally = tally
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def attach(self, collector: Any) -> None:
@@ -50,17 +50,12 @@ class Outputs:
         if reason in ("abort", "error"):
             finished.set_exception(EngineFailed("the engine gave this request up"))
             return
-        self._completion_tokens += len(result.token_ids)
+        self._tally.completion_tokens += len(result.token_ids)
+        if reason is not None:
+            self._tally.prompt_tokens = self._prompt_tokens
+            self._tally.queue_s = _queue_s(output.metrics)
         try:
-            self._emit(
-                Chunk(
-                    result.text,
-                    self._prompt_tokens,
-                    self._completion_tokens,
-                    reason,
-                    _queue_s(output.metrics) if reason is not None else None,
-                )
-            )
+            self._emit(Chunk(result.text, reason))
         except Exception as error:  # noqa: BLE001 - see above
             finished.set_exception(error)
             return

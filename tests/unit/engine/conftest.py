@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.catalogue.spec import EngineSpec, ImageLimits
-from serving.engine.interface import Chunk
+from serving.engine.interface import Chunk, Tally
 from serving.wire.messages import CompletionCall, Sampling
 from tests.seq_shapes import write_mpt, write_t5
 
@@ -146,9 +146,10 @@ class Completion:
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
+        self.tally = Tally()
 
     async def of(self, engine: HfEngine, prompt: str, **fields: Any) -> Completion:
-        await engine.generate(call_of(prompt, **fields), self.chunks.append)
+        await engine.generate(call_of(prompt, **fields), self.chunks.append, self.tally)
         return self
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serving.engine.completion_writer import run_completion
-from serving.engine.interface import Chunk, Drained, Emit
+from serving.engine.interface import Chunk, Drained, Emit, Tally
 from serving.errors import EngineFailed
 from serving.wire.messages import CompletionCall, End, Head, Sampling
 
@@ -17,10 +17,14 @@ class Scripted:
     def __init__(self, *steps: Chunk | Exception) -> None:
         self.steps = steps
 
-    async def generate_paced(self, call: CompletionCall, emit: Emit, drained: Drained) -> None:
+    async def generate_paced(
+        self, call: CompletionCall, emit: Emit, drained: Drained, tally: Tally
+    ) -> None:
+        tally.prompt_tokens, tally.queue_s = 3, 0.5
         for step in self.steps:
             if isinstance(step, Exception):
                 raise step
+            tally.completion_tokens += 1
             emit(step)
 
 
@@ -52,12 +56,14 @@ class Paper:
         return [json.loads(part.removeprefix(b"data: ")) for part in self.parts]
 
 
-STEPS = (
-    Chunk("", 3, 1),
-    Chunk("Hel", 3, 2),
-    Chunk("lo", 3, 3, "stop", queue_s=0.5),
-)
+STEPS = (Chunk(""), Chunk("Hel"), Chunk("lo", "stop"))
 END = End("stop", 3, 3, 0.5)
+
+
+async def run(engine: Scripted, call: CompletionCall, paper: Paper) -> End:
+    tally = Tally()
+    await run_completion(engine, call, paper, tally)  # type: ignore[arg-type]
+    return tally.end()
 
 
 def call(*, stream: bool) -> CompletionCall:
@@ -66,7 +72,7 @@ def call(*, stream: bool) -> CompletionCall:
 
 async def test_streamed() -> None:
     paper = Paper()
-    end = await run_completion(Scripted(*STEPS), call(stream=True), paper)  # type: ignore[arg-type]
+    end = await run(Scripted(*STEPS), call(stream=True), paper)
     assert end == END
     assert [head.status for head in paper.heads] == [200]
     assert dict(paper.heads[0].headers)["content-type"].startswith("text/event-stream")
@@ -81,7 +87,7 @@ async def test_streamed() -> None:
 
 async def test_whole() -> None:
     paper = Paper()
-    end = await run_completion(Scripted(*STEPS), call(stream=False), paper)  # type: ignore[arg-type]
+    end = await run(Scripted(*STEPS), call(stream=False), paper)
     assert end == END
     assert dict(paper.heads[0].headers)["content-type"] == "application/json"
     assert len(paper.parts) == 1
@@ -90,7 +96,7 @@ async def test_whole() -> None:
 
 async def test_an_empty_completion_still_has_its_last_event() -> None:
     paper = Paper()
-    await run_completion(Scripted(Chunk("", 1, 0, "stop")), call(stream=True), paper)  # type: ignore[arg-type]
+    await run(Scripted(Chunk("", "stop")), call(stream=True), paper)
     assert [event["completion"]["finish_reason"] for event in paper.events] == ["stop"]
 
 
@@ -101,14 +107,14 @@ async def test_an_engine_that_stops_early_is_an_error(
 ) -> None:
     paper = Paper()
     with pytest.raises(EngineFailed):
-        await run_completion(Scripted(*steps), call(stream=stream), paper)  # type: ignore[arg-type]
+        await run(Scripted(*steps), call(stream=stream), paper)
     assert all(event["completion"]["finish_reason"] is None for event in paper.events)
 
 
 async def test_nothing_is_written_when_the_engine_fails_at_once() -> None:
     paper = Paper()
     with pytest.raises(EngineFailed):
-        await run_completion(Scripted(EngineFailed("x")), call(stream=True), paper)  # type: ignore[arg-type]
+        await run(Scripted(EngineFailed("x")), call(stream=True), paper)
     assert not paper.heads
 
 
@@ -117,9 +123,9 @@ async def test_nothing_is_written_when_the_engine_fails_at_once() -> None:
     [(0, ["a", "b", "c", "d"]), (1, ["ab", "c", "d"]), (2, ["abc", "d"]), (9, ["abcd"])],
 )
 async def test_what_nobody_reads_becomes_one_event(blocked: int, texts: list[str]) -> None:
-    steps = [Chunk(text, 1, number) for number, text in enumerate("abc", 1)]
+    steps = [Chunk(text) for text in "abc"]
     paper = Paper(blocked)
-    engine = Scripted(*steps, Chunk("d", 1, 4, "length"))
-    end = await run_completion(engine, call(stream=True), paper)  # type: ignore[arg-type]
+    engine = Scripted(*steps, Chunk("d", "length"))
+    end = await run(engine, call(stream=True), paper)
     assert [event["completion"]["text"] for event in paper.events] == texts
     assert end.completion_tokens == 4

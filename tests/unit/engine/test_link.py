@@ -12,6 +12,7 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
+from serving.engine.interface import Emit, Tally
 from serving.engine.link import MAX_HELLO, LinkServer
 from serving.errors import ContextLengthExceeded, EngineFailed, Overloaded
 from serving.observability.logs import Log
@@ -19,11 +20,13 @@ from serving.router import answer as router_answer
 from serving.router import replica as router_replica
 from serving.router.answer import Answer, AttemptFailed
 from serving.router.replica import ReplicaLink
-from serving.wire.frames import HEADER, Kind, frame, open_payload
+from serving.wire.frames import HEADER, FrameReader, Kind, frame, open_payload
 from serving.wire.messages import (
     AdapterRef,
+    Call,
     CompletionCall,
     End,
+    Fail,
     Hello,
     HttpCall,
     Load,
@@ -166,6 +169,139 @@ async def test_a_call_cancelled_before_its_first_step_is_taken_off_the_books(
     await eventually(lambda: pair.ended == ["cancelled"])
     assert pair.server.in_flight == 0
     writer.close()
+
+
+class Wire:
+    """A router's end of a link that only writes and reads frames."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+        self._frames = FrameReader()
+
+    @classmethod
+    async def open(cls, port: int) -> Wire:
+        wire = cls(*await asyncio.open_connection("127.0.0.1", port))
+        wire.writer.write(frame(Kind.HELLO, 0, msgspec.json.encode(Hello("r", TOKEN))))
+        return wire
+
+    def ask(self, call: Call, body: bytes = b"") -> None:
+        payload = open_payload(msgspec.json.encode(call), body)
+        self.writer.write(frame(Kind.OPEN, 1, payload))
+
+    async def until(self, *kinds: Kind) -> tuple[int, bytes]:
+        """The first of these frames."""
+        async with asyncio.timeout(5):
+            while True:
+                for kind, _, payload in self._frames.feed(await self._reader.read(1 << 16)):
+                    if kind in kinds:
+                        return kind, payload
+
+    async def last(self) -> End | Fail:
+        kind, payload = await self.until(Kind.END, Kind.FAIL)
+        return msgspec.json.decode(payload, type=End if kind == Kind.END else Fail)
+
+    async def nothing_more(self) -> bool:
+        """Whether the next second brings load reports only."""
+        try:
+            async with asyncio.timeout(1):
+                await self.until(Kind.HEAD, Kind.DATA, Kind.END, Kind.FAIL)
+        except TimeoutError:
+            return True
+        return False
+
+
+@pytest.fixture
+async def wire(pair: Pair) -> AsyncIterator[Wire]:
+    wire = await Wire.open(pair.port)
+    yield wire
+    wire.writer.close()
+
+
+ENDLESS = "word " * 900
+HTTP = HttpCall("r1", "m", "POST", "/v1/completions")
+
+
+async def test_a_cancelled_stream_ends_with_what_it_has_used(pair: Pair, wire: Wire) -> None:
+    pair.engine.interval_s = 0.001
+    wire.ask(completion(ENDLESS))
+    await wire.until(Kind.DATA)
+    wire.writer.write(frame(Kind.CANCEL, 1))
+    end = await wire.last()
+    assert isinstance(end, End)
+    assert (end.finish_reason, end.prompt_tokens, end.queue_s) == (None, 900, 0.0)
+    assert 1 <= end.completion_tokens < 900
+    assert pair.ended == ["cancelled"]
+    assert await wire.nothing_more()
+
+
+async def test_a_cancelled_whole_answer_and_a_cancelled_http_call_say_it_too(
+    pair: Pair, wire: Wire, eventually: Eventually
+) -> None:
+    pair.engine.interval_s = 0.001
+    wire.ask(completion(ENDLESS, stream=False))
+    await eventually(lambda: pair.engine.running)
+    await asyncio.sleep(0.05)
+    wire.writer.write(frame(Kind.CANCEL, 1))
+    end = await wire.last()
+    assert end.prompt_tokens == 900
+    assert 1 <= end.completion_tokens < 900
+    pair.engine.interval_s = 0.2
+    wire.ask(HTTP, b'{"stream": true}')
+    await wire.until(Kind.DATA)
+    wire.writer.write(frame(Kind.CANCEL, 1))
+    assert await wire.last() == End(prompt_tokens=1, completion_tokens=1)
+
+
+@pytest.mark.parametrize("call", [completion(), HTTP])
+async def test_open_and_cancel_at_once_get_one_end(pair: Pair, wire: Wire, call: Call) -> None:
+    pair.engine.interval_s = 60
+    payload = open_payload(msgspec.json.encode(call), b"{}")
+    wire.writer.write(frame(Kind.OPEN, 1, payload) + frame(Kind.CANCEL, 1))
+    end = await wire.last()
+    assert isinstance(end, End)
+    assert (end.finish_reason, end.completion_tokens) == (None, 0)
+    assert await wire.nothing_more()
+    assert (pair.ended, pair.server.in_flight) == (["cancelled"], 0)
+
+
+async def test_a_cancel_after_the_end_says_nothing(pair: Pair, wire: Wire) -> None:
+    wire.ask(completion())
+    assert (await wire.last()).completion_tokens == 3
+    wire.writer.write(frame(Kind.CANCEL, 1))
+    assert await wire.nothing_more()
+    assert pair.ended == ["ok"]
+
+
+async def test_a_failure_says_what_was_used(
+    pair: Pair, link: ReplicaLink, eventually: Eventually
+) -> None:
+    pair.engine.interval_s = 0.01
+    answer = link.open(completion(ENDLESS))
+    await eventually(lambda: answer.head is not None)
+    pair.engine.dead = True
+    await read(answer)
+    assert answer.failed is not None
+    assert answer.failed.usage.prompt_tokens == 900
+    assert 1 <= answer.failed.usage.completion_tokens < 900
+
+
+async def test_a_bug_says_what_was_used(
+    pair: Pair, link: ReplicaLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(call: CompletionCall, emit: Emit, tally: Tally) -> None:
+        tally.prompt_tokens, tally.completion_tokens = 7, 4
+        raise KeyError("secret")
+
+    monkeypatch.setattr(pair.engine, "generate", broken)
+    await read(answer := link.open(completion()))
+    assert answer.failed is not None
+    assert answer.failed.usage == End(prompt_tokens=7, completion_tokens=4)
+
+
+def test_a_failure_of_a_neighbouring_version_says_nothing_of_usage() -> None:
+    fail = msgspec.json.decode(b'{"status":503,"code":"x","message":"y"}', type=Fail)
+    assert (fail.prompt_tokens, fail.completion_tokens) == (0, 0)
 
 
 async def test_a_router_that_vanishes_frees_the_engine(

@@ -8,12 +8,12 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
-from serving.engine.interface import Drained, Emit
+from serving.engine.interface import Drained, Emit, Tally
 from serving.errors import EngineFailed
 from serving.observability.logs import Log
 from serving.router.answer import Answer
 from serving.router.local import HIGH_WATER, LocalReplica, LocalReply
-from serving.wire.messages import CompletionCall, HttpCall, Sampling
+from serving.wire.messages import CompletionCall, End, HttpCall, Sampling
 from tests.conftest import Eventually
 
 SPEC = EngineSpec(id="echo", weights="w", context=2000)
@@ -58,7 +58,7 @@ async def test_failures_are_final(log: Log) -> None:
 async def test_a_bug_is_logged_and_not_shown(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = EchoEngine(SPEC)
 
-    async def broken(call: CompletionCall, emit: Emit, drained: Drained) -> None:
+    async def broken(call: CompletionCall, emit: Emit, drained: Drained, tally: Tally) -> None:
         raise KeyError("secret")
 
     monkeypatch.setattr(engine, "generate_paced", broken)
@@ -80,6 +80,20 @@ async def test_abandon_stops_the_engine(log: Log, eventually: Eventually, begun:
     answer.abandon()
     await eventually(lambda: local.in_flight == 0)
     assert engine.running == 0
+    assert answer.end == (End(prompt_tokens=2, queue_s=0.0) if begun else End())
+    assert answer.failed is None
+
+
+async def test_a_failure_says_what_was_used(log: Log, eventually: Eventually) -> None:
+    engine = EchoEngine(SPEC)
+    engine.interval_s = 0.02
+    answer = replica(engine, log).open(CALL)
+    await eventually(lambda: answer.head is not None)
+    engine.dead = True
+    await until_end(answer)
+    assert answer.failed is not None
+    assert answer.failed.usage.prompt_tokens == 2
+    assert answer.failed.usage.completion_tokens >= 1
 
 
 async def test_closing_ends_what_runs(log: Log) -> None:

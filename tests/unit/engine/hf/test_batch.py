@@ -15,7 +15,7 @@ from serving.engine.hf.batch import Batcher, Limits, Request
 from serving.engine.hf.rows import DecoderRows, Rows
 from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizer
-from serving.engine.interface import Chunk
+from serving.engine.interface import Chunk, Tally
 from serving.errors import EngineFailed
 from serving.observability.metrics import BatchMetrics
 
@@ -59,12 +59,15 @@ class Bench:
         self.batcher = Batcher(self.rows, frozenset(), limits, BatchMetrics(CollectorRegistry()))
         self.tasks: list[asyncio.Task[None]] = []
         self.chunks: list[list[Chunk]] = []
+        self.tallies: list[Tally] = []
 
     def ask(self, prompt_tokens: int, max_tokens: int = 3) -> None:
         text = Detokenizer(lambda ids: " ".join(map(str, ids)), frozenset())
         chunks: list[Chunk] = []
         params = Params(max_tokens=max_tokens)
-        request = Request([0] * prompt_tokens, params, text, chunks.append, stream=True)
+        tally = Tally()
+        self.tallies.append(tally)
+        request = Request([0] * prompt_tokens, params, text, chunks.append, tally, stream=True)
         self.chunks.append(chunks)
         self.tasks.append(asyncio.create_task(self.batcher.run(request)))
 
@@ -152,7 +155,8 @@ async def test_tokens_reach_their_own_request(bench: Bench) -> None:
     await bench.finish()
     for length, chunks in enumerate(bench.chunks, start=1):
         assert "".join(chunk.text for chunk in chunks) == " ".join(map(str, range(length)))
-        assert chunks[-1].completion_tokens == length
+    assert [tally.prompt_tokens for tally in bench.tallies] == list(range(1, 7))
+    assert [tally.completion_tokens for tally in bench.tallies] == list(range(1, 7))
 
 
 @pytest.mark.parametrize("bench", [{"rows": 8, "waiting": 0}], indirect=True)
@@ -175,3 +179,4 @@ async def test_whoever_is_in_a_prefill_that_fails_is_told(
     with pytest.raises(EngineFailed):
         await asyncio.wait_for(bench.tasks[0], 5)
     assert bench.batcher.failed
+    assert bench.tallies[0].prompt_tokens == 5, "the model had begun with it"

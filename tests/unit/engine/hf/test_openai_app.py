@@ -11,12 +11,12 @@ import pytest
 from openai.types import Completion as OpenAICompletion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from serving.engine.interface import Tally
 from serving.errors import (
     ContextLengthExceeded,
     InvalidField,
     InvalidRequest,
     NotFound,
-    ServingError,
 )
 from serving.wire.messages import AdapterRef, End, Head, HttpCall
 from tests.conftest import Eventually
@@ -61,12 +61,17 @@ class Recorded:
 
 
 async def ask(
-    engine: Any, path: str, reply: Recorded | None = None, **body: Any
+    engine: Any,
+    path: str,
+    reply: Recorded | None = None,
+    tally: Tally | None = None,
+    **body: Any,
 ) -> tuple[Recorded, End]:
     reply = reply or Recorded()
     call = HttpCall("r1", "m", "POST", path)
-    end = await engine.http(call, json.dumps({**GREEDY, **body}).encode(), reply)
-    return reply, end
+    tally = tally or Tally()
+    await engine.http(call, json.dumps({**GREEDY, **body}).encode(), reply, tally)
+    return reply, tally.end()
 
 
 async def test_completions(start: Start, reference: Callable[[str], Reference]) -> None:
@@ -125,7 +130,7 @@ async def test_defaults(start: Start) -> None:
     engine = await start("mpt")
     body = {"model": "m", "prompt": PROMPT}
     reply = Recorded()
-    await engine.http(HttpCall("r", "m", "POST", TEXT), json.dumps(body).encode(), reply)
+    await engine.http(HttpCall("r", "m", "POST", TEXT), json.dumps(body).encode(), reply, Tally())
     assert reply.body["usage"]["completion_tokens"] == 16
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     engine = await start("mpt", spec={"chat_template": template})
@@ -245,13 +250,13 @@ async def test_other_refusals(start: Start) -> None:
     with pytest.raises(NotFound):
         await ask(engine, "/v1/embeddings", input="a")
     with pytest.raises(InvalidRequest, match="JSON"):
-        await engine.http(HttpCall("r", "m", "POST", TEXT), b"{", Recorded())
+        await engine.http(HttpCall("r", "m", "POST", TEXT), b"{", Recorded(), Tally())
     with pytest.raises(ContextLengthExceeded) as error:
         await ask(engine, TEXT, prompt=PROMPT, max_tokens=1000)
     assert error.value.param == "max_tokens"
     call = HttpCall("r", "m", "POST", TEXT, adapter=AdapterRef("a", "/nowhere"))
     with pytest.raises(InvalidField):
-        await engine.http(call, b"{}", Recorded())
+        await engine.http(call, b"{}", Recorded(), Tally())
     mistral = TINY_LLAMA.parent / "tiny-mistral-instruct"
     engine = await start("llama", spec={"weights": str(mistral)})
     with pytest.raises(InvalidRequest, match="unknown role"):
@@ -262,7 +267,9 @@ async def test_cancelling(start: Start, eventually: Eventually) -> None:
     engine = await start("t5")
     steps = gate(engine)
     reply = Recorded()
-    task = asyncio.create_task(ask(engine, TEXT, reply, prompt=PROMPT, max_tokens=200, stream=True))
+    tally = Tally()
+    asked = ask(engine, TEXT, reply, tally, prompt=PROMPT, max_tokens=200, stream=True)
+    task = asyncio.create_task(asked)
     steps.release(8)
     await eventually(lambda: len(reply.parts) > 3)
     task.cancel()
@@ -271,4 +278,20 @@ async def test_cancelling(start: Start, eventually: Eventually) -> None:
     steps.release(1)
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not issubclass(asyncio.CancelledError, ServingError)
+    assert tally.finish_reason is None
+    assert tally.prompt_tokens > 0
+    assert tally.completion_tokens >= len(reply.parts)
+
+
+async def test_cancelling_a_whole_answer(start: Start, eventually: Eventually) -> None:
+    engine = await start("llama", spec={"chat_template": None})
+    steps, tally = gate(engine), Tally()
+    task = asyncio.create_task(ask(engine, CHAT, Recorded(), tally, messages=MESSAGES))
+    steps.release(5)
+    await eventually(lambda: tally.completion_tokens >= 5)
+    task.cancel()
+    steps.release(1)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert tally.prompt_tokens > 0
+    assert 5 <= tally.completion_tokens < 12

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.engine.interface import Chunk
+from serving.engine.interface import Chunk, Tally
 from serving.engine.vllm.outputs import Outputs
 from serving.errors import EngineFailed
 
@@ -25,20 +25,22 @@ def collector(waiting: Any = None) -> Any:
 
 async def test_every_step_is_emitted_where_it_is_put() -> None:
     said: list[Chunk] = []
-    outputs, queue = Outputs(5, said.append), collector()
+    tally = Tally()
+    outputs, queue = Outputs(5, said.append, tally), collector()
     outputs.attach(queue)
     queue.put(output("a"))
-    assert said == [Chunk("a", 5, 1)]
+    assert said == [Chunk("a")]
     queue.put(output("bc", 2))
     times = SimpleNamespace(queued_ts=1.0, scheduled_ts=1.5)
     queue.put(output("", 0, "stop", times))
-    assert said[1:] == [Chunk("bc", 5, 3), Chunk("", 5, 3, "stop", 0.5)]
+    assert said[1:] == [Chunk("bc"), Chunk("", "stop")]
+    assert (tally.prompt_tokens, tally.completion_tokens, tally.queue_s) == (5, 3, 0.5)
     await asyncio.wait_for(outputs.finished, 1)
 
 
 async def test_what_came_before_is_not_lost() -> None:
     said: list[Chunk] = []
-    outputs = Outputs(1, said.append)
+    outputs = Outputs(1, said.append, Tally())
     outputs.attach(collector(output("early", 1, "length")))
     assert [chunk.text for chunk in said] == ["early"]
     assert outputs.finished.done()
@@ -47,7 +49,7 @@ async def test_what_came_before_is_not_lost() -> None:
 @pytest.mark.parametrize("reason", ["abort", "error"])
 async def test_a_request_the_engine_gives_up_fails(reason: str) -> None:
     said: list[Chunk] = []
-    outputs = Outputs(1, said.append)
+    outputs = Outputs(1, said.append, Tally())
     outputs.put(output("", 0, reason))
     with pytest.raises(EngineFailed):
         await outputs.finished
@@ -55,7 +57,7 @@ async def test_a_request_the_engine_gives_up_fails(reason: str) -> None:
 
 
 async def test_the_engines_death_reaches_the_request() -> None:
-    outputs = Outputs(1, lambda chunk: None)
+    outputs = Outputs(1, lambda chunk: None, Tally())
     outputs.put(ConnectionError("dead"))
     with pytest.raises(ConnectionError):
         await outputs.finished
@@ -65,7 +67,7 @@ async def test_a_failing_writer_ends_its_request_and_raises_nothing_into_vllm() 
     def broken(chunk: Chunk) -> None:
         raise ValueError("cannot be written")
 
-    outputs = Outputs(1, broken)
+    outputs = Outputs(1, broken, Tally())
     outputs.put(output("a"))
     outputs.put(output("b"))
     with pytest.raises(ValueError, match="cannot be written"):
@@ -74,7 +76,7 @@ async def test_a_failing_writer_ends_its_request_and_raises_nothing_into_vllm() 
 
 async def test_after_a_cancellation_nothing_is_emitted() -> None:
     said: list[Chunk] = []
-    outputs = Outputs(1, said.append)
+    outputs = Outputs(1, said.append, Tally())
     outputs.finished.cancel()
     outputs.put(output("late"))
     outputs.put(output("", 0, "abort"))
