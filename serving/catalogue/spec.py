@@ -16,8 +16,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from serving.catalogue.base import Spec
 
-# vLLM's arguments that fields of ours set, and those fields. The number of LoRA slots is one of them:
-# base models' output is right only while a slot stays empty (serving/engine/adapters.py).
+# vLLM's arguments that fields of ours set, and those fields. One is the number of LoRA slots: base
+# models' output is right only while a slot stays empty (serving/engine/adapters.py).
 OWN_ARGUMENTS = {
     "model": "weights",
     "revision": "revision",

@@ -11,7 +11,7 @@ import pytest
 
 from serving.engine.interface import Reply, Tally
 from serving.router import answer
-from serving.wire.messages import End, Head, HttpCall
+from serving.wire.messages import Head, HttpCall
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events, request_head
 
@@ -97,11 +97,10 @@ async def test_death_in_the_middle_of_a_stream(open_site: Open, eventually: Even
 async def test_an_openai_stream_that_fails_has_an_error_and_no_done(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def begin(call: HttpCall, body: bytes, reply: Reply) -> End:
+    async def begin(call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         reply.head(Head(200, (("content-type", "text/event-stream"),)))
         reply.data(b'data: {"choices": []}\n\n')
         await asyncio.Event().wait()
-        return End()
 
     monkeypatch.setattr(site.engines[0], "http", begin)
     body = {"model": "echo", "stream": True}

@@ -1,4 +1,4 @@
-"""vLLM as an engine: the only module that imports vLLM, together with its `vllm_*` neighbours."""
+"""vLLM as an engine. No module outside this folder imports vLLM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.envs import enable_envs_cache
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
@@ -20,8 +19,6 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-from vllm.v1.metrics.loggers import StatLoggerBase
-from vllm.v1.metrics.stats import SchedulerStats
 
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.adapter_files import check_adapter
@@ -32,12 +29,13 @@ from serving.engine.images.loader import ImageLoader
 from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Tally
 from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import AS_THE_BASE, Prompts
-from serving.engine.vllm import collector as vllm_collector
+from serving.engine.vllm import patches
 from serving.engine.vllm.arguments import cli_arguments
 from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.usage import UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
@@ -46,37 +44,16 @@ from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize"))
 
 
-class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
-    """Keeps the scheduler's newest counts for load reports."""
-
-    def __init__(self, vllm_config: Any = None, engine_index: int = 0) -> None:
-        self.running = 0
-        self.waiting = 0
-
-    def record(
-        self,
-        scheduler_stats: SchedulerStats | None,
-        iteration_stats: Any,
-        mm_cache_stats: Any = None,
-        engine_idx: int = 0,
-    ) -> None:
-        if scheduler_stats is not None:
-            self.running = scheduler_stats.num_running_reqs
-            self.waiting = scheduler_stats.num_waiting_reqs
-
-    def log_engine_initialized(self) -> None:
-        pass
-
-
 class VllmEngine(Engine):
     """One `AsyncLLM` and vLLM's OpenAI app on it. Make it with `start`."""
 
     def __init__(
-        self, spec: EngineSpec, llm: AsyncLLM, stats: LatestStats, images: ImageLimits
+        self, spec: EngineSpec, llm: AsyncLLM, stats: patches.LatestStats, images: ImageLimits
     ) -> None:
         self._spec = spec
         self._llm = llm
         self._stats = stats
+        self._usage = UsageWatch(llm)
         self._lora_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
@@ -105,8 +82,7 @@ class VllmEngine(Engine):
         parser = make_arg_parser(FlexibleArgumentParser(prog=f"model {spec.id}: engine_args"))
         args: Namespace = parser.parse_args(cli_arguments(spec, images))
         validate_parsed_serve_args(args)
-        stats = LatestStats()
-        vllm_collector.install()
+        stats = patches.LatestStats()
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
@@ -122,9 +98,8 @@ class VllmEngine(Engine):
                 "for embeddings"
             )
         engine = cls(spec, llm, stats, images)
-        engine._app = await OpenAIApp.build(llm, args, spec.id)
-        # vLLM reads some of its variables for every token.
-        enable_envs_cache()
+        engine._app = await OpenAIApp.build(llm, args, spec.id, engine._usage)
+        patches.keep_environment()
         return engine
 
     # Create Completion
@@ -147,14 +122,18 @@ class VllmEngine(Engine):
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
+            usage = self._usage.begin()
+            outputs = Outputs(emit, settle=lambda: usage.fill(tally))
             try:
-                await self._run(call.request_id, prompt, params, lora, emit, tally)
+                await self._run(call.request_id, prompt, params, lora, outputs)
             except (EngineDeadError, EngineGenerateError) as error:
                 raise EngineFailed("the engine of this replica failed") from error
             except GracefulHTTPError as error:
                 raise Overloaded(f"the queue of this replica is full: {error}") from None
             except VLLMClientError as error:
                 raise InvalidRequest(str(error)) from None
+            finally:
+                usage.fill(tally)
 
     async def _run(
         self,
@@ -162,11 +141,9 @@ class VllmEngine(Engine):
         prompt: Any,
         params: SamplingParams,
         lora: LoRARequest | None,
-        emit: Emit,
-        tally: Tally,
+        outputs: Outputs,
     ) -> None:
         """What `AsyncLLM.generate` does, but for the task that it wakes for every token."""
-        outputs = Outputs(len(prompt["prompt_token_ids"]), emit, tally)
         adding = asyncio.ensure_future(
             self._llm.add_request(request_id, prompt, params, lora_request=lora)
         )

@@ -10,17 +10,13 @@ from typing import Any, NoReturn
 
 from PIL.Image import Image
 from vllm.exceptions import VLLMClientError, VLLMValidationError
-from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
-from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams
-from vllm.renderers.hf import HfRenderer
+from vllm.renderers import BaseRenderer
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.images.chat import image_name
+from serving.engine.vllm import patches
 from serving.errors import InvalidField, InvalidRequest
 from serving.wire.messages import ImageRef
-
-# The name under which vLLM looks for what loads media, unless told otherwise.
-_CONNECTOR = "http"
 
 
 class ImagePrompts:
@@ -29,7 +25,6 @@ class ImagePrompts:
     def __init__(self, spec: EngineSpec, renderer: BaseRenderer) -> None:
         self._spec = spec
         self._renderer = renderer
-        self._has_template = isinstance(renderer, HfRenderer)
 
     async def render(
         self, prompt: str, images: Sequence[Image], refs: Sequence[ImageRef]
@@ -53,15 +48,9 @@ class ImagePrompts:
             raise InvalidField(message, param="images") from error
 
     def forget_failed(self, rendered: dict[str, Any], failure: object, *_: object) -> None:
-        """Send these images to the engine core again next time, if their request failed.
-
-        The renderer notes what it has prepared and sends it only once; what became of the request
-        it does not know. One that never reached the core would fail the next with the same image.
-        """
-        cache = self._renderer.mm_processor_cache
-        if failure is not None and cache is not None:
-            for name in rendered.get("mm_hashes", {}).get("image", ()):
-                cache.invalidate(name)
+        """Let the images of a request that failed be sent again: they may not have arrived."""
+        if failure is not None:
+            patches.forget_images(self._renderer, rendered)
 
     async def _chat(
         self, prompt: str, images: Sequence[Image], refs: Sequence[ImageRef]
@@ -72,24 +61,11 @@ class ImagePrompts:
             for image, ref in zip(images, refs, strict=True)
         ]
         content.append({"type": "text", "text": prompt})
-        _, (rendered,) = await self._renderer.render_chat_async(
-            [[{"role": "user", "content": content}]],
-            ChatParams(
-                chat_template=self._spec.chat_template,
-                chat_template_kwargs={
-                    "add_generation_prompt": True,
-                    # Mistral's own tokenizer has no text form of a chat.
-                    "tokenize": not self._has_template,
-                },
-            ),
-            # No limit here: the length is checked when the images' tokens are counted in.
-            TokenizeParams(max_total_tokens=None, add_special_tokens=False),
-        )
-        return dict(rendered)
+        return await patches.render_chat(self._renderer, content, self._spec.chat_template)
 
     async def _raw(self, prompt: str, images: Sequence[Image]) -> dict[str, Any]:
         """The prompt as it is; images it has no placeholder for come before it."""
-        mark = self._placeholder()
+        mark = patches.image_placeholder(self._renderer)
         if mark is not None:
             missing = len(images) - prompt.count(mark)
             if missing < 0:
@@ -97,30 +73,17 @@ class ImagePrompts:
                     f"the prompt has more '{mark}' than there are images", param="images"
                 )
             prompt = mark * missing + prompt
-        (rendered,) = await self._renderer.render_cmpl_async(
-            [{"prompt": prompt, "multi_modal_data": {"image": list(images)}}],
-            TokenizeParams(max_total_tokens=None, add_special_tokens=True),
-        )
-        return dict(rendered)
-
-    def _placeholder(self) -> str | None:
-        """What stands for an image in a prompt; None where the processor puts images itself."""
-        processor = self._renderer.get_mm_processor().info.get_hf_processor()
-        return getattr(processor, "boi_token", None) or getattr(processor, "image_token", None)
+        return await patches.render_prompt(self._renderer, prompt, images)
 
 
 class LoadedImages:
-    """What vLLM's OpenAI app asks for media: has the request's own images and fetches nothing.
+    """What vLLM's OpenAI app asks for media: it has the request's own images and fetches nothing.
 
-    `current` is where the task that asks finds them, by number.
+    `current` returns the images of the current task's request, by number.
     """
 
     def __init__(self, current: Callable[[], list[Image | None]]) -> None:
         self._current = current
-
-    def install(self) -> None:
-        """Take the place of vLLM's connector, in this process. vLLM makes one per request."""
-        MEDIA_CONNECTOR_REGISTRY.name2class[_CONNECTOR] = lambda **_: self
 
     async def fetch_image_async(self, url: str, **_: Any) -> Image:
         images = self._current()

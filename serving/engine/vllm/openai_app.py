@@ -1,9 +1,9 @@
 """vLLM's own OpenAI app, called in process: no HTTP server stands between it and the link.
 
 Tools, JSON schema, logprobs, chat templates and streaming options are vLLM's, not ours. Three
-things differ from `vllm serve`: which adapter a request uses, and with which chat template, is
-decided by the router; the response's `model` is the ID the caller asked for (vLLM would name the
-base model for an alias); and it fetches no images: they are loaded before (`images.py`).
+things differ from `vllm serve`: the router decides which adapter and which chat template a request
+uses; the response's `model` is the ID the caller asked for (vLLM would name the base model for an
+alias); and vLLM fetches no images: they are loaded before (`engine/images/`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import asyncio
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from PIL.Image import Image
-from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -26,16 +23,14 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from serving.engine.interface import Reply, Tally
-from serving.engine.vllm.embeddings import note_usage
+from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
+from serving.engine.vllm.usage import UsageWatch
 from serving.errors import EngineFailed
 from serving.wire.messages import Head, HttpCall
 
 # How vLLM writes a failure into a stream that has begun.
 _ERROR_EVENT = b'data: {"error"'
-# Layers that wrap every chunk of a stream, for a server that browsers and scrapers reach. Nobody
-# reaches this app but us, and its requests are counted on both ends of the link.
-_FOR_A_LISTENER = (CORSMiddleware, PrometheusInstrumentatorMiddleware)
 _SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"))
 
 
@@ -52,7 +47,7 @@ _NOTHING = Asked("", None, [], None)
 
 
 class Current:
-    """Of the request that a task works on, what it asks for."""
+    """What the current task's request asked for."""
 
     def __init__(self) -> None:
         self._asked: ContextVar[Asked] = ContextVar("asked", default=_NOTHING)
@@ -85,47 +80,37 @@ class AskedAdapter(Mapping[str, LoRARequest]):
         return 1 if self._current.asked.lora is not None else 0
 
 
-def _prefer_asked_template(part: Any, current: Current) -> None:
-    """Let a part of vLLM's app, which has one chat template, use the request's own instead."""
-    default, kind = part.chat_template, type(part)
-    own = property(lambda _: current.asked.chat_template or default)
-    part.__class__ = type(kind.__name__, (kind,), {"chat_template": own})
-
-
 class OpenAIApp:
     """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
 
-    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current) -> None:
+    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current, usage: UsageWatch) -> None:
         self._app = app
         self._llm = llm
         self._current = current
+        self._usage = usage
 
     @classmethod
-    async def build(cls, llm: AsyncLLM, args: Namespace, model: str) -> OpenAIApp:
+    async def build(
+        cls, llm: AsyncLLM, args: Namespace, model: str, usage: UsageWatch
+    ) -> OpenAIApp:
         """The app for `model` with the arguments of `vllm serve`."""
         tasks = await llm.get_supported_tasks()
         app = build_app(args, tasks, llm.model_config)
-        app.user_middleware = [
-            layer for layer in app.user_middleware if layer.cls not in _FOR_A_LISTENER
-        ]
+        patches.remove_listener_layers(app)
         await init_app_state(llm, app.state, args, tasks)
-        # vLLM's handlers tell their server to exit when the engine is dead; ours watches itself.
-        app.state.server = SimpleNamespace(should_exit=False)
+        patches.ignore_exit_orders(app)
         current = Current()
-        LoadedImages(lambda: current.asked.images).install()
-        models = app.state.openai_serving_models
-        models.lora_requests = AskedAdapter(current)
-        models.is_base_model = lambda name: (
-            current.asked.lora is None and name in (current.asked.model, model)
+        patches.replace_media_connector(LoadedImages(lambda: current.asked.images))
+        patches.choose_models(
+            app,
+            AskedAdapter(current),
+            is_base_model=lambda name: (
+                current.asked.lora is None and name in (current.asked.model, model)
+            ),
+            model_name=lambda lora=None: current.asked.model or model,
         )
-        models.model_name = lambda lora=None: current.asked.model or model
-        state = app.state
-        chat = getattr(state, "openai_serving_chat", None)  # only models that generate have it
-        for part in (state.online_renderer, state.serving_tokenization, chat):
-            if part is not None:
-                _prefer_asked_template(part, current)
-        note_usage(getattr(state, "serving_embedding", None))
-        return cls(app, llm, current)
+        patches.prefer_template(app, lambda: current.asked.chat_template)
+        return cls(app, llm, current, usage)
 
     async def run(
         self,
@@ -143,6 +128,7 @@ class OpenAIApp:
         """
         template = call.prompt_format.chat_template if call.prompt_format else None
         self._current.set(Asked(call.model, lora, images, template))
+        usage = self._usage.begin()
         exchange = _Exchange(call, body, reply, self._llm)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
         try:
@@ -161,12 +147,13 @@ class OpenAIApp:
                 raise exchange.failure from None
             raise
         finally:
+            usage.fill(tally)
+            if (said := patches.final_usage(exchange.scope)) is not None:
+                tally.prompt_tokens, tally.completion_tokens = said
             if images and exchange.refused:
-                # As `ImagePrompts.forget_failed`; which images, vLLM does not say here.
-                await self._llm.renderer.clear_mm_cache_async()
+                await patches.forget_all_images(self._llm.renderer)
         if exchange.failure is not None:
             raise exchange.failure
-        exchange.count(tally)
 
 
 class _Exchange:
@@ -239,11 +226,3 @@ class _Exchange:
         self.failure = EngineFailed("the engine of this replica failed")
         self.disconnect()
         raise self.failure
-
-    def count(self, tally: Tally) -> None:
-        """Token counts as vLLM itself reports them."""
-        metadata = self.scope["state"].get("request_metadata")
-        usage = getattr(metadata, "final_usage_info", None)
-        if usage is not None:
-            tally.prompt_tokens = usage.prompt_tokens or 0
-            tally.completion_tokens = usage.completion_tokens or 0

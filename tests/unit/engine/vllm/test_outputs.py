@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 
-from serving.engine.interface import Chunk, Tally
+from serving.engine.interface import Chunk
 from serving.engine.vllm.outputs import Outputs
 from serving.errors import EngineFailed
 
 
-def output(text: str, tokens: int = 1, reason: str | None = None, metrics: Any = None) -> Any:
+def output(text: str, tokens: int = 1, reason: str | None = None) -> Any:
     part = SimpleNamespace(text=text, token_ids=[7] * tokens, finish_reason=reason)
-    return SimpleNamespace(outputs=[part], finished=reason is not None, metrics=metrics)
+    return SimpleNamespace(outputs=[part], finished=reason is not None)
+
+
+def settle() -> None:
+    """Nobody asks what was used."""
 
 
 def collector(waiting: Any = None) -> Any:
@@ -25,22 +29,21 @@ def collector(waiting: Any = None) -> Any:
 
 async def test_every_step_is_emitted_where_it_is_put() -> None:
     said: list[Chunk] = []
-    tally = Tally()
-    outputs, queue = Outputs(5, said.append, tally), collector()
+    settled: list[int] = []
+    outputs, queue = Outputs(said.append, lambda: settled.append(len(said))), collector()
     outputs.attach(queue)
     queue.put(output("a"))
     assert said == [Chunk("a")]
     queue.put(output("bc", 2))
-    times = SimpleNamespace(queued_ts=1.0, scheduled_ts=1.5)
-    queue.put(output("", 0, "stop", times))
+    queue.put(output("", 0, "stop"))
     assert said[1:] == [Chunk("bc"), Chunk("", "stop")]
-    assert (tally.prompt_tokens, tally.completion_tokens, tally.queue_s) == (5, 3, 0.5)
+    assert settled == [2], "once, and before the last chunk"
     await asyncio.wait_for(outputs.finished, 1)
 
 
 async def test_what_came_before_is_not_lost() -> None:
     said: list[Chunk] = []
-    outputs = Outputs(1, said.append, Tally())
+    outputs = Outputs(said.append, settle)
     outputs.attach(collector(output("early", 1, "length")))
     assert [chunk.text for chunk in said] == ["early"]
     assert outputs.finished.done()
@@ -49,7 +52,7 @@ async def test_what_came_before_is_not_lost() -> None:
 @pytest.mark.parametrize("reason", ["abort", "error"])
 async def test_a_request_the_engine_gives_up_fails(reason: str) -> None:
     said: list[Chunk] = []
-    outputs = Outputs(1, said.append, Tally())
+    outputs = Outputs(said.append, settle)
     outputs.put(output("", 0, reason))
     with pytest.raises(EngineFailed):
         await outputs.finished
@@ -57,7 +60,7 @@ async def test_a_request_the_engine_gives_up_fails(reason: str) -> None:
 
 
 async def test_the_engines_death_reaches_the_request() -> None:
-    outputs = Outputs(1, lambda chunk: None, Tally())
+    outputs = Outputs(lambda chunk: None, settle)
     outputs.put(ConnectionError("dead"))
     with pytest.raises(ConnectionError):
         await outputs.finished
@@ -67,7 +70,7 @@ async def test_a_failing_writer_ends_its_request_and_raises_nothing_into_vllm() 
     def broken(chunk: Chunk) -> None:
         raise ValueError("cannot be written")
 
-    outputs = Outputs(1, broken, Tally())
+    outputs = Outputs(broken, settle)
     outputs.put(output("a"))
     outputs.put(output("b"))
     with pytest.raises(ValueError, match="cannot be written"):
@@ -76,7 +79,7 @@ async def test_a_failing_writer_ends_its_request_and_raises_nothing_into_vllm() 
 
 async def test_after_a_cancellation_nothing_is_emitted() -> None:
     said: list[Chunk] = []
-    outputs = Outputs(1, said.append, Tally())
+    outputs = Outputs(said.append, settle)
     outputs.finished.cancel()
     outputs.put(output("late"))
     outputs.put(output("", 0, "abort"))

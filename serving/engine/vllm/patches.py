@@ -1,0 +1,304 @@
+"""All that this package borrows of vLLM's internals, a function each.
+
+Public parts of vLLM used as documented are imported where they are used. What is here may change
+with any release of vLLM. `tests/unit/engine/vllm/test_patches.py` holds each assumption against the
+installed version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI
+from PIL.Image import Image
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
+from starlette.middleware.cors import CORSMiddleware
+from vllm.envs import enable_envs_cache
+from vllm.lora.request import LoRARequest
+from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
+from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams
+from vllm.renderers.hf import (
+    HfRenderer,
+    resolve_chat_template,
+    resolve_chat_template_content_format,
+)
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.stats import SchedulerStats
+
+# The name under which vLLM looks for what loads media, unless told otherwise.
+_CONNECTOR = "http"
+_FOR_A_LISTENER: tuple[Any, ...] = (CORSMiddleware, PrometheusInstrumentatorMiddleware)
+
+
+# the engine
+
+
+def keep_environment() -> None:
+    """Let vLLM remember its environment variables.
+
+    vLLM computes a variable anew whenever it is read, some for every token. Its engine core calls
+    this for its own process; the process of `AsyncLLM` is left out.
+    """
+    enable_envs_cache()
+
+
+class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
+    """Keeps the scheduler's newest counts.
+
+    `AsyncLLM` takes loggers of one's own, but calls the structures that it hands them unstable.
+    Asking the engine core instead would be a call to another process for each load report.
+    """
+
+    def __init__(self, vllm_config: Any = None, engine_index: int = 0) -> None:
+        self.running = 0
+        self.waiting = 0
+
+    def record(
+        self,
+        scheduler_stats: SchedulerStats | None,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,
+        engine_idx: int = 0,
+    ) -> None:
+        if scheduler_stats is not None:
+            self.running = scheduler_stats.num_running_reqs
+            self.waiting = scheduler_stats.num_waiting_reqs
+
+    def log_engine_initialized(self) -> None:
+        pass
+
+
+def take_outputs(collector: Any, put: Callable[[Any], None]) -> None:
+    """Have `put` called with each output of a request, and with what has come already.
+
+    vLLM's output processor calls `RequestOutputCollector.put` for each output and for the exception
+    that a request dies of; the collector wakes the task that reads it. The replaced `put` needs no
+    such task (docs/decisions.md, 15).
+    """
+    collector.put = put
+    if collector.output is not None:
+        put(collector.output)
+
+
+def watch_requests(llm: AsyncLLM, added: Callable[[Any], None]) -> None:
+    """Call `added` with the state of each request (`RequestState`) that `llm` takes.
+
+    vLLM tells what a request has used with its last output, which a cancelled request of vLLM's own
+    app never gets. The output processor registers a state per request, or per choice of a request
+    with n > 1, in the task of the caller and before the first await, so none is missed.
+    """
+    processor = llm.output_processor
+    add = processor.add_request
+
+    def add_and_tell(request: Any, *args: Any, **kwargs: Any) -> None:
+        states, name = processor.request_states, request.request_id
+        known = name in states  # more input of a request that streams its own
+        add(request, *args, **kwargs)
+        if not known:
+            added(states[name])
+
+    processor.add_request = add_and_tell
+
+
+class RequestCounts(NamedTuple):
+    """What one `RequestState` says. `begun`: the model has run the prompt. `prompt` is the same
+    for requests that share one: the choices of a request with n > 1."""
+
+    begun: bool
+    prompt: int
+    prompt_tokens: int
+    completion_tokens: int
+    queue_s: float | None
+
+
+def request_counts(state: Any) -> RequestCounts:
+    """The counts of a request so far, also after its end.
+
+    The frontend hears of a request's scheduling with its first output, so a prompt that is still
+    being run looks like one that waits.
+    """
+    times, text = state.stats, state.detokenizer
+    queue_s = None
+    if times is not None and times.scheduled_ts and times.queued_ts:
+        queue_s = max(0.0, float(times.scheduled_ts - times.queued_ts))
+    return RequestCounts(
+        begun=not state.is_prefilling,
+        prompt=id(state.parent_req or state),
+        prompt_tokens=state.prompt_len,
+        # A pooling request has no detokenizer and makes no tokens.
+        completion_tokens=0 if text is None else text.num_output_tokens(),
+        queue_s=queue_s,
+    )
+
+
+def is_beam_step(state: Any) -> bool:
+    """True for a step of beam search: vLLM makes each a request of one token, whose prompt is the
+    text so far and which only its ID tells apart."""
+    return state.max_tokens_param == 1 and "-beam-" in state.external_req_id
+
+
+# the OpenAI app
+
+
+def remove_listener_layers(app: FastAPI) -> None:
+    """Take two layers off vLLM's app that wrap each chunk of a stream.
+
+    They serve browsers and scrapers. Nobody reaches this app but us, and its requests are counted
+    on both ends of the link.
+    """
+    app.user_middleware = [
+        layer for layer in app.user_middleware if layer.cls not in _FOR_A_LISTENER
+    ]
+
+
+def ignore_exit_orders(app: FastAPI) -> None:
+    """Give vLLM's error handlers a server to stop that is none.
+
+    When the engine is dead they set `app.state.server.should_exit`. Our server watches the engine
+    itself and has last frames to send.
+    """
+    app.state.server = SimpleNamespace(should_exit=False)
+
+
+def choose_models(
+    app: FastAPI,
+    adapters: Mapping[str, LoRARequest],
+    is_base_model: Callable[[str], bool],
+    model_name: Callable[..., str],
+) -> None:
+    """Let the router decide which adapter a request uses, and which name its answer has.
+
+    vLLM looks the body's `model` up in a table of adapters that it has loaded itself, and writes
+    its own name of the base model into each answer.
+    """
+    models = app.state.openai_serving_models
+    models.lora_requests = adapters
+    models.is_base_model = is_base_model
+    models.model_name = model_name
+
+
+def prefer_template(app: FastAPI, asked: Callable[[], str | None]) -> None:
+    """Use the chat template that `asked` returns, where it returns one.
+
+    vLLM's app has one template for all chats, and takes another from a request's body only if
+    callers may send any. Its parts read the attribute for each request, so it becomes a property.
+    """
+    state = app.state
+    # Models that do not generate have no chat.
+    chat = getattr(state, "openai_serving_chat", None)
+    for part in (state.online_renderer, state.serving_tokenization, chat):
+        if part is not None:
+            _prefer_template(part, asked)
+
+
+def _prefer_template(part: Any, asked: Callable[[], str | None]) -> None:
+    default, kind = part.chat_template, type(part)
+    own = property(lambda _: asked() or default)
+    part.__class__ = type(kind.__name__, (kind,), {"chat_template": own})
+
+
+def final_usage(scope: dict[str, Any]) -> tuple[int, int] | None:
+    """Prompt and completion tokens as vLLM's app counts them, or None if it did not.
+
+    Its handlers leave them in the ASGI scope's state, when a request that generates has ended.
+    """
+    metadata = scope["state"].get("request_metadata")
+    usage = getattr(metadata, "final_usage_info", None)
+    return None if usage is None else (usage.prompt_tokens or 0, usage.completion_tokens or 0)
+
+
+def replace_media_connector(connector: Any) -> None:
+    """Load media for chats through `connector` only, in this process.
+
+    vLLM makes a connector per request from a registry of classes. Its own fetches what a URL says:
+    hosts by an allow-list of names, whatever their address (docs/decisions.md, 20).
+    """
+    MEDIA_CONNECTOR_REGISTRY.name2class[_CONNECTOR] = lambda **_: connector
+
+
+# the renderer
+
+
+def uses_templates(renderer: BaseRenderer) -> bool:
+    """False for models whose chats vLLM writes in code. gpt-oss has the common renderer, but
+    vLLM's chat endpoint writes its chats in code too."""
+    model_type = renderer.model_config.hf_config.model_type
+    return isinstance(renderer, HfRenderer) and model_type != "gpt_oss"
+
+
+def has_templates(renderer: BaseRenderer) -> bool:
+    """True for the renderer that has a text form of a chat."""
+    return isinstance(renderer, HfRenderer)
+
+
+def chat_template(renderer: BaseRenderer, given: str | None) -> str | None:
+    """The template that vLLM uses: the given one, the processor's, the tokenizer's, or vLLM's own
+    for such a model."""
+    found = resolve_chat_template(
+        renderer.get_tokenizer(), given, None, model_config=renderer.model_config
+    )
+    return None if found is None else str(found)
+
+
+def wants_parts(renderer: BaseRenderer, given: str | None) -> bool:
+    """True if the template wants a message's content as a list of parts; vLLM reads it to tell."""
+    form = resolve_chat_template_content_format(
+        given, None, "auto", renderer.get_tokenizer(), model_config=renderer.model_config
+    )
+    return bool(form == "openai")
+
+
+async def render_chat(
+    renderer: BaseRenderer, content: Sequence[Mapping[str, Any]], template: str | None
+) -> dict[str, Any]:
+    """The engine's input for one user message.
+
+    vLLM's renderer puts the placeholders of a model's images in their places. There is no limit on
+    length here: it is checked when the images' tokens are counted in.
+    """
+    # Mistral's own tokenizer has no text form of a chat.
+    arguments = {"add_generation_prompt": True, "tokenize": not has_templates(renderer)}
+    _, (rendered,) = await renderer.render_chat_async(
+        [[{"role": "user", "content": list(content)}]],
+        ChatParams(chat_template=template, chat_template_kwargs=arguments),
+        TokenizeParams(max_total_tokens=None, add_special_tokens=False),
+    )
+    return dict(rendered)
+
+
+async def render_prompt(
+    renderer: BaseRenderer, prompt: str, images: Sequence[Image]
+) -> dict[str, Any]:
+    """The engine's input for a raw prompt; without a limit on length, as `render_chat`."""
+    (rendered,) = await renderer.render_cmpl_async(
+        [{"prompt": prompt, "multi_modal_data": {"image": list(images)}}],
+        TokenizeParams(max_total_tokens=None, add_special_tokens=True),
+    )
+    return dict(rendered)
+
+
+def image_placeholder(renderer: BaseRenderer) -> str | None:
+    """What stands for an image in a prompt; None where the processor puts images itself."""
+    processor = renderer.get_mm_processor().info.get_hf_processor()
+    return getattr(processor, "boi_token", None) or getattr(processor, "image_token", None)
+
+
+def forget_images(renderer: BaseRenderer, rendered: Mapping[str, Any]) -> None:
+    """Send the images of an engine's input to the core again next time.
+
+    The renderer notes which images it has prepared and sends each to the engine core once; what
+    became of the request it does not know. An image that never reached the core would fail the
+    next request with it.
+    """
+    cache = renderer.mm_processor_cache
+    if cache is not None:
+        for name in rendered.get("mm_hashes", {}).get("image", ()):
+            cache.invalidate(name)
+
+
+async def forget_all_images(renderer: BaseRenderer) -> None:
+    """`forget_images` for a request of vLLM's app, which does not say which images it had."""
+    await renderer.clear_mm_cache_async()

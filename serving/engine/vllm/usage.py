@@ -1,0 +1,63 @@
+"""What a call has used, from vLLM's own states of the requests that it added.
+
+They are read when a call ends, however it ends: nothing is counted per token here.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from serving.engine.interface import Tally
+from serving.engine.vllm import patches
+
+
+class CallUsage:
+    """The requests of one call: vLLM's app adds one per prompt and choice."""
+
+    def __init__(self) -> None:
+        self._states: list[Any] = []
+        self._beam_steps = 0
+
+    def add(self, state: Any) -> None:
+        if self._states and patches.is_beam_step(state):
+            # Not kept: there are thousands. Each makes one token and continues the first's prompt.
+            self._beam_steps += 1
+        else:
+            self._states.append(state)
+
+    def fill(self, tally: Tally) -> None:
+        """Set the tally's counts to what the requests have used so far."""
+        prompts: dict[int, int] = {}
+        completion_tokens, queues_s = self._beam_steps, []
+        for state in self._states:
+            counts = patches.request_counts(state)
+            if counts.begun:
+                prompts[counts.prompt] = counts.prompt_tokens
+                completion_tokens += counts.completion_tokens
+                if counts.queue_s is not None:
+                    queues_s.append(counts.queue_s)
+        tally.prompt_tokens = sum(prompts.values())
+        tally.completion_tokens = completion_tokens
+        tally.queue_s = min(queues_s, default=None)
+
+
+class UsageWatch:
+    """Finds the requests of each call."""
+
+    def __init__(self, llm: AsyncLLM) -> None:
+        self._call: ContextVar[CallUsage | None] = ContextVar("usage", default=None)
+        patches.watch_requests(llm, self._added)
+
+    def begin(self) -> CallUsage:
+        """A new call, which the current task and those that it starts work on."""
+        usage = CallUsage()
+        self._call.set(usage)
+        return usage
+
+    def _added(self, state: Any) -> None:
+        usage = self._call.get()
+        if usage is not None:
+            usage.add(state)

@@ -1,0 +1,354 @@
+"""What `patches.py` assumes of vLLM, against the installed version.
+
+A test here that fails says what vLLM has changed and which patch to look at.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import vllm.envs as envs
+from fastapi import FastAPI
+from starlette.requests import Request
+from vllm.entrypoints.generate.base.protocol import RequestResponseMetadata, UsageInfo
+from vllm.entrypoints.generate.beam_search import online as beam_search
+from vllm.entrypoints.launchers import launcher
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.exceptions import VLLMValidationError
+from vllm.multimodal.cache import BaseMultiModalProcessorCache
+from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
+from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, chat_utils
+from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_content_format
+from vllm.renderers.online_renderer import OnlineRenderer
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine import EngineCoreEvent, EngineCoreEventType, EngineCoreOutput, FinishReason
+from vllm.v1.engine import EngineCoreRequest as CoreRequest
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
+from vllm.v1.engine.parallel_sampling import ParentRequest
+from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.stats import IterationStats, SchedulerStats
+
+from serving.engine.vllm import patches
+from serving.engine.vllm.image_prompts import LoadedImages
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def source(function: Any) -> str:
+    return textwrap.dedent(inspect.getsource(function))
+
+
+# the engine
+
+
+def test_the_environment_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_PORT", "1111")
+    patches.keep_environment()
+    try:
+        monkeypatch.setenv("VLLM_PORT", "2222")
+        kept = envs.VLLM_PORT
+    finally:
+        envs.disable_envs_cache()
+    assert kept == 1111, "enable_envs_cache keeps nothing any more: see keep_environment"
+
+
+def test_the_interface_of_a_stat_logger() -> None:
+    ours, theirs = parameters(patches.LatestStats.record), parameters(StatLoggerBase.record)
+    assert ours == theirs, f"StatLoggerBase.record takes {theirs} now: see LatestStats"
+    stats = patches.LatestStats()
+    stats.record(SchedulerStats(num_running_reqs=3, num_waiting_reqs=2), None)
+    stats.record(None, None)
+    assert (stats.running, stats.waiting) == (3, 2)
+
+
+def test_what_the_engine_calls_of_async_llm() -> None:
+    taken = parameters(AsyncLLM.add_request)
+    assert taken[1:4] == ["request_id", "prompt", "params"], "add_request: see VllmEngine._run"
+    assert "lora_request" in taken, "add_request takes its adapter otherwise: see VllmEngine._run"
+    assert parameters(AsyncLLM.abort)[1:] == ["request_id", "internal"], "see VllmEngine._abort"
+    assert isinstance(AsyncLLM.errored, property), "AsyncLLM.errored: see VllmEngine.check"
+
+
+class Engine:
+    """vLLM's output processor with one request, or one choice each of a request with n > 1."""
+
+    def __init__(self, kind: RequestOutputKind, n: int = 1) -> None:
+        self.output_processor = OutputProcessor(None, log_stats=True)
+        self.states: list[Any] = []
+        patches.watch_requests(self, self.states.append)  # type: ignore[arg-type]
+        self.collector = RequestOutputCollector(kind, "r")
+        self.put: list[Any] = []
+        patches.take_outputs(self.collector, self.put.append)
+        request = CoreRequest(
+            request_id="r",
+            external_req_id="outside",
+            prompt_token_ids=[1, 2, 3],
+            mm_features=None,
+            sampling_params=SamplingParams(max_tokens=9, n=n, output_kind=kind),
+            pooling_params=None,
+            arrival_time=0.0,
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+        )
+        parent = ParentRequest(request) if n > 1 else None
+        for index in range(n):
+            if parent is not None:
+                request = copy.copy(request)
+                request.request_id, request.sampling_params = parent.get_child_info(index)
+            self.output_processor.add_request(request, None, parent, index, self.collector)
+
+    @property
+    def counts(self) -> list[tuple[bool, int, int]]:
+        found = map(patches.request_counts, self.states)
+        return [(one.begun, one.prompt_tokens, one.completion_tokens) for one in found]
+
+    def step(self, state: Any, tokens: int, reason: FinishReason | None = None) -> None:
+        events = [
+            EngineCoreEvent(EngineCoreEventType.QUEUED, 10.0),
+            EngineCoreEvent(EngineCoreEventType.SCHEDULED, 10.5),
+        ]
+        output = EngineCoreOutput(
+            request_id=state.request_id,
+            new_token_ids=[7] * tokens,
+            finish_reason=reason,
+            events=events if state.is_prefilling else None,
+        )
+        self.output_processor.process_outputs([output], 11.0, IterationStats())
+
+
+STREAMED, WHOLE = RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY
+
+
+def test_outputs_come_where_the_collector_would_put_them() -> None:
+    engine = Engine(STREAMED)
+    (state,) = engine.states
+    engine.step(state, 1)
+    engine.step(state, 2, FinishReason.LENGTH)
+    said = [(len(out.outputs[0].token_ids), out.outputs[0].finish_reason) for out in engine.put]
+    assert said == [(1, None), (2, "length")], "the shape of outputs has changed: see Outputs.put"
+    assert [out.finished for out in engine.put] == [False, True]
+
+
+def test_what_the_collector_had_before_is_not_lost() -> None:
+    collector = RequestOutputCollector(STREAMED, "r")
+    put: list[Any] = []
+    waiting = Exception("any")
+    collector.put(waiting)
+    patches.take_outputs(collector, put.append)
+    assert put == [waiting], "a collector keeps outputs elsewhere now: see take_outputs"
+
+
+def test_a_request_dies_of_an_exception_that_is_put() -> None:
+    engine = Engine(STREAMED)
+    error = RuntimeError("dead")
+    engine.output_processor.propagate_error(error)
+    assert engine.put == [error], "the engine's death comes another way: see Outputs.put"
+
+
+@pytest.mark.parametrize("kind", [STREAMED, WHOLE])
+def test_the_counts_of_a_request(kind: RequestOutputKind) -> None:
+    changed = "RequestState counts otherwise: see request_counts"
+    engine = Engine(kind)
+    (state,) = engine.states
+    assert engine.counts == [(False, 3, 0)], changed
+    engine.step(state, 1)
+    engine.step(state, 4)
+    assert engine.counts == [(True, 3, 5)], changed
+    assert patches.request_counts(state).queue_s == 0.5, changed
+    engine.output_processor.abort_requests(["r"], internal=True)
+    engine.step(state, 1)
+    assert engine.counts == [(True, 3, 5)], "an aborted request counts on: see CallUsage"
+
+
+def test_without_statistics_there_is_no_queue_time() -> None:
+    engine = Engine(WHOLE)
+    engine.states[0].stats = None
+    assert patches.request_counts(engine.states[0]).queue_s is None
+
+
+@pytest.mark.parametrize("kind", [STREAMED, WHOLE])
+def test_the_choices_of_one_request_share_its_prompt(kind: RequestOutputKind) -> None:
+    engine = Engine(kind, n=2)
+    first, second = engine.states
+    engine.step(first, 1)
+    engine.step(second, 2)
+    engine.step(second, 1, FinishReason.STOP)
+    one, other = map(patches.request_counts, engine.states)
+    assert one.prompt == other.prompt, "choices have no parent in common: see request_counts"
+    engine.output_processor.abort_requests(["r"], internal=True)
+    assert engine.counts == [(True, 3, 1), (True, 3, 3)]
+
+
+def test_requests_are_registered_by_the_caller_before_anything_is_awaited() -> None:
+    for function in (AsyncLLM._add_request, AsyncLLM.add_request):
+        text = source(function)
+        where = text.find("self.output_processor.add_request(")
+        assert where > 0, "AsyncLLM registers requests elsewhere: see watch_requests"
+        sent = text.find("await self.engine_core.add_request_async(")
+        assert where < sent, "requests are sent before they are registered: see watch_requests"
+    assert "self.output_processor = OutputProcessor(" in source(AsyncLLM.__init__)
+
+
+def test_steps_of_beam_search_are_told_apart_by_their_id() -> None:
+    text = source(beam_search)
+    assert "-beam-{i}" in text, "beam search names its requests otherwise: see is_beam_step"
+    assert "max_tokens=1," in text, "a step of beam search has more tokens: see is_beam_step"
+    state = SimpleNamespace(external_req_id="cmpl-1-ab-beam-0", max_tokens_param=1)
+    assert patches.is_beam_step(state)
+    assert not patches.is_beam_step(SimpleNamespace(external_req_id="cmpl-1", max_tokens_param=1))
+
+
+# the OpenAI app
+
+
+@pytest.fixture(scope="module")
+def app() -> Any:
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", "m"])
+    return build_app(args, ("generate",), None)
+
+
+def test_the_layers_that_are_removed_are_there(app: FastAPI) -> None:
+    before = {layer.cls for layer in app.user_middleware}
+    missing = set(patches._FOR_A_LISTENER) - before
+    assert not missing, f"vLLM's app has no {missing} any more: see remove_listener_layers"
+    patches.remove_listener_layers(app)
+    assert {layer.cls for layer in app.user_middleware} == before - set(patches._FOR_A_LISTENER)
+
+
+def test_a_dead_engine_orders_the_server_to_exit() -> None:
+    text = source(launcher.terminate_if_errored)
+    assert "server.should_exit = True" in text, "see ignore_exit_orders"
+    app = FastAPI()
+    patches.ignore_exit_orders(app)
+    dead = SimpleNamespace(errored=True, is_running=False)
+    launcher.terminate_if_errored(app.state.server, dead)
+    assert app.state.server.should_exit
+
+
+def test_where_the_app_looks_models_up() -> None:
+    changed = "OpenAIServingModels looks models up otherwise: see choose_models"
+    assert "self.lora_requests" in source(OpenAIServingModels.__init__), changed
+    assert parameters(OpenAIServingModels.is_base_model) == ["self", "model_name"], changed
+    assert parameters(OpenAIServingModels.model_name) == ["self", "lora_request"], changed
+    models = object.__new__(OpenAIServingModels)
+    app = FastAPI()
+    app.state.openai_serving_models = models
+    patches.choose_models(app, {}, lambda name: name == "ours", lambda lora=None: "ours")
+    assert models.is_base_model("ours"), changed
+    assert models.model_name(None) == "ours", changed
+
+
+@pytest.mark.parametrize("kind", [OnlineRenderer, OpenAIServingChat])
+def test_the_parts_with_a_chat_template(kind: type) -> None:
+    changed = f"{kind.__name__} keeps its chat template elsewhere: see prefer_template"
+    assert "self.chat_template = chat_template" in source(kind.__init__), changed  # type: ignore[misc]
+    part: Any = object.__new__(kind)
+    part.chat_template = "default"
+    app = FastAPI()
+    app.state.online_renderer, app.state.serving_tokenization = part, None
+    asked: list[str | None] = ["own"]
+    patches.prefer_template(app, lambda: asked[0])
+    assert part.chat_template == "own", changed
+    asked[0] = None
+    assert part.chat_template == "default", changed
+    assert isinstance(part, kind)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [OpenAIServingCompletion._create_completion, OpenAIServingChat._create_chat_completion],
+)
+def test_where_the_app_leaves_the_final_usage(function: Any) -> None:
+    assert "raw_request.state.request_metadata = request_metadata" in source(function), (
+        f"{function.__qualname__} leaves its usage elsewhere: see final_usage"
+    )
+
+
+def test_the_final_usage() -> None:
+    scope: dict[str, Any] = {"type": "http", "state": {}}
+    assert patches.final_usage(scope) is None
+    metadata = RequestResponseMetadata(request_id="r")
+    Request(scope).state.request_metadata = metadata
+    assert patches.final_usage(scope) is None, "a request without usage has some: see final_usage"
+    metadata.final_usage_info = UsageInfo(prompt_tokens=3, completion_tokens=4, total_tokens=7)
+    assert patches.final_usage(scope) == (3, 4), "the app counts otherwise: see final_usage"
+
+
+def connector_calls() -> Iterator[str]:
+    """The methods that vLLM calls of a connector while it reads a chat."""
+    for node in ast.walk(ast.parse(inspect.getsource(chat_utils))):
+        match node:
+            case ast.Attribute(value=ast.Attribute(attr="_connector"), attr=name):
+                yield name
+
+
+async def test_all_media_comes_through_the_connector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MEDIA_CONNECTOR_REGISTRY, "name2class", {"http": object})
+    connector = LoadedImages(list)
+    patches.replace_media_connector(connector)
+    found = MEDIA_CONNECTOR_REGISTRY.load(envs.VLLM_MEDIA_CONNECTOR, media_io_kwargs=None)
+    assert found is connector, "vLLM finds its connector elsewhere: see replace_media_connector"
+    calls = set(connector_calls())
+    assert "fetch_image_async" in calls, "chats load images otherwise: see LoadedImages"
+    for name in calls:
+        with pytest.raises(VLLMValidationError, match="not loaded here"):
+            await getattr(connector, name)("file:///etc/passwd")
+
+
+# the renderer
+
+
+def test_what_is_called_of_the_renderer() -> None:
+    assert parameters(BaseRenderer.render_chat_async)[1:4] == [
+        "conversations",
+        "chat_params",
+        "tok_params",
+    ], "see render_chat"
+    assert parameters(BaseRenderer.render_cmpl_async)[1:3] == ["prompts", "tok_params"], (
+        "see render_prompt"
+    )
+    for name in ("get_tokenizer", "get_mm_processor"):
+        assert parameters(getattr(BaseRenderer, name)) == ["self"], f"{name} has changed"
+    assert isinstance(BaseRenderer.mm_processor_cache, property), "see forget_images"
+    assert parameters(BaseMultiModalProcessorCache.invalidate) == ["self", "mm_hash"], (
+        "the renderer's notes of images are kept otherwise: see forget_images"
+    )
+    assert inspect.iscoroutinefunction(BaseRenderer.clear_mm_cache_async), "see forget_all_images"
+    given = {field.name for field in dataclasses.fields(ChatParams)}
+    assert {"chat_template", "chat_template_kwargs"} <= given, "see render_chat"
+    given = {field.name for field in dataclasses.fields(TokenizeParams)}
+    assert {"max_total_tokens", "add_special_tokens"} <= given, "see render_chat"
+
+
+def test_how_templates_are_found() -> None:
+    assert parameters(resolve_chat_template) == [
+        *("tokenizer", "chat_template", "tools"),
+        "model_config",
+    ], "see chat_template"
+    assert parameters(resolve_chat_template_content_format) == [
+        *("chat_template", "tools", "given_format", "tokenizer"),
+        "model_config",
+    ], "see wants_parts"
+
+
+def test_which_chats_are_written_in_code() -> None:
+    assert 'model_type == "gpt_oss"' in source(OnlineRenderer.__init__), (
+        "vLLM writes other models' chats in code now: see uses_templates"
+    )
