@@ -153,7 +153,7 @@ async def test_a_failure_after_a_keepalive_is_told_in_the_stream(open_site: Open
 async def test_a_deadline_ends_the_request(
     open_site: Open, eventually: Eventually, stream: bool
 ) -> None:
-    site = await open_site(engine=SLOW, request_timeout_s=0.15, keepalive_s=0.1)
+    site = await open_site(engine=SLOW, request_timeout_s=0.5, keepalive_s=0.05)
     async with asyncio.timeout(2):
         response = await site.complete(stream=stream)
     if stream:
