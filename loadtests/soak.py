@@ -74,8 +74,8 @@ class Service:
         assert isinstance(listed, dict)
         return [model["id"] for model in listed["data"]]
 
-    async def metric(self, component: str, name: str) -> dict[str, float]:
-        """Return the sum of a metric's samples, by router or engine replica."""
+    async def metric(self, component: str, name: str, **labels: str) -> dict[str, float]:
+        """Return the sum of a metric's samples with these labels, by router or engine replica."""
         targets = await self.json("/metrics/targets")
         assert isinstance(targets, list)
         values: dict[str, float] = {}
@@ -88,9 +88,14 @@ class Service:
                 sample.value
                 for family in families
                 for sample in family.samples
-                if sample.name == name
+                if sample.name == name and labels.items() <= sample.labels.items()
             )
         return values
+
+    async def counted(self) -> float:
+        """Return the completions that the routers have counted."""
+        values = await self.metric("router", "serving_requests_total", endpoint=CREATE_COMPLETION)
+        return sum(values.values())
 
 
 async def run(url: str, key: str, streams: int, seconds: float) -> int:
@@ -101,7 +106,7 @@ async def run(url: str, key: str, streams: int, seconds: float) -> int:
         service = Service(session, url, key)
         await service.json("/ready")
         models = await service.models()
-        counted_before = sum((await service.metric("router", "serving_requests_total")).values())
+        counted_before = await service.counted()
         soak = Soak()
         deadline = time.monotonic() + seconds
         sampler = asyncio.create_task(_sample(service, soak, deadline))
@@ -178,7 +183,7 @@ async def _leaks(service: Service, soak: Soak, counted_before: float) -> list[st
     for router, count in (await service.metric("router", "serving_requests_in_flight")).items():
         if count:
             problems.append(f"router {router} still counts {count:g} requests in flight")
-    counted = sum((await service.metric("router", "serving_requests_total")).values())
+    counted = await service.counted()
     if counted - counted_before != soak.results:
         problems.append(
             f"{soak.results} requests sent, {counted - counted_before:g} counted by the routers"

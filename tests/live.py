@@ -28,11 +28,16 @@ import psutil
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from serving.api.endpoints import ENDPOINTS, Relayed
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / "deployments" / "models" / "local.yaml"
 MARK = "SERVING_TEST_RUN"
 KEY = "sk-local"
+# The paths that a replica answers, not the router itself.
+RELAYED = {endpoint.path for endpoint in ENDPOINTS if isinstance(endpoint.answer, Relayed)}
 
 BASE = "tiny-llama"
 ALIAS = "tiny"
@@ -281,32 +286,33 @@ class Server:
         models = self.get(f"{url or self.url}/status")["models"]
         return {model["id"]: model for model in models}
 
-    def sample(self, target: Target, name: str, **labels: str) -> float:
-        """The sum of a metric's samples with these labels."""
+    def samples(self, target: Target, name: str, **labels: str) -> list[Sample]:
+        """A metric's samples with these labels."""
         response = self.client.get(f"{target.url}/metrics", timeout=10)
         response.raise_for_status()
-        return sum(
-            sample.value
+        return [
+            sample
             for family in text_string_to_metric_families(response.text)
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        ]
+
+    def sample(self, target: Target, name: str, **labels: str) -> float:
+        """The sum of a metric's samples with these labels."""
+        return sum(sample.value for sample in self.samples(target, name, **labels))
 
     def labels(self, target: Target, name: str) -> list[dict[str, str]]:
         """The labels of a metric's samples."""
-        text = self.client.get(f"{target.url}/metrics", timeout=10).text
-        return [
-            sample.labels
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name
-        ]
+        return [sample.labels for sample in self.samples(target, name)]
 
     def counted(self, routers: list[Target] | None = None, **labels: str) -> float:
-        """Requests the routers have counted."""
+        """Requests to models that the routers have counted. Pages, which the tests poll, are left
+        out."""
         return sum(
-            self.sample(router, "serving_requests_total", **labels)
+            sample.value
             for router in (self.routers() if routers is None else routers)
+            for sample in self.samples(router, "serving_requests_total", **labels)
+            if sample.labels["endpoint"] in RELAYED
         )
 
     def calls(self, target: Target, **labels: str) -> float:
