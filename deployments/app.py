@@ -2,8 +2,8 @@
 
 One application per engine model, so that models come and go without touching each other, and one
 for the routers. None has a route in Ray Serve: routers listen for themselves. Deploying again what
-is deployed already restarts nothing: a version names what a replica is made of, and the routers
-take a new catalogue while they run (`user_config`).
+is deployed already restarts nothing: a version names what a replica is made of, its code included
+(`code.py`), and the routers take a new catalogue while they run (`user_config`).
 
 For `serve deploy` and KubeRay the two builders are import paths: `deployments.app:build_engine` and
 `deployments.app:build_router`, each with the argument `models`, the models file; `build_engine`
@@ -21,6 +21,7 @@ from ray.serve import Application, Deployment, RunTarget
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
+from deployments.code import engine_code, router_code
 from deployments.engine import STOP_GRACE_S, EngineReplica
 from deployments.names import ENGINE, ROUTER, ROUTER_APP, engine_app_name
 from deployments.router import RouterReplica
@@ -66,7 +67,7 @@ def engine_app(spec: EngineSpec, catalogue: Catalogue) -> Application:
     # Limits on images say nothing to an engine that takes none.
     images = catalogue.images.model_dump(mode="json") if spec.vision else {}
     made_of = spec.model_dump(mode="json", exclude=_NOT_OF_A_REPLICA)
-    return _versioned(deployment, made_of, drain_s, images).bind(
+    return _versioned(deployment, engine_code(), made_of, drain_s, images).bind(
         spec.model_dump(mode="json"), drain_s, images
     )
 
@@ -84,7 +85,7 @@ def router_app(catalogue: Catalogue) -> Application:
         graceful_shutdown_timeout_s=catalogue.drain_s + GRACE_S,
         logging_config=_QUIET,
     )
-    return _versioned(deployment, catalogue.drain_s).bind(catalogue.drain_s)
+    return _versioned(deployment, router_code(), catalogue.drain_s).bind(catalogue.drain_s)
 
 
 def run_targets(catalogue: Catalogue) -> list[RunTarget]:

@@ -35,7 +35,8 @@ Models that are not named in the file any more drain and go; models that are
 in it and did not change are not touched, nor are requests to them. A model
 that has failed is tried again, an interrupted run is finished. A changed
 model's replicas are replaced one after the other, so one with a single
-replica is away while it loads.
+replica is away while it loads. Replicas whose code differs from the code
+here, packages included, are outdated, and are replaced in the same way.
 \b
 Exit codes: 0 done (or nothing to do); 1 a model failed to start, or not in
 time; 2 a mistake in the arguments or the file; 3 no running service.
@@ -100,10 +101,13 @@ def _run(catalogue: Catalogue, dry_run: bool, timeout_s: float) -> None:
                 click.echo(f"{word:8} {name}")
         if difference.other:
             click.echo("changed  aliases, providers or settings of the routers")
+        outdated = rollout.outdated(catalogue)
+        for name in outdated:
+            click.echo(f"outdated {name}")
         left = () if difference else rollout.unfinished(catalogue)
         for what in left:
             click.echo(what)
-        if not difference and not left:
+        if not (difference or outdated or left):
             click.echo("nothing to do")
         elif not dry_run:
             rollout.roll_out(catalogue, say=say, timeout_s=timeout_s)

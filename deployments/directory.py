@@ -3,6 +3,9 @@
 Replicas announce themselves every second; routers wait for changes. It is on no request's path
 and holds nothing that is not announced again: when it dies, Ray restarts it, routers keep their
 links, and a second later it is complete again.
+
+It outlives upgrades, so it never looks into an entry: entries are JSON for it, which replicas of
+any version write and read (unknown fields are ignored, new ones have defaults).
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import ray
 
 from serving.wire.entry import Entry
@@ -21,6 +26,7 @@ NAMESPACE = "serving"
 NAME = "serving-directory"
 ANNOUNCE_INTERVAL_S = 1.0
 EXPIRY_S = 5.0
+ANSWER_S = 30.0
 
 
 class Table:
@@ -29,12 +35,13 @@ class Table:
     def __init__(self) -> None:
         self.epoch = uuid.uuid4().hex
         self.version = 0
-        self._entries: dict[str, tuple[Entry, float]] = {}
+        self._entries: dict[str, tuple[bytes, float]] = {}
         self._changed = asyncio.Event()
 
-    def announce(self, entry: Entry, now: float) -> None:
-        old = self._entries.get(entry.id)
-        self._entries[entry.id] = (entry, now)
+    def announce(self, entry_id: str, entry: bytes, now: float) -> None:
+        """Keep an entry, as of `now` in seconds."""
+        old = self._entries.get(entry_id)
+        self._entries[entry_id] = (entry, now)
         if old is None or old[0] != entry:
             self._change()
 
@@ -48,7 +55,7 @@ class Table:
             if now - seen > EXPIRY_S:
                 self.withdraw(entry_id)
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[bytes, ...]:
         return tuple(entry for entry, _ in self._entries.values())
 
     async def wait(self, epoch: str, version: int, timeout_s: float) -> None:
@@ -72,17 +79,17 @@ class DirectoryActor:
         self._table = Table()
         self._task: asyncio.Task[None] | None = None
 
-    async def announce(self, entry: Entry) -> None:
+    async def announce(self, entry_id: str, entry: bytes) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._expire())
-        self._table.announce(entry, time.monotonic())
+        self._table.announce(entry_id, entry, time.monotonic())
 
     async def withdraw(self, entry_id: str) -> None:
         self._table.withdraw(entry_id)
 
     async def watch(
         self, epoch: str, version: int, timeout_s: float
-    ) -> tuple[str, int, tuple[Entry, ...]]:
+    ) -> tuple[str, int, tuple[bytes, ...]]:
         """The list, once it differs from (`epoch`, `version`) or after `timeout_s`."""
         await self._table.wait(epoch, version, timeout_s)
         return self._table.epoch, self._table.version, self._table.entries()
@@ -103,9 +110,25 @@ def open_directory() -> Any:
     ).remote()
 
 
+def listed() -> tuple[Entry, ...]:
+    """Everything that the directory lists now. Blocks; not for an event loop.
+
+    Raises:
+        RayError: it does not answer.
+    """
+    _, _, entries = ray.get(open_directory().watch.remote("", -1, 0.0), timeout=ANSWER_S)
+    return decode(entries)
+
+
+def decode(entries: Iterable[bytes]) -> tuple[Entry, ...]:
+    """What the directory lists, read."""
+    return tuple(map(msgspec.json.Decoder(Entry).decode, entries))
+
+
 async def keep_announced(directory: Any, entry: Entry) -> None:
     """Announce `entry` until cancelled; a directory that is away for a moment is no error."""
+    encoded = msgspec.json.encode(entry)
     while True:
         with contextlib.suppress(ray.exceptions.RayError):
-            await directory.announce.remote(entry)
+            await directory.announce.remote(entry.id, encoded)
         await asyncio.sleep(ANNOUNCE_INTERVAL_S)

@@ -19,6 +19,7 @@ import msgspec
 import ray
 from ray import serve
 
+from deployments.code import engine_code
 from deployments.directory import keep_announced, open_directory
 from deployments.leases import LEASE_S
 from serving.catalogue.spec import EngineSpec
@@ -55,6 +56,7 @@ class EngineReplica:
         )
         self._directory = open_directory()
         host = ray.util.get_node_ip_address()
+        code = engine_code()
         self._server, ready = await self._start_server(spec, settings, host)
         self._entry = Entry(
             id=self._replica,
@@ -64,6 +66,7 @@ class EngineReplica:
             port=ready.link_port,
             ops=f"{host}:{ready.ops_port}",
             start_s=round(asyncio.get_running_loop().time() - started, 1),
+            code=code,
         )
         self._announcing = background(
             keep_announced(self._directory, self._entry), "announce", self._log

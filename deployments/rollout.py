@@ -15,6 +15,8 @@ from typing import Any
 from ray import serve
 
 from deployments.app import run_targets
+from deployments.code import engine_code, router_code
+from deployments.directory import listed
 from deployments.names import ENGINE_APPS, ROUTER, ROUTER_APP, engine_app_name
 from serving.catalogue.catalogue import Catalogue
 
@@ -73,6 +75,18 @@ def current_catalogue() -> Catalogue:
     except Exception as error:
         raise RolloutFailed(f"no router answers in this cluster: {error}") from error
     return Catalogue.model_validate(answer)
+
+
+def outdated(catalogue: Catalogue) -> tuple[str, ...]:
+    """The applications of a catalogue with replicas that run other code than this process has: the
+    next `deploy` replaces them."""
+    found = set()
+    for entry in listed():
+        if entry.kind == "router" and entry.code != router_code():
+            found.add(ROUTER_APP)
+        elif entry.kind == "engine" and entry.code != engine_code():
+            found.add(engine_app_name(entry.model))
+    return tuple(sorted(found & {ROUTER_APP, *_wanted(catalogue)}))
 
 
 def unfinished(catalogue: Catalogue) -> tuple[str, ...]:

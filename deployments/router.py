@@ -15,7 +15,8 @@ from typing import Any
 import ray
 from ray import serve
 
-from deployments.directory import keep_announced, open_directory
+from deployments.code import router_code
+from deployments.directory import decode, keep_announced, open_directory
 from deployments.leases import Leases
 from deployments.names import ENGINE, engine_app_name
 from serving import heap
@@ -47,6 +48,7 @@ class RouterReplica:
             drain_s=drain_s,
             log=log,
             want=self._leases.want,
+            code=router_code(),
         )
         self._directory = open_directory()
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,7 +79,7 @@ class RouterReplica:
             except ray.exceptions.RayError:
                 await asyncio.sleep(0.2)
                 continue
-            self._router.fleet.update(entries)
+            self._router.fleet.update(decode(entries))
 
     async def catalogue(self) -> dict[str, Any]:
         """Called by `serving apply`: what this router serves."""

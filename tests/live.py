@@ -145,10 +145,11 @@ def runs(process: psutil.Process) -> bool:
 
 
 class Server:
-    """One `python -m deployments.up` in a process of its own."""
+    """One `python -m deployments.up` in a process of its own, with the code in folder `code`."""
 
-    def __init__(self, folder: Path, models: Path) -> None:
+    def __init__(self, folder: Path, models: Path, code: Path = ROOT) -> None:
         self.folder = folder
+        self.code = code
         self.models = models
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -184,8 +185,8 @@ class Server:
                     *(sys.executable, "-m", "deployments.up", "--models", str(self.models)),
                     *("--port", str(self.port), "--run-dir", str(self.folder)),
                 ],
-                cwd=ROOT,
-                env=env | {MARK: self.mark},
+                cwd=self.code,
+                env=env | {MARK: self.mark, "PYTHONPATH": str(self.code)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

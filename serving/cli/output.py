@@ -13,7 +13,7 @@ import httpx
 Json = dict[str, Any]
 LOAD_COLUMNS = ("RUNNING", "WAITING", "IN FLIGHT", "ADAPTERS")
 MODEL_COLUMNS = ("MODEL", "KIND", "READY", "REPLICAS", *LOAD_COLUMNS)
-REPLICA_COLUMNS = ("MODEL", "REPLICA", "ADDRESS", "STATE", *LOAD_COLUMNS)
+REPLICA_COLUMNS = ("MODEL", "REPLICA", "ADDRESS", "CODE", "STATE", *LOAD_COLUMNS)
 TOKEN_COUNTS = ("prompt", "completion", "total")
 
 
@@ -108,6 +108,7 @@ def _replica_row(model: str, replica: Json) -> list[object]:
         model,
         replica["id"],
         replica["address"],
+        replica["code"] or None,
         replica["state"],
         replica["running"],
         replica["waiting"],

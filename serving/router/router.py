@@ -36,6 +36,7 @@ class Router:
         router: this router's ID.
         own_host: address of the listener that only this router has.
         drain_s: how long `close` lets requests go on, in seconds.
+        code: digest of the code that this process runs.
         want: called with a model that sleeps and whether it is needed now (`demand.py`).
         policy: who may pass, and who pays; everybody and nobody by default.
     """
@@ -51,8 +52,10 @@ class Router:
         want: Callable[[str, bool], None] = nobody_starts_models,
         policy: Policy | None = None,
         rng: random.Random | None = None,
+        code: str = "",
     ) -> None:
         self._settings = settings
+        self._code = code
         self._id = router
         self._own_host = own_host
         self._drain_s = drain_s
@@ -104,8 +107,8 @@ class Router:
     def entry(self) -> Entry:
         """What the directory says of it once it has started."""
         assert self._http is not None
-        port = self._http.port
-        return Entry(self._id, "router", "", self._own_host, port, f"{self._own_host}:{port}")
+        host, port = self._own_host, self._http.port
+        return Entry(self._id, "router", "", host, port, f"{host}:{port}", code=self._code)
 
     async def set_catalogue(self, catalogue: Catalogue) -> None:
         """Set what is served from now on; running requests keep the route they have."""

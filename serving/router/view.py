@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from serving.api.asked import Ability
@@ -52,7 +53,8 @@ class RouterView:
 
     def status(self) -> list[dict[str, Any]]:
         """See `View.status`. An adapter's and an alias's replicas are those of its engine."""
-        return [self._model_status(name) for name in self.resolver.ids]
+        codes = {entry.id: entry.code for entry in self._fleet.listed}
+        return [self._model_status(name, codes) for name in self.resolver.ids]
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """See `View.readiness`."""
@@ -81,7 +83,7 @@ class RouterView:
     def _route(self, model_id: str) -> Route:
         return self.resolver.resolve(model_id, ANYONE)
 
-    def _model_status(self, name: str) -> dict[str, Any]:
+    def _model_status(self, name: str, codes: Mapping[str, str]) -> dict[str, Any]:
         route = self._route(name)
         replicas = self._fleet.links(route.engine.id)
         kind = _kind(name, route)
@@ -91,7 +93,7 @@ class RouterView:
             "base": {"alias": route.model, "adapter": route.engine.id}.get(kind),
             "ready": any(replica.up for replica in replicas) or _may_sleep(route.engine),
             "in_flight": sum(replica.busy for replica in replicas),
-            "replicas": [_replica_status(replica) for replica in replicas],
+            "replicas": [_replica_status(replica, codes) for replica in replicas],
         }
 
 
@@ -124,7 +126,7 @@ def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
     return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, embeds, more=more)
 
 
-def _replica_status(replica: Replica) -> dict[str, Any]:
+def _replica_status(replica: Replica, codes: Mapping[str, str]) -> dict[str, Any]:
     return {
         "id": replica.replica,
         "address": f"{replica.address[0]}:{replica.address[1]}",
@@ -133,4 +135,5 @@ def _replica_status(replica: Replica) -> dict[str, Any]:
         "running": replica.load.running,
         "waiting": replica.load.waiting,
         "adapters": list(replica.load.adapters),
+        "code": codes.get(replica.replica, ""),
     }

@@ -79,10 +79,11 @@ def models_with(live: Server, entries: list[Any], **more: dict[str, Any]) -> Pat
 def apply(live: Server, file: Path, *options: str, status: int = 0) -> str:
     """`serving apply`; what it says. `status` is its exit status."""
     command = [sys.executable, "-m", "deployments.apply", str(file)]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [*command, "--run-dir", str(live.folder), *options],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+        cwd=live.code,
+        env=env | {"PYTHONPATH": str(live.code)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

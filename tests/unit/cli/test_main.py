@@ -135,12 +135,13 @@ def test_nothing_heavy_is_imported() -> None:
 
 def replica(name: str, state: str = "ready", **changes: Any) -> dict[str, Any]:
     load = {"in_flight": 4, "running": 3, "waiting": 1, "adapters": []}
-    return {"id": name, "address": f"10.0.0.1:{name[-1]}", "state": state, **load, **changes}
+    about = {"id": name, "address": f"10.0.0.1:{name[-1]}", "code": "c0de"}
+    return {**about, "state": state, **load, **changes}
 
 
 def cluster(*, second_ready: bool = True) -> dict[str, Any]:
     tiny = [
-        replica("tiny-0", adapters=["tiny.law", "tiny.med"]),
+        replica("tiny-0", adapters=["tiny.law", "med"]),
         replica("tiny-1", "draining", adapters=["tiny.law"]),
     ]
     big = [replica("big-2", "ready" if second_ready else "connecting")]
@@ -184,10 +185,10 @@ def test_status_replicas_lists_each_replica_once() -> None:
     result = run(answers(200, cluster()), "status", "--replicas")
     assert result.stdout.splitlines()[6:] == [
         "",
-        "MODEL  REPLICA  ADDRESS     STATE     RUNNING  WAITING  IN FLIGHT  ADAPTERS",
-        "tiny   tiny-0   10.0.0.1:0  ready           3        1          4  tiny.law,tiny.med",
-        "tiny   tiny-1   10.0.0.1:1  draining        3        1          4  tiny.law",
-        "big    big-2    10.0.0.1:2  ready           3        1          4  -",
+        "MODEL  REPLICA  ADDRESS     CODE  STATE     RUNNING  WAITING  IN FLIGHT  ADAPTERS",
+        "tiny   tiny-0   10.0.0.1:0  c0de  ready           3        1          4  tiny.law,med",
+        "tiny   tiny-1   10.0.0.1:1  c0de  draining        3        1          4  tiny.law",
+        "big    big-2    10.0.0.1:2  c0de  ready           3        1          4  -",
     ]
 
 

@@ -88,3 +88,15 @@ def test_application_names() -> None:
     assert engine_app_name("llama-2-7b") == "model-llama-2-7b"
     assert engine_app_name("a/b") != engine_app_name("a-b")
     assert "/" not in engine_app_name("a/b")
+
+
+def test_other_code_makes_new_replicas_of_what_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deployments import app
+
+    before = deployments_of()
+    monkeypatch.setattr(app, "router_code", lambda: "other")
+    routers = deployments_of()
+    assert routers["router"]._version != before["router"]._version
+    assert routers["model-m"]._version == before["model-m"]._version
+    monkeypatch.setattr(app, "engine_code", lambda: "other")
+    assert deployments_of()["model-m"]._version != before["model-m"]._version

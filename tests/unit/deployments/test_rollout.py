@@ -68,3 +68,26 @@ def test_what_an_earlier_rollout_left_undone(monkeypatch: pytest.MonkeyPatch) ->
     )
     del applications["model-gone"], applications["model-b"]
     assert rollout.unfinished(catalogue({"id": "a"})) == ()
+
+
+def test_replicas_of_other_code_are_outdated(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deployments import rollout
+    from deployments.code import engine_code, router_code
+    from serving.wire.entry import Entry
+
+    def entry(kind: str, model: str, code: str) -> Entry:
+        return Entry(f"{kind}{model}{code}", kind, model, "127.0.0.1", 1, "", code=code)
+
+    listed = [
+        entry("router", "", router_code()),
+        entry("engine", "a", engine_code()),
+        entry("engine", "b", engine_code()),
+        entry("engine", "b", "old"),
+        entry("engine", "gone", "old"),
+    ]
+    monkeypatch.setattr(rollout, "listed", lambda: tuple(listed))
+    served = catalogue({"id": "a"}, {"id": "b"})
+    assert rollout.outdated(served) == ("model-b",)
+    # A service older than the digest says nothing of its code.
+    listed.append(entry("router", "", ""))
+    assert rollout.outdated(served) == ("model-b", "router")
