@@ -1,9 +1,10 @@
 """The graph on one page: which Ray Serve applications a catalogue becomes.
 
 One application per engine model, so that models come and go without touching each other, and one
-for the routers. None has a route in Ray Serve: routers listen for themselves. Deploying again what
-is deployed already restarts nothing: a version names what a replica is made of, its code included
-(`code.py`), and the routers take a new catalogue while they run (`user_config`).
+for the routers. None has a route in Ray Serve: routers listen for themselves. Deploying an
+application again that has not changed restarts nothing: its version names what its replicas are
+made of, their code included (`code.py`). Routers take a new catalogue while they run
+(`user_config`).
 
 For `serve deploy` and KubeRay the two builders are import paths: `deployments.app:build_engine` and
 `deployments.app:build_router`, each with the argument `models`, the models file; `build_engine`
@@ -29,19 +30,19 @@ from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import load_catalogue
 from serving.catalogue.spec import EngineSpec
 
-# Drains are bounded by what Serve waits for; a little more than what we wait for.
+# Serve waits this much longer for a replica to stop than the replica takes at most.
 GRACE_S = 5.0
 # How often Serve looks whether a replica that is taken down has calls left.
 SHUTDOWN_LOOK_S = 0.2
-# Leases of routers (deployments/leases.py), which are all that Serve sees of a model's requests.
+# Leases of routers on a replica (deployments/leases.py): the only calls to it that Serve sees.
 MAX_LEASES = 1000
 # Serve hears of leases every ten seconds and decides by their mean over this time.
 LOOK_BACK_S = 11.0
 _QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
-# What a running replica need not be made anew for.
+# Fields of a spec that restart no replica when they change.
 _NOT_OF_A_REPLICA = {
     *("replicas", "min_replicas", "idle_s", "start_timeout_s"),
-    # What is shown or planned with only.
+    # Only shown, or used to plan.
     *("deployed", "note", "certainty", "licence", "gpu_memory_gib", "architecture", "config"),
 }
 
@@ -64,7 +65,7 @@ def engine_app(spec: EngineSpec, catalogue: Catalogue) -> Application:
         logging_config=_QUIET,
         **scale,
     )
-    # Limits on images say nothing to an engine that takes none.
+    # An engine that takes no images must not restart when the limits on them change.
     images = catalogue.images.model_dump(mode="json") if spec.vision else {}
     made_of = spec.model_dump(mode="json", exclude=_NOT_OF_A_REPLICA)
     return _versioned(deployment, engine_code(), made_of, drain_s, images).bind(
@@ -118,7 +119,7 @@ def build_engine(args: dict[str, str]) -> Application:
 def _by_leases(spec: EngineSpec) -> AutoscalingConfig:
     """All replicas while any router holds a lease, `min_replicas` while none does."""
     return AutoscalingConfig(
-        # No `initial_replicas`, which every later change would take it back to, leases or not.
+        # No `initial_replicas`: every later change would take the model back to it, leases or not.
         min_replicas=spec.fewest_replicas,
         max_replicas=spec.replicas,
         target_ongoing_requests=1 / spec.replicas,
@@ -130,10 +131,10 @@ def _by_leases(spec: EngineSpec) -> AutoscalingConfig:
 
 
 def _versioned(deployment: Deployment, *made_of: Any) -> Deployment:
-    """The deployment, with a version that changes when what its replicas are made of does.
+    """The deployment, with a version that changes with `made_of`, what its replicas are made of.
 
-    Without one, Serve takes every `run` for new code and restarts all replicas. The option is no
-    longer public; what `serve deploy` does instead builds each application in a process of its
+    Without a version, Serve takes every `run` for new code and restarts all replicas. The option is
+    no longer public. The public way, `serve deploy`, builds each application in a process of its
     own, which adds seconds to every start (docs/decisions.md 21).
     """
     version = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

@@ -31,12 +31,12 @@ Examples:
   serving apply models.yaml --dry-run   only say what would change
   serving apply models.yaml --address 10.0.0.5:6379
 \b
-Models that are not named in the file any more drain and go; models that are
-in it and did not change are not touched, nor are requests to them. A model
-that has failed is tried again, an interrupted run is finished. A changed
-model's replicas are replaced one after the other, so one with a single
-replica is away while it loads. Replicas whose code differs from the code
-here, packages included, are outdated, and are replaced in the same way.
+Models that are no longer in the file drain and are removed. Models that did
+not change are not touched, nor are requests to them. A model that has failed
+is tried again, and an interrupted run is finished. A changed model's replicas
+are replaced one after the other: with a single replica the model is away
+while it loads. Replicas that run other code than is installed here, packages
+included, are outdated and are replaced in the same way.
 \b
 Exit codes: 0 done (or nothing to do); 1 a model failed to start, or not in
 time; 2 a mistake in the arguments or the file; 3 no running service.
@@ -67,8 +67,8 @@ def main(models: Path, address: str | None, run_dir: Path, dry_run: bool, timeou
     _check_reachable(found)
     if found.startswith("127."):
         apply(local_environment())
-    # Ray asks for a token where this user has one, when it starts a cluster; of those who join one
-    # it has to be told.
+    # A cluster that Ray starts asks for a token if its user has one. A process that joins the
+    # cluster has to be told so.
     if auth_mode := here.get("auth_mode"):
         apply({"RAY_AUTH_MODE": auth_mode})
     import ray
@@ -86,7 +86,7 @@ def main(models: Path, address: str | None, run_dir: Path, dry_run: bool, timeou
 def _run(catalogue: Catalogue, dry_run: bool, timeout_s: float) -> None:
     from deployments import rollout
 
-    # After the import, which sets it.
+    # After the import, which sets the level.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     started = time.monotonic()
 
@@ -119,7 +119,7 @@ def _run(catalogue: Catalogue, dry_run: bool, timeout_s: float) -> None:
 
 
 def write_cluster_file(run_dir: Path, address: str) -> None:
-    """What `serving apply` needs to know of the cluster that this process has started."""
+    """Write what `serving apply` needs to know about the cluster that this process has started."""
     found = {"address": address, "auth_mode": os.environ.get("RAY_AUTH_MODE")}
     (run_dir / CLUSTER_FILE).write_text(json.dumps(found))
 
@@ -133,7 +133,7 @@ def _of_run_dir(run_dir: Path) -> dict[str, str | None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes."""
+    """Exit if nothing listens at the address; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
         return

@@ -50,7 +50,7 @@ class Table:
             self._change()
 
     def expire(self, now: float) -> None:
-        """Forget who has not announced for `EXPIRY_S`."""
+        """Remove entries that were not announced for `EXPIRY_S` seconds."""
         for entry_id, (_, seen) in list(self._entries.items()):
             if now - seen > EXPIRY_S:
                 self.withdraw(entry_id)
@@ -98,13 +98,13 @@ class DirectoryActor:
         while True:
             due = time.monotonic() + ANNOUNCE_INTERVAL_S
             await asyncio.sleep(ANNOUNCE_INTERVAL_S)
-            # Time in which this process itself did not run is nobody's silence: the announcements
-            # of that time are still waiting to be read.
+            # Time in which this process itself did not run does not count: the announcements of
+            # that time are still waiting to be read.
             self._table.expire(min(time.monotonic(), due))
 
 
 def open_directory() -> Any:
-    """A handle on the directory, made by whoever comes first."""
+    """A handle on the directory; the first caller creates it."""
     return DirectoryActor.options(  # type: ignore[attr-defined]
         name=NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     ).remote()

@@ -2,7 +2,7 @@
 
 Ray Serve places the replica on its GPUs, health-checks it and replaces it. The replica starts the
 engine server (`serving/engine/server.py`) as its child, announces where it listens, and ends when
-it ends: an engine that died is a replica that died, at once and without a restart in place.
+the server ends: a dead engine is a dead replica at once, and is never restarted in place.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class EngineReplica:
 
     Args:
         spec: the model, as plain data (`EngineSpec`).
-        images: limits on what it fetches, as plain data (`ImageLimits`).
+        images: limits on images, as plain data (`ImageLimits`).
         drain_s: how long running requests may go on when the replica is taken down.
     """
 
@@ -158,7 +158,7 @@ class EngineReplica:
 
 
 def _spawn(env: dict[str, str], ready_fd: int, output: str | None) -> subprocess.Popen[bytes]:
-    """Start an engine server that writes to the file `output`, or where we write."""
+    """Start an engine server that writes to the file `output`, or to this process's output."""
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, ready_fd)
         stream = stack.enter_context(open(output, "ab")) if output else None

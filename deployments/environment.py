@@ -10,8 +10,8 @@ def serve_environment() -> dict[str, str]:
     return {
         # Replicas run on Serve's own event loop, without a thread in between.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # Which also gives every replica an HTTP listener of Serve's that nobody asks, and holds
-        # one that is taken down for 30 s so that load balancers notice.
+        # The option above also gives every replica an HTTP listener, which nobody uses, and holds a
+        # replica that is taken down for 30 s so that load balancers notice.
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",
         # Ray starts workers at nice 15, behind whatever else the machine does: right for batch
         # jobs, wrong for routers and engines.
@@ -23,8 +23,8 @@ def serve_environment() -> dict[str, str]:
 def local_environment() -> dict[str, str]:
     """More variables for a cluster on this machine alone."""
     return {
-        # Named for the systems it was made for; it gives a node the address 127.0.0.1, so that
-        # no port of a local cluster is open to the network.
+        # Named after the systems it was made for. At 0 a node has the address 127.0.0.1, so that no
+        # port of a local cluster is open to the network.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_DEDUP_LOGS": "0",
     }

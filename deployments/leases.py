@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from serving.observability.logs import Log
 from serving.observability.tasks import background
 
-# A lease is renewed this often; a replica that is taken down waits for no longer.
+# A lease is renewed this often. A replica that is taken down waits no longer than this for it.
 LEASE_S = 5.0
 RETRY_S = 0.5
 
@@ -50,7 +50,7 @@ class Leases:
 
     async def _hold(self, model: str) -> None:
         while True:
-            # A replica that dies, or an application that is not there yet.
+            # The replica may die, or the application may not exist yet.
             with contextlib.suppress(Exception):
                 await self._call(model)
                 continue

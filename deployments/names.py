@@ -1,4 +1,4 @@
-"""What Ray Serve knows our applications and deployments by."""
+"""The names of our applications and deployments in Ray Serve."""
 
 from __future__ import annotations
 

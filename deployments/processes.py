@@ -1,7 +1,7 @@
-"""Leaves no process behind.
+"""Ends every process that this one has started, directly or not.
 
 A subreaper (prctl(2)) inherits every orphan among its descendants, so that what a killed Ray
-worker had started, an engine for one, is still found and ended.
+worker had started, such as an engine, is still found and ended.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From one catalogue to the next in a running cluster, without disturbing what stays.
+"""Takes a running cluster from one catalogue to the next, without disturbing what stays.
 
-Models that are new or changed are deployed and the routers take the new catalogue; when every
-router has it, and so sends nothing more to what was removed, the removed models' applications
-drain and go.
+New and changed models are deployed, and the routers take the new catalogue. Once every router has
+it, none sends requests to a removed model any more; then the removed models' applications drain and
+go.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Say = Callable[[str], None]
 
 
 class RolloutFailed(Exception):
-    """A model or the routers did not get there; the message says which and why."""
+    """A model or the routers did not reach the new catalogue; the message says which and why."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What differs between two catalogues, as model IDs; `other` is whatever is no deployed model:
-    aliases, providers, retired IDs, settings."""
+    """What differs between two catalogues, as IDs of deployed models. `other`: something else
+    differs, such as aliases, providers, retired IDs or settings."""
 
     added: tuple[str, ...]
     changed: tuple[str, ...]
@@ -48,7 +48,7 @@ def changes(old: Catalogue, new: Catalogue) -> Changes:
     """What a rollout from `old` to `new` does."""
 
     def rest(catalogue: Catalogue) -> Catalogue:
-        """What is not deployed matters too: a retired ID's answer, for one."""
+        """All but the deployed models. The others matter too: a retired ID's answer, for one."""
         deployed = {spec.id for spec in catalogue.deployed}
         known = tuple(spec for spec in catalogue.models if spec.id not in deployed)
         return catalogue.model_copy(update={"models": known})
@@ -64,10 +64,10 @@ def changes(old: Catalogue, new: Catalogue) -> Changes:
 
 
 def current_catalogue() -> Catalogue:
-    """What the routers of the connected cluster serve.
+    """The catalogue that the routers of the connected cluster serve.
 
     Raises:
-        RolloutFailed: there are none.
+        RolloutFailed: no router answers.
     """
     try:
         handle = serve.get_deployment_handle(ROUTER, ROUTER_APP)
@@ -90,8 +90,10 @@ def outdated(catalogue: Catalogue) -> tuple[str, ...]:
 
 
 def unfinished(catalogue: Catalogue) -> tuple[str, ...]:
-    """What of a catalogue that the routers have already is not so in the cluster, in words: an
-    earlier rollout was interrupted, or a model failed."""
+    """Where the cluster differs from the catalogue that its routers have, one line per application.
+
+    It differs if an earlier rollout was interrupted or a model failed.
+    """
     wanted, there = _wanted(catalogue), _engine_apps()
     return (
         *(f"missing  {name}" for name in sorted(wanted - there.keys())),
@@ -105,8 +107,8 @@ def unfinished(catalogue: Catalogue) -> tuple[str, ...]:
 
 
 def deploy(catalogue: Catalogue) -> None:
-    """Have Ray Serve deploy a catalogue's applications; returns at once. What is deployed already
-    and has not changed is not touched."""
+    """Have Ray Serve deploy a catalogue's applications; returns at once. Applications that have not
+    changed are not touched."""
     serve.run_many(
         run_targets(catalogue),
         wait_for_ingress_deployment_creation=False,
@@ -142,12 +144,12 @@ def roll_out(catalogue: Catalogue, *, say: Say, timeout_s: float) -> None:
 
 
 def _wanted(catalogue: Catalogue) -> set[str]:
-    """The names of its engine models' applications."""
+    """The names of the applications of the catalogue's engine models."""
     return {engine_app_name(spec.id) for spec in catalogue.engines}
 
 
 def _engine_apps() -> dict[str, str]:
-    """The engine models' applications that there are, and their status."""
+    """The status of each engine model's application in the cluster, by its name."""
     return {
         name: application.status
         for name, application in serve.status().applications.items()
@@ -156,7 +158,7 @@ def _engine_apps() -> dict[str, str]:
 
 
 def _wait(names: set[str], say: Say, deadline: float) -> None:
-    """Until every application of `names` runs."""
+    """Wait until every application of `names` runs."""
     said = ""
     while True:
         applications = serve.status().applications

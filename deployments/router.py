@@ -1,9 +1,9 @@
-"""The router deployment: many replicas of the gateway, each on listeners of its own.
+"""The router deployment: routers as replicas of Ray Serve, each on listeners of its own.
 
 All routers of a machine listen on one port, and the kernel spreads new connections over them. No
 proxy stands in between: what a hop costs for every token is measured in docs/decisions.md. Ray
-Serve places, scales, drains and heals the routers all the same. Each also has a port that only it
-listens on, for Prometheus and for whoever wants this one.
+Serve places, scales, drains and heals the routers all the same. Each router also has a port that
+only it listens on, for Prometheus and for requests to this very router.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`serving up`: the whole service on this machine, in the foreground, until Ctrl-C.
 
-Starts Ray, the routers and every engine of a models file, says what it waits for, ends in a
-banner with a command to paste, and takes everything down again when it is told to stop.
+Starts Ray, the routers and every engine of a models file, says what it waits for, prints a banner
+with a command to paste, and stops everything when it is told to stop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from serving.settings import LOCAL_KEY
 EXIT_USAGE = 2
 EXIT_RUNNING = 4
 EXIT_FAILED = 1
-# For models that `serving apply` adds.
+# CPUs that the cluster has left for models that `serving apply` adds.
 ROOM_CPUS = 16
 DEFAULT_MODELS = Path(__file__).with_name("models") / "local.yaml"
 
@@ -95,7 +95,7 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> N
 
 @contextlib.contextmanager
 def _only_one(port: int, url: str) -> Iterator[None]:
-    """Hold the lock of this port; the kernel drops it when this process ends, however."""
+    """Hold the lock of this port; the kernel drops it when this process ends, however it ends."""
     path = Path(tempfile.gettempdir()) / f"serving-up-{port}.lock"
     with path.open("a+") as lock:
         try:

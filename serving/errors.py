@@ -18,7 +18,7 @@
     ├── ClientLeft                    499 client_left          (recorded, never sent)
     ├── BadAdapter                    500 bad_adapter
     ├── BadTemplate                   500 bad_template
-    ├── Ended                         500                      (told in the stream already)
+    ├── Ended                         500                      (already told in the stream)
     ├── UpstreamFailed                502 upstream_failed
     │   └── UpstreamMisconfigured     502 upstream_misconfigured
     ├── ModelUnavailable              503 model_unavailable
@@ -102,13 +102,13 @@ class UnknownModel(NotFound):
 
 
 class NotDeployed(NotFound):
-    """The model is in the catalogue and this installation does not serve it."""
+    """The model is in the catalogue, but this installation does not serve it."""
 
     code = "model_not_deployed"
 
 
 class MethodNotAllowed(ServingError):
-    """The path exists, the method does not."""
+    """The path exists, but not with this method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED.value
     code = "method_not_allowed"
@@ -126,7 +126,7 @@ class RequestTimeout(ServingError):
 
 
 class RetiredModel(ServingError):
-    """Its provider no longer serves the model, and no alias says what does instead."""
+    """The model's provider no longer serves it, and no alias names a replacement."""
 
     status = HTTPStatus.GONE.value
     code = "model_retired"
@@ -153,7 +153,7 @@ class InvalidField(ServingError):
 
 
 class RateLimited(ServingError):
-    """A limit on requests or tokens has been reached; later it may work."""
+    """A limit on requests or tokens has been reached; a later attempt may succeed."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS.value
     code = "rate_limited"
@@ -179,9 +179,9 @@ class ClientLeft(ServingError):
 
 
 class BadAdapter(ServingError):
-    """A fine-tuned model's files are missing, broken or made for another base model.
+    """An adapter's files are missing, broken or made for another base model.
 
-    The operator's mistake, not the caller's and not the engine's: 500, and no retry helps.
+    This is the operator's mistake, not the caller's or the engine's, and a retry does not help.
     """
 
     code = "bad_adapter"
@@ -189,14 +189,14 @@ class BadAdapter(ServingError):
 
 
 class BadTemplate(ServingError):
-    """A chat template of the models file is no template: the operator's mistake, as above."""
+    """A chat template in the models file is not valid: the operator's mistake, too."""
 
     code = "bad_template"
     retryable = False
 
 
 class Ended(ServingError):
-    """The failure `error` of a stream whose client has already been told."""
+    """A stream failed with `error`, and its client has already been told."""
 
     code = "ended"
 
@@ -206,16 +206,17 @@ class Ended(ServingError):
 
 
 class UpstreamFailed(ServingError):
-    """A hosted provider answered with an error of its own, or with something that is no answer."""
+    """A hosted provider answered with an error, or with something that is not an answer."""
 
     status = HTTPStatus.BAD_GATEWAY.value
     code = "upstream_failed"
 
 
 class UpstreamMisconfigured(UpstreamFailed):
-    """A hosted provider refuses this installation: its key, or the model's name there.
+    """A hosted provider refuses this installation's key, or does not know the model.
 
-    The operator's to mend, not the caller's, whose own key is fine: no 401, and no retry helps.
+    Only the operator can fix it. The caller's own key is valid, so the status is not 401, and a
+    retry does not help.
     """
 
     code = "upstream_misconfigured"
@@ -223,7 +224,7 @@ class UpstreamMisconfigured(UpstreamFailed):
 
 
 class ModelUnavailable(ServingError):
-    """The model is known and no replica of it can take the request now."""
+    """The model is known, but no replica of it can take the request now."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE.value
     code = "model_unavailable"
@@ -251,8 +252,8 @@ class DeadlineExceeded(ServingError):
 
 
 def error_class(status: int, code: str) -> type[ServingError]:
-    """The class that stands for `status` and `code`: how an error that an engine replica sent
-    over its link becomes an exception again. An unknown pair is a plain `ServingError`."""
+    """The exception class for `status` and `code`, to raise an error that a replica sent over its
+    link. An unknown pair gives `ServingError`."""
     found: type[ServingError] = ServingError
     todo: list[type[ServingError]] = [ServingError]
     while todo:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 
-# Every token makes a few objects that reference counting frees again; by default a collection
-# follows every 700 that are alive at once, and a full one looks at every module and model again.
+# Reference counting frees the few objects that a token makes. By default the collector still runs
+# whenever 700 new objects are alive, and a full collection visits every module and model.
 YOUNG = 20_000
 
 
 def settle() -> None:
-    """To be called once everything that stays has been made: collections then skip it, and come
-    after `YOUNG` new objects. Cycles are still found."""
+    """Call this when every long-lived object has been made. Collections then skip these objects
+    and run after `YOUNG` new ones. Cycles among new objects are still found."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)

@@ -39,9 +39,10 @@ class Settings(BaseSettings):
         default=50.0, description="how long a request waits for a model that sleeps to start"
     )
     hold_stream_s: Annotated[float, Field(ge=0)] = Field(
-        default=600.0, description="the same of a stream, which comments keep alive"
+        default=600.0, description="the same for a stream, which comments keep alive"
     )
     hold_max: Annotated[int, Field(ge=0)] = Field(
-        default=1000, description="requests that wait so at one router; more are refused at once"
+        default=1000,
+        description="requests that may wait like this at one router; more are refused at once",
     )
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0

@@ -1,7 +1,7 @@
-"""Tiny random embedding models: Llama's architecture with the last token as the vector, and BERT's
-with the first.
+"""Tiny random embedding models: Llama's architecture with the last token's state as the vector, and
+BERT's with the first token's.
 
-They are laid out as sentence-transformers' repositories are, which is where vLLM finds how a model
+Their files are laid out as in sentence-transformers' repositories, where vLLM finds how a model
 pools. Weights are spread widely, so that different texts have clearly different vectors, and
 everything is float32.
 

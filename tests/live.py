@@ -47,7 +47,7 @@ HAIKU = "tiny-llama.haiku.240601-120000"
 # More IDs with the weights of `pirate`, for tests of eviction and of placement.
 PARROT = "tiny-llama.parrot"
 MAGPIE = "tiny-llama.magpie"
-# The base's entry has a template for its chats, which is not the checkpoint's.
+# The base's entry in the models file has a chat template that differs from the checkpoint's.
 BASE_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}The capital of {{ message['content'] }} is"
     "{% endfor %}"
@@ -70,7 +70,7 @@ T = TypeVar("T")
 
 
 def poll(condition: Callable[[], T], within_s: float, what: str = "", every_s: float = 0.02) -> T:
-    """What `condition()` returns once it is true; a server that does not answer is not true."""
+    """Wait until `condition()` is true and return it. While a server does not answer, it is not."""
     deadline = time.monotonic() + within_s
     seen: object = None
     while True:
@@ -126,7 +126,7 @@ class EngineProcesses:
     core: psutil.Process
 
     def alive(self) -> list[psutil.Process]:
-        """Those that still run, whoever else joined the server's process group included."""
+        """Those that still run, including any others in the server's process group."""
         members = [process for process in (self.actor, self.server, self.core) if runs(process)]
         for process in psutil.process_iter():
             try:
@@ -202,7 +202,7 @@ class Server:
         return (self.folder / "up.out").read_text(errors="replace")
 
     def wait_whole(self, within_s: float = START_S) -> None:
-        """Until every replica is up and every router knows every one of them."""
+        """Wait until every replica is up and every router knows every one of them."""
 
         def whole() -> bool:
             assert self.running, f"serving up ended:\n{self.output}"
@@ -259,7 +259,7 @@ class Server:
         for process in self.left():
             process.kill()
 
-    # what it says of itself
+    # what it reports
 
     def get(self, url: str) -> Any:
         response = self.client.get(url, timeout=10)
@@ -364,8 +364,8 @@ class Server:
         ]
         server = psutil.Process(started["pid"])
         children = {process: " ".join(process.cmdline()) for process in server.children()}
-        # By what it is not: the title it gives itself does not always show, and without it the
-        # core's own command line (spawn_main(tracker_fd=...)) has the word tracker in it too.
+        # The core is the child that is not the resource tracker. Its own title does not always
+        # show, and its command line (spawn_main(tracker_fd=...)) has the word tracker in it too.
         cores = [at for at, words in children.items() if "resource_tracker" not in words]
         assert len(cores) == 1, children
         return EngineProcesses(psutil.Process(started["file_pid"]), server, cores[0])

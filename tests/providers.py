@@ -31,8 +31,9 @@ PROMPT_TOKENS = 9
 class Step:
     """How to answer one request.
 
-    `status`: above 399 it is an error of the dialect, with `headers` and, if given, this `body`
-    instead. `words`: the answer. `delay_s`: before the answer; `pace_s`: between chunks.
+    `status`: above 399 the answer is an error of the dialect, with `headers`. `body`: takes the
+    place of the error or the answer. `words`: the answer. `delay_s`: before the answer; `pace_s`:
+    between chunks.
     `breaks`: after that many chunks the connection is cut (`cut`), the stream ends without a finish
     reason (`short`), there is an error event (`error`), or silence (`hang`).
     """

@@ -4,8 +4,8 @@
 
 Untrained, from fixed seeds: each says nonsense, the same each time. Weights are spread widely and
 everything is float32, so that no greedy step is a near-tie. `NAME.json` has Hugging Face's greedy
-tokens for each prompt. A name with an adapter has a LoRA in `NAME-lora` too; `NAME-lora.json` is
-what the model says that it is merged into.
+tokens for each prompt. A name with an adapter has a LoRA in `NAME-lora` too; `NAME-lora.json` has
+the tokens of the model with the LoRA merged into it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FALCON = _COMMON | {
     "alibi": False,
     "parallel_attn": True,
 }
-# By name: the configuration's class, its values, and what a LoRA of it is on.
+# By name: the configuration's class, its values, and the modules that its LoRA changes.
 SHAPES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "llama": ("LlamaConfig", _LLAMA_LIKE, ()),
     "mistral": ("MistralConfig", _LLAMA_LIKE | {"sliding_window": None}, ("q_proj", "v_proj")),
@@ -104,7 +104,7 @@ def _write_answers(model: Any, file: Path) -> None:
 
 
 def _write_lora(model: Any, targets: tuple[str, ...], directory: Path, base: str) -> None:
-    """A random adapter, and the model changed to what it makes of it."""
+    """Write a random adapter, and merge it into the model."""
     import torch
     from safetensors.torch import save_file
 

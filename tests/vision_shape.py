@@ -1,7 +1,7 @@
 """A tiny random vision model: LLaVA's architecture, a few hundred kilobytes.
 
-Random weights say nothing sensible, but they say it because of the image: they are scaled up so
-that what is seen decides which token is greedy, and the seed is one with no near-tie in the tests.
+Random weights say nothing sensible, but what they say depends on the image: they are scaled up so
+that the image decides which token is greedy, and the seed is one with no near-tie in the tests.
 The class is one that vLLM runs through its transformers backend without torchvision
 (docs/decisions.md).
 

@@ -2,7 +2,7 @@
 
 vLLM loads an adapter of the wrong shape without complaint and serves garbage, and a bad one
 given straight to `generate` kills the engine. The shapes are compared with the base
-checkpoint's own tensors, so nothing here knows an architecture.
+checkpoint's own tensors, so nothing here depends on an architecture.
 Format: PEFT's `adapter_config.json` and `adapter_model.safetensors`.
 """
 
@@ -30,7 +30,7 @@ def check_adapter(path: str, *, base_path: str, base_names: frozenset[str], max_
         max_rank: the engine's `max_lora_rank`.
 
     Raises:
-        BadAdapter: with what is wrong.
+        BadAdapter: the adapter does not fit; the message says why.
     """
     folder = Path(path)
     config = _read_config(folder)
@@ -40,7 +40,7 @@ def check_adapter(path: str, *, base_path: str, base_names: frozenset[str], max_
     if config.get("peft_type", "LORA") != "LORA":
         raise BadAdapter(f"adapter is of type {config['peft_type']!r}, not LORA")
     base = Path(str(config.get("base_model_name_or_path") or "")).name
-    # Repository names ignore case, and what is in the file is what somebody once typed.
+    # Repository names ignore case, and the file holds whatever somebody once typed.
     if base and base_names and base.casefold() not in {name.casefold() for name in base_names}:
         raise BadAdapter(f"adapter was made for base model {base!r}, not {sorted(base_names)}")
     shapes = _shapes(folder / "adapter_model.safetensors")
@@ -78,8 +78,8 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
 def _check_tensor(
     name: str, shape: tuple[int, ...], base: dict[str, tuple[int, ...]], rank: int
 ) -> None:
-    """One tensor: lora_A is (rank, inputs), lora_B is (outputs, rank) of a base weight
-    (outputs, inputs)."""
+    """Check one tensor. For a base weight of shape (outputs, inputs), lora_A has the shape
+    (rank, inputs) and lora_B (outputs, rank)."""
     module, dot, part = name.removeprefix(_PREFIX).partition(".lora_")
     if not dot or part not in ("A.weight", "B.weight"):
         raise BadAdapter(f"adapter has a tensor that is not a LoRA factor: {name}")

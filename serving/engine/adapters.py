@@ -34,8 +34,8 @@ class AdapterPool(Generic[Loaded]):
 
     Args:
         capacity: adapters held at once; one that is in use is never evicted.
-        load: brings an adapter into the engine; what it raises goes to the requests that asked.
-        unload: takes one out.
+        load: brings an adapter into the engine; its exceptions go to the requests that asked.
+        unload: takes an adapter out of the engine.
         wait_s: how long a request waits for a slot while all are in use, in seconds.
     """
 
@@ -53,20 +53,21 @@ class AdapterPool(Generic[Loaded]):
         self._wait_s = wait_s
         self._entries: OrderedDict[str, _Entry[Loaded]] = OrderedDict()
         self._loads: dict[AdapterRef, asyncio.Task[None]] = {}
-        # Requests between asking for an adapter and holding it: one just loaded for them must not
-        # be evicted by the next load before they wake up, or two of them chase each other forever.
+        # How many requests have asked for an adapter and do not hold it yet. An adapter that was
+        # just loaded for them must not be evicted before they wake up, or two adapters would evict
+        # each other forever.
         self._wanted: Counter[AdapterRef] = Counter()
         self._one_load = asyncio.Lock()
         self._idle = asyncio.Event()
 
     @property
     def held(self) -> tuple[str, ...]:
-        """IDs in memory, least recently used first."""
+        """IDs of the adapters in memory, least recently used first."""
         return tuple(self._entries)
 
     @asynccontextmanager
     async def hold(self, ref: AdapterRef) -> AsyncIterator[Loaded]:
-        """The adapter, loaded, and kept until the block ends.
+        """Load the adapter if it is not loaded, and keep it until the block ends.
 
         Raises:
             Overloaded: every slot was in use for `wait_s`.
@@ -90,8 +91,8 @@ class AdapterPool(Generic[Loaded]):
                 self._idle.set()
 
     async def _loaded(self, ref: AdapterRef) -> None:
-        """Load once for all who wait; shielded, so that one who leaves does not abandon a load
-        halfway and with it a slot that nobody would count."""
+        """Load once for all requests that wait. Shielded: a request that is cancelled must not stop
+        a load halfway, which would leave a slot in use that nobody counts."""
         task = self._loads.get(ref)
         if task is None:
             task = asyncio.create_task(self._make_room_and_load(ref))
@@ -102,7 +103,7 @@ class AdapterPool(Generic[Loaded]):
     def _finished(self, ref: AdapterRef, task: asyncio.Task[None]) -> None:
         del self._loads[ref]
         if not task.cancelled():
-            task.exception()  # seen, also when every waiter has left
+            task.exception()  # marks it as seen, even if every waiting request was cancelled
 
     async def _make_room_and_load(self, ref: AdapterRef) -> None:
         deadline = asyncio.get_running_loop().time() + self._wait_s
@@ -117,7 +118,7 @@ class AdapterPool(Generic[Loaded]):
 
     @asynccontextmanager
     async def _turn(self, deadline: float) -> AsyncIterator[None]:
-        """One load at a time; waiting for one's turn is part of the wait for a slot."""
+        """One load at a time; waiting for the turn counts as waiting for a slot."""
         async with self._in_time(deadline):
             await self._one_load.acquire()
         try:
@@ -138,7 +139,8 @@ class AdapterPool(Generic[Loaded]):
                 await self._idle.wait()
 
     async def _evict(self, entry: _Entry[Loaded]) -> None:
-        """Off the books first, so that nobody takes hold of it; back on them if it stays."""
+        """Unload an adapter. Its entry goes first, so that no request takes hold of it, and comes
+        back if unloading fails."""
         del self._entries[entry.ref.id]
         try:
             await self._unload(entry.ref, entry.loaded)

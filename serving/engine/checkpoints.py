@@ -8,13 +8,13 @@ from huggingface_hub import snapshot_download
 
 from serving.errors import BadAdapter
 
-# No pickle: `adapter_model.bin` stays where it is.
+# `adapter_model.bin` is a pickle and never fetched.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def local_checkpoint(weights: str, revision: str | None) -> str:
-    """The directory of `weights`, without fetching anything; a repository that is not here stays
-    its ID."""
+    """The directory of `weights`. Fetches nothing: a repository that is not on this machine is
+    returned as its ID."""
     if os.path.isdir(weights):
         return weights
     try:
@@ -27,7 +27,7 @@ def fetch_adapter(path: str, revision: str | None) -> str:
     """The directory of an adapter's files; a repository is fetched once and then kept. Blocks.
 
     Raises:
-        BadAdapter: there is neither.
+        BadAdapter: `path` is neither a directory nor a repository that can be fetched.
     """
     if os.path.isdir(path):
         return path

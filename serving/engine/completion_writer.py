@@ -1,7 +1,7 @@
 """Create Completion on the engine side: writes the final bytes of the client's response.
 
-The wire format is in `api/completion.py`; here is only when which part is written. The engine
-writes it, and not the router, so that the router can relay bytes that it never parses.
+The format is in `api/completion.py`; this module decides when each part is written. The engine
+server writes the response, so that the router relays bytes that it never parses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ async def run_completion(engine: Engine, call: CompletionCall, reply: Reply, tal
     """Generate `call` and write its response, streamed or whole.
 
     Raises:
-        ServingError: the request cannot be served (nothing may have been written yet).
+        ServingError: the request cannot be served. If the engine failed on the way, a part of the
+            response has been written.
     """
     writer = _Writer(call, reply, tally)
     emit = writer.stream if call.stream else writer.collect
@@ -26,7 +27,7 @@ async def run_completion(engine: Engine, call: CompletionCall, reply: Reply, tal
 
 
 class _Writer:
-    """One response; its two methods are what an engine may emit to."""
+    """Writes one response; an engine emits to `stream` or to `collect`."""
 
     __slots__ = ("_call", "_reply", "_started", "_tally", "_texts")
 
@@ -35,11 +36,13 @@ class _Writer:
         self._reply = reply
         self._tally = tally
         self._started = False
-        # Of a stream: what could not be written while the router did not read.
+        # Not written yet: all of a whole response; of a stream, the texts that came while the
+        # router did not read.
         self._texts: list[str] = []
 
     def stream(self, chunk: Chunk) -> None:
-        """An event per chunk; one for all that came while the router did not read."""
+        """Write an event per chunk, and one for all chunks that came while the router did not
+        read."""
         reply, text = self._reply, chunk.text
         if not self._started:
             self._started = True
@@ -59,7 +62,7 @@ class _Writer:
             reply.data(stream_event(text, self._end(chunk), self._call.served_model))
 
     def collect(self, chunk: Chunk) -> None:
-        """The whole text at the end."""
+        """Write the whole response with the last chunk."""
         self._texts.append(chunk.text)
         if chunk.finish_reason is not None:
             self._reply.head(JSON_HEAD)

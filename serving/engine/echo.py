@@ -1,7 +1,6 @@
 """A test double: an engine without a model, which repeats the prompt word by word.
 
-For tests and for benchmarks that isolate the router; it says so in its output's metadata by
-being named. Never deployed by a models file.
+For tests, and for benchmarks that isolate the router. A models file cannot deploy it.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from serving.wire.messages import (
 
 
 class EchoEngine(Engine):
-    """Says the prompt's words, one per `interval_s`, an adapter's ID before each.
+    """Says the prompt's words, one every `interval_s` seconds, with an adapter's ID before each.
 
-    A word counts as a token. With `engine_args: {interval_s: 0.02, repeat: 8}` in its spec it
-    takes its time and says the prompt eight times.
+    A word counts as a token. `engine_args: {interval_s: 0.02, repeat: 8}` in the spec make it wait
+    20 ms before each word and say the prompt eight times.
     """
 
     def __init__(self, spec: EngineSpec) -> None:
@@ -76,8 +75,8 @@ class EchoEngine(Engine):
         await self.check()
 
     async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
-        """An OpenAI-like answer: the body's model and how long the body was. It counts as a prompt
-        of one token and a completion of two."""
+        """An OpenAI-like answer: the call's model and the body's length, or a stream of two words.
+        It counts as a prompt of one token and a completion of two."""
         self.calls.append(call)
         await self.check()
         asked = json.loads(body)

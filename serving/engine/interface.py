@@ -1,4 +1,4 @@
-"""What every engine is, and what it needs of whoever runs a call on it."""
+"""The interface of every engine, and what a call on it needs: a reply to write, a tally to fill."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Chunk(msgspec.Struct):
 class Tally(msgspec.Struct):
     """What one call has used so far.
 
-    The engine fills it in: the counts are right when it emits its last chunk, and when `generate`
+    The engine fills it in. The counts are right when it emits its last chunk, and when `generate`
     or `http` returns or raises, cancelled or not. A call that waits in the engine's queue has used
-    nothing; its prompt counts once the model has begun with it. `finish_reason` is set with the
+    nothing: its prompt counts once the model has begun to run it. `finish_reason` is set with the
     last part of an answer.
     """
 
@@ -53,7 +53,7 @@ class Reply(Protocol):
     def data(self, data: bytes) -> None: ...
 
     async def drained(self) -> None:
-        """Wait until it is writable."""
+        """Wait until `writable` is true."""
 
 
 Emit = Callable[[Chunk], None]
@@ -79,8 +79,8 @@ class Engine(ABC):
         """Run one completion to its end; cancelling this frees the engine's slot.
 
         The engine calls `emit` in the step that made the chunk, without a task in between: waking
-        one for every token would cost more than all the rest of the token's way. So `emit` must
-        not block.
+        a task for every token would cost more than the rest of the token path. So `emit` must not
+        block.
 
         Raises:
             ContextLengthExceeded: the prompt does not fit.
@@ -94,7 +94,7 @@ class Engine(ABC):
 
         An engine that passes on another service's answer awaits `drained` after each chunk, so
         that the other service is slowed down too. An engine with a model of its own does not wait
-        for one client; the writer joins what that client does not read.
+        for one slow client: the writer joins the chunks that this client has not read.
         """
         await self.generate(call, emit, tally)
 

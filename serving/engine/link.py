@@ -1,6 +1,6 @@
 """The engine side of the links: accepts routers, runs their calls, writes frames back.
 
-Everything a call writes in one turn of the event loop goes to the socket in one `write`: an
+Everything that calls write in one turn of the event loop goes to the socket in one `write`: an
 engine step that yields a token for each of 64 streams costs one system call, not 64.
 """
 
@@ -91,7 +91,7 @@ class Link(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not isinstance: uvloop's transports are none of asyncio's classes.
+        # Not isinstance: uvloop's transports do not derive from asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
         self.outbox.open(self._transport)
 
@@ -133,7 +133,7 @@ class Link(asyncio.Protocol):
         elif kind == Kind.CANCEL:
             if (running := self._calls.get(stream)) is not None:
                 # Not at once: OPEN and CANCEL may arrive together, and a task that is cancelled
-                # before its first step never gets to the `finally` that takes it off the books.
+                # before its first step never reaches the `finally` that removes its call.
                 self._loop.call_soon(running.cancel)
         else:
             raise FrameError(f"frame kind {kind}")
@@ -143,7 +143,8 @@ class Link(asyncio.Protocol):
         try:
             call = _decode_call(encoded)
         except msgspec.MsgspecError as error:
-            # Only this call: the others on the link are sound, as is a router of another version.
+            # Only this call fails. A router of another version may send one that is not understood;
+            # its other calls on this link are sound.
             self._server.log.error("call_not_understood", router=self.router, reason=str(error))
             fail = Fail(500, "internal_error", "the engine replica does not understand this call")
             self.outbox.send(Kind.FAIL, stream, _encode(fail))
@@ -161,7 +162,7 @@ class Link(asyncio.Protocol):
         self._server.welcome(self)
 
     async def _run(self, stream: int, call: Call, body: bytes) -> None:
-        """Run one call to its single last frame: END, or FAIL. Either says what it has used."""
+        """Run one call and send its one last frame, END or FAIL. Either says what it has used."""
         server = self._server
         reply = LinkReply(self, stream)
         tally = Tally()
@@ -174,7 +175,8 @@ class Link(asyncio.Protocol):
             self.outbox.send(Kind.END, stream, _encode(tally.end()))
             outcome = "ok"
         except asyncio.CancelledError:
-            # The router asked for it and counts what was used, or it is gone and nothing is sent.
+            # Either the router sent CANCEL and counts what was used, or the link is closed and the
+            # outbox drops this frame.
             self.outbox.send(Kind.END, stream, _encode(tally.used()))
             outcome = "cancelled"
         except ServingError as error:
@@ -290,7 +292,7 @@ class LinkServer:
 
     async def _report(self) -> None:
         while True:
-            # Not `wait_for`: on Python 3.11 it loses a cancellation that meets the event.
+            # Not `wait_for`: on Python 3.11 it loses a cancellation that comes with the event.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._dirty.wait()

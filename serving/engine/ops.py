@@ -1,6 +1,6 @@
 """What an engine replica answers over plain HTTP: `/health`, `/ready` and `/metrics`.
 
-Nothing else: completions come over the links only.
+Nothing else: calls come over the links only.
 """
 
 from __future__ import annotations

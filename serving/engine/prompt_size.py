@@ -1,5 +1,8 @@
-"""Prompts and the context: a bound before a prompt is tokenized, which takes seconds and gigabytes
-for megabytes, and the room that it leaves for the completion."""
+"""Whether a prompt fits the context, and how much room it leaves for the completion.
+
+A prompt that cannot fit is refused before it is tokenized: tokenizing megabytes takes seconds and
+gigabytes.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ from serving.errors import ContextLengthExceeded, InvalidField
 # Longer prompts are tokenized in a thread: a long one takes milliseconds, in which every other
 # stream of this replica would stand still.
 INLINE_TOKENIZE_CHARS = 4096
-# Vocabularies have runs of spaces and the like as one token; below this nobody's prompt is cut.
+# A token is taken to have at least this many characters, also where a vocabulary's longest is
+# shorter: no prompt that fits may be refused. Runs of spaces, for example, are one token.
 FEWEST_CHARACTERS = 16
 
 
 class PromptSize:
-    """What cannot fit into a context whatever its tokens are.
+    """Refuses prompts that cannot fit a context, however they are tokenized.
 
     Args:
-        tokenizer: of transformers.
+        tokenizer: a tokenizer of transformers.
         context: in tokens.
     """
 
@@ -30,9 +34,10 @@ class PromptSize:
         self._most = context * max(FEWEST_CHARACTERS, longest)
 
     def check(self, characters: int) -> None:
-        """
+        """Refuse a prompt of `characters` characters if it cannot fit.
+
         Raises:
-            ContextLengthExceeded: not even if each token were the longest there is.
+            ContextLengthExceeded: it does not fit even if every token is the longest there is.
         """
         if characters > self._most:
             raise ContextLengthExceeded(
@@ -42,10 +47,10 @@ class PromptSize:
             )
 
     async def tokenize(self, characters: int, encode: Callable[[], list[int]]) -> list[int]:
-        """The token IDs that `encode` makes of so many characters.
+        """The token IDs that `encode` makes of a text of `characters` characters.
 
         Raises:
-            ContextLengthExceeded: as `check`; nothing has been tokenized.
+            ContextLengthExceeded: as `check`, before anything is tokenized.
         """
         if characters <= INLINE_TOKENIZE_CHARS:
             return encode()
@@ -59,13 +64,13 @@ def completion_limit(
     """The most tokens a completion may have: what was asked for, or all that the prompt leaves.
 
     Args:
-        room: tokens that are left for the completion.
-        context: the model's, in words.
-        param: the field that asked.
+        room: tokens that the prompt leaves for the completion.
+        context: the model's context in words, for error messages.
+        param: the field that `asked` is from, for error messages.
 
     Raises:
         InvalidField: the prompt has no tokens.
-        ContextLengthExceeded: they do not fit.
+        ContextLengthExceeded: prompt and completion do not fit.
     """
     if prompt_tokens == 0:
         raise InvalidField("'prompt': has no tokens", param="prompt")

@@ -1,4 +1,4 @@
-"""Create Completion's prompts and chats to token IDs, with a checkpoint's tokenizer."""
+"""Turns Create Completion's prompts, and chats, into token IDs with a checkpoint's tokenizer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ AS_THE_BASE = PromptFormat()
 
 
 class Prompts:
-    """One model's tokenizer and its way with prompts.
+    """One model's tokenizer and prompt format.
 
     Args:
-        tokenizer: of transformers.
+        tokenizer: a tokenizer of transformers.
         style: `raw` or `chat`, see `EngineSpec.prompt_style`.
-        template: of chats, if there is one.
+        template: the chat template, if there is one.
         context: in tokens.
-        fixed: whether the tokenizer writes chats itself, in a format that no template changes.
-        in_parts: whether the template wants a message's content as a list of parts.
+        fixed: True if code writes the chats, in a format that no template changes.
+        in_parts: True if the template wants a message's content as a list of parts.
 
     Raises:
         ValueError: the style is `chat` and there is no template.
@@ -53,9 +53,10 @@ class Prompts:
             )
 
     def check(self, own: PromptFormat) -> None:
-        """
+        """Refuse an adapter's prompt format that does not work on this model.
+
         Raises:
-            BadAdapter: an adapter's prompts cannot be written as it says.
+            BadAdapter: the adapter's prompts cannot be written as its entry says.
         """
         if own.chat_template is not None and self._fixed:
             raise BadAdapter(
@@ -69,10 +70,10 @@ class Prompts:
             )
 
     async def encode(self, prompt: str, own: PromptFormat = AS_THE_BASE) -> list[int]:
-        """Create Completion's prompt, as the model wants it: as is, or as one user message.
+        """The token IDs of Create Completion's prompt: as it is, or as one user message of a chat.
 
         Args:
-            own: what an adapter says of its prompts.
+            own: the adapter's own prompt format.
 
         Raises:
             BadAdapter: as `check`.
@@ -86,11 +87,11 @@ class Prompts:
         return await self._through_template([message], len(prompt), "prompt", own.chat_template)
 
     async def encode_text(self, text: str) -> list[int]:
-        """The text as it is, with the special tokens that the tokenizer adds."""
+        """The token IDs of the text as it is, with the special tokens that the tokenizer adds."""
         return await self._size.tokenize(len(text), lambda: list(self._tokenizer.encode(text)))
 
     async def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Messages through the chat template.
+        """The token IDs of a chat, written with the chat template.
 
         Raises:
             InvalidRequest: there is no template, or it refuses these messages.
@@ -124,5 +125,5 @@ class Prompts:
             where = "this fine-tuned model's" if template else "the model's"
             raise BadTemplate(f"{where} chat_template is not valid: {error}") from None
         except TemplateError as error:
-            # Templates refuse what they do not know, such as a role, with a message.
+            # A template refuses what it does not know, such as a role, with a message of its own.
             raise InvalidRequest(f"the chat template: {error}", param=param) from None

@@ -120,8 +120,8 @@ def main() -> None:
         log.exception("engine_failed_to_start", error)
         status = 1
     sys.stdout.flush()
-    # Not sys.exit: vLLM's threads may hold the interpreter; what mattered is closed by now, and
-    # a dead engine's children die with this process.
+    # Not sys.exit: vLLM's threads may hold the interpreter. Everything that matters is closed by
+    # now, and a dead engine's children die with this process.
     os._exit(status)
 
 

@@ -1,7 +1,7 @@
 """uvicorn inside a process that has an event loop and signal handlers of its own.
 
-What uvicorn leaves open is closed here: how long and how large a request's headers may be, and
-that what is no HTTP is answered in the API's error format.
+This module adds what uvicorn lacks: limits on the time and size of a request's headers, and
+answers in the API's error format to bytes that are not HTTP.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from serving.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, Serv
 from serving.http.request import WRITE
 
 HEADER_TIMEOUT_S = 20.0
-# Far above what the app accepts, which refuses in its own words and with the caller's request ID;
-# this one only keeps endless headers out of memory.
+# Far above the app's own limit, whose error has the caller's request ID. This one only keeps
+# endless headers out of memory.
 MAX_HEADER_BYTES = 64 * 1024
 KEEP_ALIVE_S = 75
 # Connections the kernel holds while the event loop is busy.
@@ -43,8 +43,9 @@ def listen(host: str, port: int = 0, *, shared: bool = False) -> socket.socket:
         OSError: the address is taken, or not ours.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol named: only then asyncio sets TCP_NODELAY (uvloop always does). Without it
-    # an answer in two writes takes 40 ms, until the client's delayed acknowledgement.
+    # The protocol is named because asyncio sets TCP_NODELAY only then (uvloop always does).
+    # Without TCP_NODELAY a response in two writes takes 40 ms: the second write waits for the
+    # client's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,7 +110,7 @@ class HttpServer:
             self._task.result()
 
     async def close(self) -> None:
-        """Accept nothing more, let what runs end for `drain_s`, then cut it off."""
+        """Accept nothing more, give running requests `drain_s` to end, then cut them off."""
         self._server.should_exit = True
         self._server.force_exit = self._drain_s == 0
         if self._task is not None:
@@ -119,6 +120,8 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the process has its own."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -145,7 +148,7 @@ class _Protocol(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_bytes += len(data)
         super().data_received(data)
-        # Still no end of the headers: a body may be larger than this.
+        # Only while the headers have not ended: a body may be larger than this.
         if self._header_timer is not None and self._header_bytes > MAX_HEADER_BYTES:
             self._refuse(HeadersTooLarge(f"the headers have more than {MAX_HEADER_BYTES} bytes"))
 
@@ -157,11 +160,11 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._headers_are_in()
         super().on_headers_complete()
-        # In time: the task that has been made for the request has not begun.
+        # Not too late: the request's task exists, but it has not begun.
         cast(dict[str, Any], self.scope)["extensions"] = {WRITE: partial(_write, self.cycle)}
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn for what is no HTTP."""
+        """Called by uvicorn for bytes that are not HTTP."""
         self._refuse(InvalidRequest("not a valid HTTP request"))
 
     def _expect_headers(self) -> None:
@@ -177,7 +180,7 @@ class _Protocol(HttpToolsProtocol):
         self._refuse(RequestTimeout("the headers of the request did not arrive in time"))
 
     def _refuse(self, error: ServingError) -> None:
-        """Answer and hang up; between the chunks of another answer, only hang up."""
+        """Send the error and close the connection; in the middle of a response, only close it."""
         self._headers_are_in()
         if self.transport.is_closing():
             return
@@ -193,7 +196,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 def _write(cycle: RequestResponseCycle, data: bytes) -> bool:
-    """What `cycle.send` does with a part of a body, where it need not wait."""
+    """Write a part of a body as `cycle.send` would; return False where only `send` can do it."""
     if cycle.flow.write_paused or not cycle.chunked_encoding or cycle.response_complete:
         return False
     if not cycle.disconnected:

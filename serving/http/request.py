@@ -1,4 +1,4 @@
-"""What an HTTP request is to us, and the little HTTP that a raw ASGI app needs.
+"""An HTTP request as the service sees it, and the little HTTP that a raw ASGI app needs.
 
 ASGI: asgi.readthedocs.io/en/latest/specs/www.html. There is no framework on the token path.
 """
@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from serving.errors import BodyTooLarge, ClientLeft, HeadersTooLarge, RequestTimeout
 
-# An extension of ASGI's scope that our listener has: a function that writes the next part of a body
-# that `send` has begun, or returns False if that has to wait for the client. `send` is a coroutine,
-# which only a task can wait for.
+# Our listener's extension of ASGI's scope: a function that writes the next part of a body that
+# `send` has begun, or returns False if that has to wait for the client. Unlike `send`, which is a
+# coroutine, it can be called outside a task.
 WRITE = "serving.write"
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -62,12 +62,12 @@ class Request:
 
     @property
     def write(self) -> Callable[[bytes], bool] | None:
-        """The listener's `WRITE`, where there is one."""
+        """The listener's `WRITE` function, or None if the listener has none."""
         found: Callable[[bytes], bool] | None = self.scope.get("extensions", {}).get(WRITE)
         return found
 
     def read_headers(self, limit: int) -> None:
-        """Make `headers` of the request's own, by lower-case name; the first of a name counts.
+        """Fill `headers`, by lower-case name; of headers with the same name the first counts.
 
         Raises:
             HeadersTooLarge: names and values together have more than `limit` bytes.

@@ -44,8 +44,8 @@ class Log:
 
 
 class _File(RotatingFileHandler):
-    """Rotates after the line that fills a file; the base class formats every line twice, to see
-    whether it would."""
+    """Rotates after the line that fills the file. The base class formats every line twice to know
+    beforehand whether it would."""
 
     def shouldRollover(self, record: logging.LogRecord) -> int:
         return self.stream is not None and self.stream.tell() >= self.maxBytes
@@ -55,7 +55,7 @@ def open_log(component: str, directory: str | None = None, **fields: Any) -> Log
     """The log of one process.
 
     Args:
-        component: `router`, `engine`, ...; the logger's name and the file's.
+        component: `router`, `engine`, ...; it names the logger and the file.
         directory: where `COMPONENT-PID.jsonl` goes (made if need be); None is standard error.
         fields: repeated on every line, `model` and `replica` for example.
     """

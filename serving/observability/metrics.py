@@ -1,7 +1,7 @@
-"""Every metric of ours: name, unit, labels; the router's and, below, the engine servers'.
+"""All metrics with their names, units and labels: the router's, then the engine servers'.
 
-Labels are bounded: `model` is the ID of an engine model (an adapter counts under its base, and
-`kind` tells them apart; the exact ID is in the log), `none` where no model was resolved.
+Labels are bounded. An adapter counts under the `model` of its base and is told apart by `kind`;
+its own ID is in the log. `model` is `none` where no model was resolved.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2,
 
 
 class RouterMetrics:
-    """The router's own registry, so that two routers in one process (tests) do not meet."""
+    """One router's metrics, in a registry of their own: tests run two routers in one process."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -78,13 +78,13 @@ class RouterMetrics:
         )
         self.unknown_usage = Counter(
             "serving_requests_without_usage_total",
-            "Requests a replica worked on and did not say what they used: it died, or was silent.",
+            "Requests whose replica did not say what they used: it died, or was silent.",
             model,
             registry=registry,
         )
         self.retries = Counter(
             "serving_retries_total",
-            "Requests sent to a second replica because the first failed before a byte.",
+            "Requests sent to a second replica because the first failed before it sent a byte.",
             model,
             registry=registry,
         )
@@ -220,12 +220,12 @@ class BatchMetrics:
             ["kind"],
             registry=registry,
         )
-        # Once, and not at every step: looking a label up costs as much as counting.
+        # Looked up once and not at every step: looking a label up costs as much as counting.
         self._prompt = self._tokens.labels("prompt")
         self._completion = self._tokens.labels("completion")
 
     def watch(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """Where the gauges' values are read when they are scraped."""
+        """Set the functions that return the gauges' values when they are scraped."""
         self._running.set_function(running)
         self._waiting.set_function(waiting)
 

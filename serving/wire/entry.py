@@ -1,4 +1,4 @@
-"""What the directory knows of a router or an engine replica."""
+"""What the directory knows about a router or an engine replica."""
 
 from __future__ import annotations
 

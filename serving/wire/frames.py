@@ -6,9 +6,9 @@ A frame is a header of nine bytes, little endian, and a payload:
     kind                    uint8    one of `Kind`
     stream                  uint32   the request's number on this link; 0 is the link itself
 
-One connection carries every request of a router on a replica, so a whole engine step of all of
-them leaves in one `write` and arrives in one `read`; HTTP would cost a system call per token and
-hop. The router never looks into DATA: it holds the final bytes of the client's response.
+One connection carries all requests of one router to one replica, so what an engine step makes for
+all of them leaves in one `write` and arrives in one `read`; HTTP would cost a system call per
+token and hop. A DATA frame holds final bytes of the client's response; the router never parses it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from collections.abc import Iterator
 
 HEADER = struct.Struct("<IBI")
 HEADER_SIZE = HEADER.size
-# Above the largest request body that settings allow; anything larger is not ours.
+# Above the largest request body that the settings allow; no peer of ours sends a longer frame.
 MAX_PAYLOAD = 64 * 1024 * 1024
 
 
 class Kind(enum.IntEnum):
-    """What a frame says; the first group is sent by routers, the second by replicas."""
+    """What a frame says. Routers send the first group, replicas the second."""
 
     HELLO = 1
     OPEN = 2  # uint32 length of the JSON call, the call, the body
@@ -39,7 +39,7 @@ class Kind(enum.IntEnum):
 
 
 class FrameError(Exception):
-    """The other side does not speak this protocol; the connection is of no more use."""
+    """The other side does not speak this protocol; the connection must be closed."""
 
 
 def frame(kind: int, stream: int, payload: bytes = b"") -> bytes:
@@ -69,14 +69,15 @@ def split_open(payload: bytes) -> tuple[bytes, bytes]:
 class FrameReader:
     """Cuts a byte stream into frames. One per connection.
 
-    `max_payload` may be raised later: a peer that has not said who it is gets little room.
+    `max_payload` may be raised later: until a peer has said who it is, its frames must be small.
     """
 
     __slots__ = ("_buffered", "_missing", "_parts", "max_payload")
 
     def __init__(self, max_payload: int = MAX_PAYLOAD) -> None:
-        # The beginning of a frame, in the pieces it came in: a request with images is megabytes
-        # long, and joining them at every piece would copy it a hundred times.
+        # The pieces of a frame that is not complete yet. They are joined once, at its end: a
+        # request with images has megabytes, and joining at every piece would copy it a hundred
+        # times.
         self._parts: list[bytes] = []
         self._buffered = 0
         self._missing = 0

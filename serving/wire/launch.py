@@ -9,8 +9,8 @@ class EngineLaunch(msgspec.Struct, frozen=True):
     """What the parent tells the engine server.
 
     `engine` names the class that runs the model (`module:Class` with a `start(spec, images)`);
-    empty: the one of the model's `runtime`. Tests name a double here. `images` are the limits of
-    the models file (`ImageLimits`).
+    empty means the one for the model's `runtime`. Tests name a test double here. `images` are the
+    limits on images in the models file (`ImageLimits`).
     """
 
     spec: dict[str, object]

@@ -1,7 +1,7 @@
-"""What crosses the boundary between a router and an engine replica, and the engine's interface.
+"""The messages between a router and an engine replica.
 
-Every structure here travels as JSON inside a link frame (`frames.py`), so a router and an engine
-replica of neighbouring versions can talk: unknown fields are ignored, new ones have defaults.
+Each travels as JSON inside a link frame (`frames.py`). Unknown fields are ignored and new fields
+have defaults, so a router and a replica of neighbouring versions understand each other.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ PROTOCOL_VERSION = 1
 
 
 class AdapterRef(msgspec.Struct, frozen=True):
-    """A LoRA adapter as a replica needs it: its ID, and the directory that holds its files or the
-    repository and its revision that do."""
+    """What a replica needs to load a LoRA adapter. `path` is the directory of its files, or a
+    repository that has them at `revision`."""
 
     id: str
     path: str
@@ -21,8 +21,10 @@ class AdapterRef(msgspec.Struct, frozen=True):
 
 
 class PromptFormat(msgspec.Struct, frozen=True):
-    """What of an adapter's prompts is not as its base's: how Create Completion's prompt reaches it
-    (`raw` or `chat`), and the template of its chats."""
+    """How an adapter formats prompts, where that differs from its base model (None: as the base).
+
+    `style` is how the adapter gets Create Completion's prompt: `raw` or `chat`.
+    """
 
     style: str | None = None
     chat_template: str | None = None
@@ -89,11 +91,10 @@ class Hello(msgspec.Struct, frozen=True):
 class Load(msgspec.Struct, frozen=True):
     """How busy a replica is. Counts are requests.
 
-    `in_flight` are all requests the replica has accepted and not ended, `yours` those of the
-    link that the report is sent on, so that a router can tell its own share from the others';
-    `routers` is how many have a link.
-    `running` and `waiting` are the engine scheduler's own counts. `adapters` are the IDs held in
-    memory.
+    `in_flight` counts all requests that the replica has accepted and not ended; `yours` counts
+    those of the router that gets this report. `running` and `waiting` are the engine scheduler's
+    own counts. `adapters` are the IDs of the adapters held in memory. `routers` is how many routers
+    have a link to the replica.
     """
 
     in_flight: int = 0
@@ -126,10 +127,10 @@ JSON_HEAD = Head(200, (("content-type", "application/json"),))
 
 
 class End(msgspec.Struct, frozen=True):
-    """Last frame of a request that ended well or was cancelled; a cancelled one has no finish
-    reason. The engine counts the tokens: those it has used by then.
+    """Last frame of a call that ended well or was cancelled; a cancelled one has no finish reason.
 
-    `queue_s` is the time in seconds between arrival in the engine and its first scheduling.
+    The token counts are the engine's, up to this frame. `queue_s` is the time in seconds from the
+    call's arrival in the engine to its first scheduling.
     """
 
     finish_reason: str | None = None
@@ -139,7 +140,7 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Fail(msgspec.Struct, frozen=True):
-    """Last frame of a request that failed, with the tokens it had used by then.
+    """Last frame of a call that failed, with the tokens it had used by then.
 
     `retryable`: another replica may succeed.
     """

@@ -77,7 +77,7 @@ def models_with(live: Server, entries: list[Any], **more: dict[str, Any]) -> Pat
 
 
 def apply(live: Server, file: Path, *options: str, status: int = 0) -> str:
-    """`serving apply`; what it says. `status` is its exit status."""
+    """Run `serving apply` and return what it says; its exit status must be `status`."""
     command = [sys.executable, "-m", "deployments.apply", str(file)]
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(

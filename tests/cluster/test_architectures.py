@@ -1,5 +1,5 @@
-"""Every architecture of the catalogue, named by its real ID, on the whole stack; and what comes and
-goes disturbs nobody.
+"""Every architecture of the catalogue, under its real ID, on the whole stack; and models that come
+and go disturb no other.
 
 The weights are tiny and random (tests/shapes.py); everything else of an entry is the catalogue's.
 Models are added to and removed from the running service, three at a time, while others are used
@@ -23,10 +23,10 @@ from tests import shapes
 from tests.cluster.conftest import apply, models_with
 from tests.live import BASE, ENDLESS, INSTRUCT, PIRATE, ROOT, Server, parse_events, poll
 
-# What every tiny model needs of its entry to run here.
+# What every tiny model needs in its entry to run here.
 ON_CPU = {"gpus": 0, "cpus": 0.5, "tensor_parallel": 1, "context": 256, "dtype": "float32"}
 RAW = {"prompt_style": "raw", "chat_template": None}
-# By round: the catalogue's ID, its tiny checkpoint, and what sits on it.
+# By round: the catalogue's ID, its tiny checkpoint, and the adapter on it, if any.
 ROUNDS: tuple[dict[str, tuple[str, str | None]], ...] = (
     {
         "llama-2-7b": ("llama", None),
@@ -103,7 +103,7 @@ class Users:
             self.served += 1
 
     def _stream(self) -> None:
-        """One stream after the other, so that one runs through every change."""
+        """One stream after the other, so that one is running during every change."""
         while not self._stop.wait(0.1):
             answer = self._live.complete(
                 BASE,

@@ -1,4 +1,4 @@
-"""Requests are spread evenly; a custom model's go to the replica that has it, until it is busy."""
+"""Requests are spread evenly; an adapter's go to a replica that holds it, until that is busy."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_the_shared_port_reaches_every_router(live: Server) -> None:
 def test_both_replicas_get_the_same_share_of_mixed_lengths(
     live: Server, replicas: list[Target]
 ) -> None:
-    """Through both routers at once, in waves: what the policy evens out is the requests that are
-    open, so a replica that happens to be slower may end a wave later, but must not be given more
-    or less of it. All are long enough to be open together until the last of a wave is sent.
+    """Requests go through both routers at once, in waves. The policy evens out the open requests,
+    so a slower replica may end a wave later, but must get the same share of it. All requests are
+    long enough to stay open until the last of their wave is sent.
 
-    The bound is wide because a burst outruns the load reports: a replica that two busy cores do
-    not let run for a moment reports late, looks idle to both routers and gets more (seen: 38 and
+    The bound is wide because a burst outruns the load reports: on two busy cores a replica may not
+    run for a moment. It then reports late, looks idle to both routers and gets more (seen: 38 and
     62 of one wave). The next test has the narrower bound that random choice misses by far."""
     rng = random.Random(7)
     routers = live.routers()
@@ -86,8 +86,8 @@ def test_both_replicas_get_the_same_share_of_mixed_lengths(
 
 
 def test_open_requests_stay_even_while_they_come_and_go(live: Server) -> None:
-    """Each router counts its own requests and hears of the other's; from both together the two
-    replicas always hold about the same number."""
+    """Each router counts its own requests and hears of the other's, so the two replicas always hold
+    about the same number."""
     poll(live.idle, 10, "nothing runs")
     rng = random.Random(8)
     routers = live.routers()
@@ -112,7 +112,7 @@ def test_open_requests_stay_even_while_they_come_and_go(live: Server) -> None:
         assert {future.result() for future in pending} == {200}
     assert len(held) >= 10
     few, many = sorted(map(sum, zip(*held, strict=True)))
-    # Twice as wide: a look sees what a late report has not corrected yet.
+    # Twice as wide: a look may come before a late report has corrected the counts.
     assert many - few <= SHARE * (few + many), f"{few} and {many} in {len(held)} looks"
 
 

@@ -1,4 +1,4 @@
-"""The HTTP contract where only a real engine shows it: limits, stops, text, OpenAI's fields."""
+"""The HTTP contract as far as only a real engine shows it: limits, stops, text, OpenAI's fields."""
 
 from __future__ import annotations
 
@@ -147,8 +147,8 @@ def test_an_instruct_model_gets_its_prompt_as_a_chat_and_a_base_model_as_it_is(
 
 
 def test_the_default_temperature_samples_and_zero_does_not(live: Server) -> None:
-    """On this prompt the adapter has a near-tie (a gap of 0.05 in logits): at 0.2, and only above
-    zero, its answers differ."""
+    """On this prompt the adapter has a near-tie (a gap of 0.05 in logits): its answers differ at
+    the default temperature of 0.2, but not at zero."""
     prompt = "Dear friend, thank you"
 
     def texts(**parameters: Any) -> set[str]:
@@ -378,7 +378,7 @@ def test_the_models_list_has_every_id(live: Server) -> None:
     assert models[PIRATE]["parent"] == BASE
     assert models[ALIAS]["root"] == BASE
     one = live.get(f"{live.url}/v1/models/{PIRATE}")
-    # Each router says when it started itself.
+    # Each router gives the time of its own start.
     assert one | {"created": 0} == models[PIRATE] | {"created": 0}
 
 

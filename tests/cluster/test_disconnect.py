@@ -36,7 +36,7 @@ def body_of(path: str, model: str, stream: bool) -> dict[str, Any]:
 
 
 class Client:
-    """One connection, which reads whatever there is: one that does not holds its stream up."""
+    """One connection that reads whatever comes: a client that does not read stops its stream."""
 
     def __init__(self, url: str) -> None:
         host, port = url.removeprefix("http://").split(":")
@@ -44,7 +44,7 @@ class Client:
         self.received = bytearray()
 
     def read(self) -> bool:
-        """Whether the whole answer is here."""
+        """Read what has come; True once the whole response is here."""
         while select.select([self.socket], [], [], 0)[0] and (data := self.socket.recv(1 << 20)):
             self.received += data
         whole = b"application/json" in self.received
@@ -84,7 +84,7 @@ def test_a_client_that_leaves_frees_the_engine(
 
 @dataclass(frozen=True)
 class Seen:
-    """What clients that all leave at once leave behind."""
+    """What is seen after all clients have left at once."""
 
     too_late: bool  # some had their whole answer before they left
     free_s: float  # until no engine works
@@ -113,7 +113,7 @@ def all_leave(live: Server, url: str, request: bytes, stream: bool) -> Seen:
     clients = [Client(url) for _ in range(CLIENTS)]
 
     def one_is_answered() -> bool:
-        answered = [client.read() for client in clients]  # of all: none is to be held up
+        answered = [client.read() for client in clients]  # every one, so that no stream stops
         return any(answered)
 
     def all_run() -> bool:

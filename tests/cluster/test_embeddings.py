@@ -1,7 +1,7 @@
-"""Embedding models on a real vLLM engine; what is right is what Hugging Face's classes compute.
+"""Embedding models on a real vLLM engine, compared with what Hugging Face's classes compute.
 
-First an engine server by itself, asked over its link. Then the whole service, where one engine
-more is added to the running ones.
+First an engine server by itself, asked over its link. Then the whole service, with one more engine
+added to the running ones.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def assert_same(found: list[float], right: list[float]) -> None:
 
 
 def entry(name: str, weights: Path) -> dict[str, Any]:
-    """Of a models file."""
+    """The model's entry in a models file."""
     local = local_model(BASE)
     return {
         "id": name,
@@ -87,8 +87,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# An engine server by itself. An encoder, which keeps no cache, with the first token's vector; the
-# service below has a decoder with the last token's.
+# An engine server by itself. Its model is an encoder, which keeps no cache, with the first token's
+# vector; the service below has a decoder with the last token's.
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ class Link:
         return answer, said
 
     async def post(self, path: str, model: str = BERT, **fields: Any) -> tuple[Answer, Any]:
-        """A request for an ID, as the router sends it on; the answer's JSON."""
+        """Send a request for a model ID as the router would; returns the answer and its JSON."""
         headers = (("content-type", "application/json"),)
         call = HttpCall("req-1", model, "POST", path, headers=headers)
         body = json.dumps({"model": model, **fields}).encode()

@@ -73,7 +73,7 @@ class Stream:
 
     @property
     def finished(self) -> bool:
-        """Whether it ended as a completion ends."""
+        """True if it ended as a completion ends."""
         if self.broken is not None or not self.events:
             return False
         last = self.events[-1]
@@ -83,7 +83,7 @@ class Stream:
 
     @property
     def failed(self) -> bool:
-        """Whether it ended with the path's error event, and nothing after it."""
+        """True if it ended with the path's error event, and nothing after it."""
         if self.broken is not None or not self.events:
             return False
         last = self.events[-1]
@@ -251,7 +251,7 @@ def wait_for_new_replica(live: Server, others: set[str], dead: str) -> str:
 
 
 def rediscovery(live: Server, replica: str) -> float:
-    """Seconds from a replica's being ready to the last router's having found it."""
+    """Seconds from when a replica was ready to when the last router had found it."""
     (ready,) = [e for e in live.events("engine_ready", "engine") if e["replica"] == replica]
     found = [e for e in live.events("replica_found", "router") if e["replica"] == replica]
     assert {entry["router"] for entry in found} >= {router.replica for router in live.routers()}
@@ -260,7 +260,7 @@ def rediscovery(live: Server, replica: str) -> float:
 
 
 def test_a_router_is_killed(live: Server) -> None:
-    """Its own streams break; those of the other router go on, and nobody works for nobody."""
+    """Its own streams break and the engines stop work on them; the other router's go on."""
     poll(live.idle, 10, "nothing runs")
     routers = live.routers()
     dies, lives = routers

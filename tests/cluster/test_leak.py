@@ -2,7 +2,7 @@
 
 vLLM's CPU kernels read adapter slot -1, the last one, for a request without an adapter. When that
 slot is filled, the base model speaks with an adapter's voice. `serving/engine/adapters.py` keeps
-one slot empty for good; these tests show the fault upstream, and that we do not have it.
+one slot empty for good; these tests show the fault in bare vLLM, and that our engines lack it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PROMPTS = ("Once upon a time", "The sky is blue because", "A spider has", "To ma
 
 
 def test_vllm_leaks_when_every_slot_is_filled(reference: Reference) -> None:
-    """Upstream's fault, without any of our code: with `max_loras` equal to the adapters loaded,
-    the base model's output changes when adapters share its batch."""
+    """The fault in bare vLLM, without any of our code: with `max_loras` equal to the adapters
+    loaded, the base model's output changes when adapters share its batch."""
     pirate, haiku = (local_model(name)["weights"] for name in (PIRATE, HAIKU))
     prompt = PROMPTS[0]
     alone = [(prompt, None)]
@@ -41,7 +41,7 @@ def test_vllm_leaks_when_every_slot_is_filled(reference: Reference) -> None:
 
 
 def test_an_engine_gets_one_slot_more_than_the_pool_fills() -> None:
-    """What vLLM is told and what the pool may fill, from the same spec; fails without a spare."""
+    """From the same spec, vLLM is told of one slot more than the pool may fill."""
     code = """
 import json
 from serving.catalogue.spec import (EngineSpec)
@@ -65,8 +65,8 @@ print(json.dumps(arguments))
 
 
 def test_the_running_engines_never_fill_their_last_slot(live: Server) -> None:
-    """Three adapters through a pool of two, on both replicas: what vLLM was given stays one above
-    what is held, and every adapter still answers in its own voice."""
+    """Three adapters go through a pool of two, on both replicas: vLLM has one slot more than the
+    pool may fill, and every adapter still answers in its own voice."""
     right = {name: live.text(name, PROMPTS[0]) for name in (PIRATE, HAIKU)}
     right[PARROT] = right[PIRATE]
     for name in (PIRATE, HAIKU, PARROT, HAIKU, PIRATE, PARROT):

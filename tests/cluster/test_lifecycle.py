@@ -21,7 +21,7 @@ pytestmark = pytest.mark.stops_server
 
 
 def up(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A run of `serving up` that must end by itself."""
+    """Run `serving up`, which must end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "deployments.up", *arguments],
         cwd=ROOT,
@@ -81,7 +81,7 @@ def test_a_mistake_in_the_models_file_is_named(
 
 
 def test_sigterm_leaves_nothing_behind(live: Server) -> None:
-    """Also not what Ray's workers started: the engines."""
+    """Not even the engines, which Ray's workers started."""
     assert live.process is not None
     children = psutil.Process(live.process.pid).children(recursive=True)
     started = [process for process in children if runs(process)]

@@ -1,6 +1,7 @@
-"""What is not a text model on vLLM, named by its real ID on the whole stack: the second engine, a
-vision model and a hosted provider (a double on loopback). How each of them answers in detail is
-tested in tests/gateway/test_transformers.py and test_upstream.py, and in test_vision_engine.py.
+"""Models that are not text models on vLLM, under their real IDs on the whole stack: the second
+engine's, a vision model and a hosted model (its provider is a double on loopback). How each of them
+answers in detail is tested in tests/gateway/test_transformers.py and test_upstream.py, and in
+test_vision_engine.py.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def provider() -> Iterator[Double]:
 
 @pytest.fixture(scope="module")
 def more(_shared: Any, provider: Double, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The running service with all of them."""
+    """The running service with all these models."""
     live: Server = _shared.get()
     folder = tmp_path_factory.mktemp("shapes")
     for module in ("seq_shapes", "vision_shape"):

@@ -152,7 +152,7 @@ def test_ids_differ_and_repeat(live: Server) -> None:
 
 
 def test_chats_are_written_as_the_models_file_says(live: Server) -> None:
-    """By the template of the base's entry, which its adapters share, or by an adapter's own."""
+    """With the template of the base's entry, which its adapters share, or with an adapter's own."""
 
     def written(text: str) -> dict[str, Any]:
         _, body = openai_body(PIRATE, text)

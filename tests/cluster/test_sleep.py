@@ -53,7 +53,6 @@ def test_it_wakes_for_everyone_who_asks_and_goes_back_to_sleep(asleep: Server) -
     assert parse_events(text)[-1].json["completion"]["finish_reason"] == "stop"
     if took > 11:  # the default keepalive is every ten seconds
         assert text.startswith(f": model '{SLEEPER}' is starting; ")
-    # Its own start taught the routers what to tell others.
     assert replicas(live) == 1
     poll(lambda: not replicas(live), 120, "it sleeps again")
     poll(lambda: not live.engines(SLEEPER), 30, "its processes are gone")

@@ -1,7 +1,7 @@
-"""Images end to end: a real vLLM engine with a tiny vision model, behind the gateway, over a link.
+"""Images end to end: a real vLLM engine with a tiny vision model, behind a router, over a link.
 
-No Ray: the engine server runs by itself, as it can. What is right is what Hugging Face's own
-classes answer to the same images.
+No Ray: the engine server runs by itself. Its answers are compared with those of Hugging Face's own
+classes to the same images.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> It
 async def client(
     catalogue: Catalogue, engine: EngineReady, tmp_path: Path, eventually: Eventually
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a router that has a link to the engine. Nobody serves the text model."""
+    """A client of a router that has a link to the engine. The text model has no replica."""
     settings = {"host": "127.0.0.1", "port": 0, "api_keys": "sk-any", "cluster_token": "token"}
     router = Router(
         Settings.model_validate(settings),
@@ -179,7 +179,7 @@ async def client(
 
 
 def body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> dict[str, Any]:
-    """Of Create Completion."""
+    """The body of a Create Completion."""
     body: dict[str, Any] = {
         "model": VISION,
         "prompt": prompt,
@@ -333,7 +333,7 @@ async def test_an_image_takes_context(client: httpx.AsyncClient) -> None:
 async def test_an_image_whose_first_request_failed_can_be_sent_again(
     client: httpx.AsyncClient, reference: HuggingFace
 ) -> None:
-    """vLLM sends an image to its core once; a request that failed in between took it along."""
+    """vLLM sends an image to its core once; the image of a request that failed never got there."""
     new = picture("lines", (50, 30))
     request = body([data_url(new)], model_parameters={"max_tokens": CONTEXT})
     assert (await client.post("/v4/completions", json=request)).status_code == 400
@@ -356,7 +356,7 @@ async def test_a_placeholder_in_the_text_does_no_harm(client: httpx.AsyncClient)
 
 
 async def test_a_text_model_takes_no_images(client: httpx.AsyncClient) -> None:
-    """On the chat endpoint the engine says so: `tests/unit/engine/images/test_chat.py`."""
+    """On the chat endpoint the engine refuses them: `tests/unit/engine/images/test_chat.py`."""
     answer = await client.post("/v4/completions", json=body([data_url(LINES)], model=TEXT))
     assert answer.status_code == 422
     assert answer.json()["error"]["message"] == f"model '{TEXT}' takes no images"

@@ -1,4 +1,4 @@
-"""Imports point one way and close no circle: the picture of docs/architecture.md, held."""
+"""Imports point one way and close no circle, as docs/architecture.md draws them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLOORS = (
 )
 # Stand apart: they reach the service over HTTP, or make what it serves.
 APART = ("loadtests", "local_models")
-# What runs in a router's process of what an engine is: hosted providers' models are engines there.
+# The engine modules that a router may import: a hosted model is an engine in the router's process.
 ENGINE_FOR_ROUTERS = {"serving.engine.interface", "serving.engine.completion_writer"}
 
 

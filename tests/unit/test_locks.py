@@ -48,6 +48,6 @@ def test_nothing_that_breaks_on_the_cpu_torch(python: str) -> None:
 
 
 def test_uvicorn_is_pinned() -> None:
-    """We drive its protocol class, which is no public interface."""
+    """The listener subclasses its protocol class, which is not a public interface."""
     (asked,) = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "uvicorn"]
     assert str(asked.specifier) == f"=={lock('cpu', '3.11')['uvicorn']}"

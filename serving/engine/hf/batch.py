@@ -9,8 +9,9 @@ take free rows. Each turn of the loop:
    first tokens;
 3. one step for every running row (`Rows.decode`).
 
-A request is admitted only if the caches of all running ones fit in memory at their longest, so
-none is ever taken back. The group's size is bounded too: the other rows stand still while it runs.
+A request is admitted only if the caches of all running ones fit in memory at their longest, so a
+running request never loses its row. The group's size is bounded too: the other rows stand still
+while it runs.
 The idea of batching by steps is Orca's (Yu et al., OSDI 2022).
 """
 
@@ -33,7 +34,7 @@ from serving.engine.interface import Chunk, Emit, Tally
 from serving.errors import EngineFailed, Overloaded
 from serving.observability.metrics import BatchMetrics
 
-# Prompts in one group differ in length by at most a factor of two, and by this many tokens.
+# In a group, the longer of two prompts has at most twice the tokens of the shorter plus this many.
 SIMILAR_TOKENS = 16
 
 _log = logging.getLogger("serving.engine")
@@ -41,10 +42,10 @@ _log = logging.getLogger("serving.engine")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a batch may come to.
+    """The most that a batch may hold.
 
-    `rows`: running requests. `waiting`: requests in the queue. `prefill_tokens`: of one group of
-    prompts, padding included. `cells`: tokens in the caches, padding included.
+    `rows`: running requests. `waiting`: requests in the queue. `prefill_tokens`: tokens of one
+    group of prompts, padding included. `cells`: tokens in the caches, padding included.
     """
 
     rows: int
@@ -88,7 +89,7 @@ class Request:
         self.emit = emit
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.queued = time.monotonic()
-        # It has its last token, or nobody waits for it: its row is free.
+        # True once it has its last token or its caller left: its row is free.
         self.over = False
         self.last = -1
         self._detokenizer = detokenizer
@@ -97,12 +98,12 @@ class Request:
         self._parts: list[str] = []
 
     def begin(self, now: float) -> None:
-        """The model is about to run its prompt; `now` is in `time.monotonic` seconds."""
+        """The model is about to run the prompt; `now` is in `time.monotonic` seconds."""
         self.tally.queue_s = now - self.queued
         self.tally.prompt_tokens = len(self.prompt)
 
     def take(self, token: int, ends: frozenset[int]) -> Chunk | None:
-        """Add a token; the chunk that it makes, if any."""
+        """Add a token; returns the chunk to emit for it, if any."""
         self.tally.completion_tokens += 1
         self.last = token
         reason, text = None, ""
@@ -157,7 +158,7 @@ class Batcher:
 
     @property
     def running(self) -> int:
-        # Those that are over still have their rows, until the next turn.
+        # Requests that are over keep their rows until the next turn.
         return sum(not request.over for request in self._running)
 
     @property
@@ -169,16 +170,17 @@ class Batcher:
         return self._failed
 
     async def run(self, request: Request) -> None:
-        """Until its last chunk is emitted; cancelling this frees its row before the next step.
+        """Run a request until its last chunk is emitted; cancelling this frees its row before the
+        next step.
 
         Raises:
-            Overloaded: too many wait already.
+            Overloaded: too many requests wait already.
             EngineFailed: the model failed.
         """
         with self._wake:
             if self._failed or self._stopping:
                 raise EngineFailed("the engine of this replica failed")
-            # All come by here, also those that a free row takes in the next turn.
+            # Every request enters the queue, even one that gets a free row in the next turn.
             free = max(0, self._limits.rows - len(self._running))
             if len(self._waiting) >= self._limits.waiting + free:
                 raise Overloaded(
@@ -200,7 +202,7 @@ class Batcher:
             self._wake.notify()
 
     def _deliver(self, chunks: list[tuple[Request, Chunk]]) -> None:
-        """What one step made, for all its rows."""
+        """Emit what one step made, for all its rows."""
         for request, chunk in chunks:
             if request.done.done():  # cancelled
                 continue
@@ -218,7 +220,7 @@ class Batcher:
                 request.done.set_exception(EngineFailed("the engine of this replica failed"))
 
     async def close(self) -> None:
-        """Stop after the step that runs; requests that have not ended fail."""
+        """Stop after the current step; requests that have not ended fail."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -241,7 +243,7 @@ class Batcher:
             self._post(lambda: self._give_up(left))
 
     def _work_left(self) -> bool:
-        """Wait for work; False when there is to be no more."""
+        """Wait for work; False once the batcher is to stop."""
         with self._wake:
             while not (self._stopping or self._running or self._waiting):
                 self._wake.wait()
@@ -254,7 +256,7 @@ class Batcher:
             for request in group:
                 request.begin(now)
             with self._metrics.step("prefill", len(group)):
-                # First: whoever is told of a failure is found among these.
+                # Before the prompts run: if the model fails, the requests in this list are told.
                 self._running += group
                 logits = self._rows.admit([request.prompt for request in group])
                 self._take(group, logits)
@@ -266,7 +268,7 @@ class Batcher:
                 self._take(self._running, logits)
 
     def _take(self, requests: list[Request], logits: torch.Tensor) -> None:
-        """A token for each of these rows, and what follows from it to the event loop."""
+        """Choose a token for each of these rows, and send the chunks to the event loop."""
         tokens = choose(logits, [request.sampler for request in requests])
         chunks: list[tuple[Request, Chunk]] = []
         for request, token in zip(requests, tokens, strict=True):
@@ -284,7 +286,7 @@ class Batcher:
             self._running = [self._running[place] for place in kept]
 
     def _next_group(self) -> list[Request]:
-        """Waiting requests whose prompts are to be run now."""
+        """Take out of the queue the requests whose prompts are to be run now."""
         limits = self._limits
         group: list[Request] = []
         lengths = [_lengths(request) for request in self._running]
@@ -295,7 +297,7 @@ class Batcher:
                 if group and not self._fits_group(request, group):
                     continue
                 if self._rows.cells([*lengths, _lengths(request)]) > limits.cells:
-                    # Nobody overtakes it: it would wait forever behind shorter ones.
+                    # No request overtakes it: it could wait forever behind shorter ones.
                     break
                 group.append(request)
                 lengths.append(_lengths(request))
@@ -312,11 +314,11 @@ class Batcher:
         )
 
     def _post(self, callback: Callable[[], None]) -> None:
-        # Closed only when the process ends with a step still running.
+        # The loop is closed only if the process ends during a step.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
 
 
 def _lengths(request: Request) -> tuple[int, int]:
-    """Tokens of its prompt, and the most of its completion."""
+    """Tokens of its prompt, and the most tokens of its completion."""
     return len(request.prompt), request.sampler.params.max_tokens

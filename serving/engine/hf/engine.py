@@ -1,8 +1,8 @@
 """transformers as an engine, for models that vLLM cannot run: MPT and encoder-decoders such as T5.
 
-The model runs in a thread of its own (`hf_batch.py`); here are its start and the checks of a
-request. Weights are read from safetensors, and no checkpoint's own code
-is run.
+The model runs in a thread of its own (`batch.py`); this module starts it and checks requests.
+Weights are read from safetensors unless `pickle_weights` is set, and a checkpoint's own code is
+never run.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ from serving.errors import EngineFailed, InvalidField
 from serving.observability.metrics import BatchMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
-# Of the GPU memory that the weights leave, what the caches may take; the rest is for the step's
-# own tensors.
+# The caches' share of the GPU memory that the weights leave; the rest is for a step's own tensors.
 CACHE_SHARE = 0.7
 
 
 class Arguments(BaseModel):
-    """What `engine_args` may say to this engine."""
+    """The `engine_args` of this engine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,12 +50,12 @@ class Arguments(BaseModel):
         default=2048, description="requests in the queue; more are refused with 503"
     )
     max_prefill_tokens: Annotated[int, Field(ge=1)] = Field(
-        default=4096, description="of the prompts that are run together, padding included"
+        default=4096, description="tokens of the prompts that are run together, padding included"
     )
     max_cache_tokens: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="in the caches, padding included; default: what fits the GPU's memory, and "
-        "without a GPU what `max_batch_size` requests can come to",
+        description="tokens in the caches, padding included; default: what fits the GPU's memory, "
+        "or without a GPU the most that `max_batch_size` requests can need",
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="CPU threads of the model; default: PyTorch's choice"
@@ -98,7 +97,7 @@ class HfEngine(Engine):
         """Load the model; takes seconds to minutes. It takes no images.
 
         Raises:
-            ValueError: the specification asks for what this engine or the model does not have.
+            ValueError: the spec asks for something that this engine or the model lacks.
         """
         arguments = _arguments(spec)
         model, tokenizer = await asyncio.to_thread(_load, spec, arguments)
@@ -210,7 +209,11 @@ class HfEngine(Engine):
 
 
 def _arguments(spec: EngineSpec) -> Arguments:
-    """The checked `engine_args`, and what of a specification this engine does not have."""
+    """The checked `engine_args`.
+
+    Raises:
+        ValueError: they are not valid, or the spec asks for something that this engine lacks.
+    """
     if spec.gpus_per_replica > 1 or spec.tensor_parallel > 1:
         raise ValueError(f"model '{spec.id}': the transformers engine runs on one GPU")
     if spec.vision:
@@ -230,7 +233,7 @@ def _load(spec: EngineSpec, arguments: Arguments) -> tuple[Any, Any]:
         torch.set_num_threads(arguments.threads)
     source = {"revision": spec.revision, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(spec.weights, **source)
-    # T5's positions are relative and have no end; these models' do.
+    # T5's positions are relative and have no end; a decoder-only model's may have one.
     for name in () if config.is_encoder_decoder else ("max_seq_len", "max_position_embeddings"):
         longest = getattr(config, name, None)
         if longest is not None and spec.context > longest:
@@ -252,7 +255,7 @@ def _load(spec: EngineSpec, arguments: Arguments) -> tuple[Any, Any]:
 
 
 def _limits(spec: EngineSpec, arguments: Arguments, rows: Rows, device: torch.device) -> Limits:
-    """The batch's limits; memory is asked of the device.
+    """The batch's limits; on a GPU its free memory bounds the caches.
 
     Raises:
         ValueError: not even one request as long as the context fits.

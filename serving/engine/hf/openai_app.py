@@ -1,6 +1,6 @@
 """The OpenAI endpoints of the transformers engine: `/v1/completions`, `/v1/chat/completions`.
 
-Response shapes are OpenAI's. What a request may ask for is in `hf_openai_body.py`.
+Response shapes are OpenAI's. What a request may ask for is in `openai_body.py`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class OpenAIEndpoints:
 
 
 class Writer(ABC):
-    """Writes one response; `stream` and `whole` are what the engine may emit to."""
+    """Writes one response; the engine emits to `stream` or to `whole`."""
 
     kind: str
     chunk_kind: str
@@ -92,12 +92,13 @@ class Writer(ABC):
             "model": call.model,
         }
         self._started = False
-        # What could not be written while the router did not read.
+        # Not written yet: all of a whole response; of a stream, the texts that came while the
+        # router did not read.
         self._texts: list[str] = []
 
     @abstractmethod
     def first(self) -> dict[str, Any] | None:
-        """The choice of a stream's first event, if there is one before any text."""
+        """The choice of the event that begins a stream, before any text; None: no such event."""
 
     @abstractmethod
     def part(self, text: str, reason: str | None) -> dict[str, Any]:
@@ -108,7 +109,8 @@ class Writer(ABC):
         """The choice of a whole response."""
 
     def stream(self, chunk: Chunk) -> None:
-        """An event per chunk; one for all that came while the router did not read."""
+        """Write an event per chunk, and one for all chunks that came while the router did not
+        read."""
         reply, reason = self._reply, chunk.finish_reason
         if not self._started:
             self._started = True
@@ -129,7 +131,7 @@ class Writer(ABC):
         reply.data(data)
 
     def whole(self, chunk: Chunk) -> None:
-        """The whole text at the end."""
+        """Write the whole response with the last chunk."""
         self._texts.append(chunk.text)
         if chunk.finish_reason is None:
             return

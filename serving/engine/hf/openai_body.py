@@ -1,7 +1,7 @@
 """Bodies of the OpenAI endpoints, as the transformers engine takes them.
 
-A subset, and honest about it: what a request asks for is done or refused, never left out in
-silence. Field names, ranges and defaults are OpenAI's, as vLLM has them.
+A subset of OpenAI's fields: what a request asks for is done or refused, never ignored in silence.
+Field names, ranges and defaults are OpenAI's, as vLLM has them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from serving.errors import InvalidField
 from serving.wire.messages import Sampling
 
 MAX_STOP_SEQUENCES = 4
-# What a caller may send of fields that this engine lacks: the values that ask for nothing.
+# Fields that this engine lacks, each with the values that a caller may send: they ask for nothing.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "echo": (False,),
@@ -27,7 +27,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tool_choice": ("none", "auto"),
     "tools": ([],),
 }
-# They say who asks and why, and ask for nothing.
+# Fields that only say who asks and why.
 IGNORED = frozenset(("user", "metadata", "safety_identifier"))
 
 
@@ -66,7 +66,8 @@ class Body(BaseModel):
         return value
 
     def refuse_what_is_not_supported(self) -> None:
-        """
+        """Refuse a body that asks for something this engine does not do.
+
         Raises:
             InvalidField: the body has a field that this engine lacks or that nobody knows.
         """
@@ -83,7 +84,7 @@ class Body(BaseModel):
 
     @property
     def limit(self) -> int | None:
-        """Most tokens of the completion; None: what the context has room for."""
+        """The most tokens of the completion; None: all that the context has room for."""
         return self.max_tokens
 
     @property
@@ -120,7 +121,7 @@ class CompletionBody(Body):
 
 
 class Message(BaseModel):
-    """One message of a chat; content may come in parts, which are all texts."""
+    """One message of a chat; its content may be a list of text parts."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -145,7 +146,7 @@ class Message(BaseModel):
         return "\n".join(part["text"] for part in value)
 
 
-# As in `api/completion.py`: a small body must not make millions of findings.
+# As in `api/completion.py`: a small body must not cause millions of validation errors.
 Messages = Annotated[list[Message], Field(min_length=1, fail_fast=True)]
 
 

@@ -1,17 +1,17 @@
 """The rows of a running batch, on the model: their key and value caches, masks and lengths.
 
 Rows join and leave between steps, so their sequences differ in length. All end in the last column
-of the cache: a shorter row is padded at its left, where its mask is 0. That costs memory, and it
-is what every attention of `transformers` understands without help: relative positions (T5) and
-linear biases (ALiBi, MPT) depend on distances only, which padding on the left does not change;
-models with absolute positions are given theirs.
+of the cache: a shorter row is padded at its left, where its mask is 0. That costs memory, but every
+attention of `transformers` can do it: relative positions (T5) and linear biases (ALiBi, MPT) depend
+on distances only, which padding on the left does not change, and models with absolute positions
+are given theirs.
 
     row 0   t t t t t t t            t: a token's keys and values
     row 1   . . . t t t t            .: padding, masked
     row 2   . . . . . . t            <- joined last
 
-Encoders read their prompts padded on the right. They run once per request; what the decoder needs
-of them stays in the cross-attention cache.
+An encoder's prompts are padded on the right. It runs once per request; what the decoder needs from
+it stays in the cross-attention cache.
 
 Everything here runs in the model's thread.
 """
@@ -35,7 +35,7 @@ ROOM = 64
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed for us
     """A cache layer that appends in place: `keys` and `values` are views of larger tensors.
 
-    transformers' own copies both for every token. Shape: rows, heads, columns, head size.
+    The layer of transformers copies both for every token. Shape: rows, heads, columns, head size.
     """
 
     keys: Tensor
@@ -90,7 +90,7 @@ def keep(cache: Cache, rows: Tensor, columns: slice) -> None:
 
 
 def _stack(one: Tensor, two: Tensor, *, at_left: bool, axis: int) -> Tensor:
-    """Both, the narrower one padded with zeros along `axis`."""
+    """The rows of both, the narrower one padded with zeros along `axis`."""
     width = max(one.shape[axis], two.shape[axis])
 
     def widen(tensor: Tensor) -> Tensor:
@@ -120,16 +120,16 @@ class Rows(ABC):
 
     def _empty(self) -> None:
         self._cache: Any = None
-        # 1 where a column holds a token of the row. Rows, columns.
+        # Shape: rows, columns. 1 where the column holds a token of the row.
         self._mask = torch.zeros((0, 0), dtype=torch.long, device=self._device)
 
     @abstractmethod
     def admit(self, prompts: Sequence[list[int]]) -> Tensor:
-        """Run the prompts and add a row for each; logits of the new rows only."""
+        """Run the prompts and add a row for each; returns the logits of the new rows only."""
 
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> Tensor:
-        """One step of all rows, each with its newest token."""
+        """Run one step of all rows, each on its newest token."""
 
     @abstractmethod
     def keep(self, rows: Sequence[int]) -> None:
@@ -138,10 +138,10 @@ class Rows(ABC):
     @staticmethod
     @abstractmethod
     def cells(lengths: Sequence[tuple[int, int]]) -> int:
-        """Most cells (tokens, padding included) that the caches of such rows can come to.
+        """The most cells (tokens, padding included) that the caches of such rows can need.
 
         Args:
-            lengths: tokens of the prompt, and most tokens of the completion, of each row.
+            lengths: tokens of the prompt, and the most tokens of the completion, of each row.
         """
 
     def cell_bytes(self) -> int:
@@ -177,7 +177,7 @@ class Rows(ABC):
         )
 
     def _select(self, rows: Sequence[int]) -> tuple[Tensor, slice]:
-        """Narrow the mask to `rows`; these rows and the columns they need."""
+        """Narrow the mask to `rows`; returns the rows' indices and the columns they need."""
         chosen = torch.tensor(rows, dtype=torch.long, device=self._device)
         mask = self._mask.index_select(0, chosen)
         columns = slice(self._mask.shape[1] - int(mask.sum(1).max()), None)
@@ -240,7 +240,7 @@ class EncoderDecoderRows(Rows):
 
     def _empty(self) -> None:
         super()._empty()
-        # Of the encoder's columns. Rows, columns.
+        # As `_mask`, for the encoder's columns.
         self._read = torch.zeros((0, 0), dtype=torch.long, device=self._device)
 
     def admit(self, prompts: Sequence[list[int]]) -> Tensor:
@@ -262,8 +262,8 @@ class EncoderDecoderRows(Rows):
 
     def decode(self, tokens: Sequence[int]) -> Tensor:
         self._mask = pad(self._mask, (0, 1), value=1)
-        # The cross-attention cache has all that the decoder reads of the encoder. It still asks
-        # for hidden states, and looks at their shape: these take no memory.
+        # The cross-attention cache has all that the decoder needs from the encoder. It still asks
+        # for hidden states and looks at their shape; these take no memory.
         hidden = torch.zeros((), dtype=self._model.dtype, device=self._device)
         hidden = hidden.expand(*self._read.shape, self._hidden_size)
         return self._forward(self._column(tokens), self._mask, self._cache, hidden, self._read)

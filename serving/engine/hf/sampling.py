@@ -82,7 +82,7 @@ def _penalise(logits: Tensor, rows: Sequence[Sampler]) -> None:
 
 
 def _draw(logits: Tensor, params: Sequence[Params]) -> list[int]:
-    """A token of each row at random."""
+    """Draw a token for each row."""
 
     def column(values: list[float]) -> Tensor:
         return torch.tensor(values, device=logits.device).unsqueeze(1)
@@ -106,7 +106,7 @@ def _draw(logits: Tensor, params: Sequence[Params]) -> list[int]:
 
 
 def _multinomial(odds: Tensor) -> list[int]:
-    # A model that overflows says nothing of one row; that must not end the others.
+    # A row on which the model overflowed has no odds left; that must not fail the other rows.
     odds = odds.nan_to_num(0)
     odds[odds.sum(-1) <= 0] = 1
     tokens: list[int] = torch.multinomial(odds, 1).squeeze(1).tolist()

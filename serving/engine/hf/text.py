@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 REPLACEMENT = "\ufffd"
-# A character has at most four bytes, so that more tokens than these without an end are no
-# character but nonsense of the model's, which is sent as such.
+# A character has at most four bytes. More pending tokens than this are not half a character but
+# nonsense from the model, and are sent as such.
 MAX_PENDING = 8
-# Tokens of the prompt that a completion's first token is decoded behind.
+# How many of the prompt's last tokens are decoded in front of a completion's first token.
 CONTEXT_TOKENS = 6
 
 Decode = Callable[[list[int]], str]
@@ -29,7 +29,8 @@ class Detokenizer:
     Args:
         decode: text of token IDs.
         special: IDs that have no text.
-        before: what the completion continues; empty if it is a text of its own (encoder-decoder).
+        before: the tokens that the completion continues; empty if it is a text of its own
+            (encoder-decoder).
     """
 
     __slots__ = ("_decode", "_ids", "_read", "_sent", "_special")
@@ -37,10 +38,10 @@ class Detokenizer:
     def __init__(self, decode: Decode, special: frozenset[int], before: Sequence[int] = ()) -> None:
         self._decode = decode
         self._special = special
-        # What is decoded: tokens whose text is out (the first `_read`), and those after them.
+        # The tokens to decode: the text of the first `_read` has been sent.
         self._ids = [token for token in before[-CONTEXT_TOKENS:] if token not in special]
         self._read = len(self._ids)
-        # Characters that are out already of the tokens after `_read`.
+        # Characters already sent of the tokens after those.
         self._sent = 0
 
     def push(self, token: int) -> str:
@@ -62,7 +63,7 @@ class Detokenizer:
 
 
 class StopSequences:
-    """Passes text on until one of `stops` occurs in it, which is not passed on."""
+    """Passes text on up to the first of `stops` that occurs in it."""
 
     __slots__ = ("_held", "_stops", "found")
 
@@ -72,7 +73,7 @@ class StopSequences:
         self.found = False
 
     def push(self, text: str) -> str:
-        """What may leave of `text` and of what was held back before it."""
+        """What can be sent of the text held back so far and of `text`."""
         if not self._stops:
             return text
         text = self._held + text
@@ -86,7 +87,7 @@ class StopSequences:
         return text[: len(text) - held]
 
     def rest(self) -> str:
-        """What was held back, once nothing more comes."""
+        """The text still held back; to be called when no more comes."""
         held, self._held = self._held, ""
         return held
 
@@ -103,7 +104,7 @@ class Detokenizers:
     """Makes `Detokenizer`s for one model.
 
     Args:
-        tokenizer: of transformers.
+        tokenizer: a tokenizer of transformers.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -111,7 +112,7 @@ class Detokenizers:
         self._special = frozenset(tokenizer.all_special_ids)
 
     def after(self, before: Sequence[int]) -> Detokenizer:
-        """For the tokens of a completion that continues `before`."""
+        """A `Detokenizer` for a completion that continues the tokens `before`."""
         return Detokenizer(self._decode, self._special, before)
 
     def _decode(self, ids: list[int]) -> str:

@@ -1,8 +1,8 @@
-"""The media parts of an OpenAI chat body: which there are, and whether they may be there.
+"""Takes the images out of an OpenAI chat body, and refuses other media.
 
-vLLM would fetch what a part points to by itself, files included. So the URLs are cut out of the
-body here; vLLM sees names instead (`image:0`), and is given the images behind them by
-`vllm_images.py`, which knows nothing else. A part that slipped through would find nothing.
+vLLM would itself fetch whatever a part points to, files included. So this module replaces the URLs
+in the body by names (`image:0`), and `vllm/image_prompts.py` gives vLLM the loaded images by these
+names and nothing else. A part that slipped through would find nothing.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ _NAME = "image:"
 
 
 def may_hold_media(body: bytes) -> bool:
-    """A quick look at a body, to leave all those alone that certainly are text."""
+    """False if a body certainly has text only: a quick look that saves parsing it."""
     return any(mark in body for mark in _MARKS)
 
 
 async def load_images(
     body: bytes, model: str, loader: ImageLoader | None
 ) -> tuple[bytes, list[Image | None]]:
-    """The body for vLLM and the images its names stand for. Without a loader none are taken.
+    """The body for vLLM, and the images that the names in it stand for. Without a loader, images
+    are refused.
 
     Raises:
         InvalidField: media the model does not take, or an image that cannot be used.
@@ -67,11 +68,11 @@ async def load_images(
 def take_images(body: bytes) -> tuple[list[str], bytes]:
     """The URLs of a chat body's images, and the body with names in their place.
 
-    A body that is no chat is returned as it is: vLLM has the words for that.
+    A body that is not JSON is returned as it is: vLLM refuses it in its own words.
 
     Raises:
-        InvalidField: an image part without a URL, audio, video, or embeddings.
-        InvalidRequest: a body that no parser takes.
+        InvalidField: an image part without a URL or with a `uuid`, audio, video, or embeddings.
+        InvalidRequest: the body is nested too deeply.
     """
     try:
         chat = json.loads(body)
@@ -85,7 +86,7 @@ def take_images(body: bytes) -> tuple[list[str], bytes]:
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
             message["content"] = [_without_image(part, urls) for part in content]
-    # Even without an image: what vLLM parses is then exactly what was looked at.
+    # Encoded again even without an image, so that vLLM parses exactly what was checked here.
     return urls, json.dumps(chat).encode()
 
 
@@ -103,7 +104,7 @@ def _without_image(part: Any, urls: list[str]) -> Any:
     if kind not in _IMAGE_TYPES and "image_url" not in part:
         return part
     if part.get("uuid") is not None:
-        # vLLM would take it for the image's identity in a cache that all callers share.
+        # vLLM would use it as the image's identity in a cache that all callers share.
         raise InvalidField("an image part takes no 'uuid'", param="messages")
     given = part.get("image_url")
     given = given if isinstance(given, dict) else {"url": given}

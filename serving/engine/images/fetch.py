@@ -1,6 +1,6 @@
 """Fetches what a caller's `https:` URL points to, and nothing a caller should not reach.
 
-A server that fetches URLs for strangers stands inside the network that they want into. So: only
+A server that fetches URLs for strangers stands inside the network that they want to reach. So: only
 hosts that the operator lists; only public addresses, and the address that was checked is the one
 connected to, so that a name whose answer changes (DNS rebinding) gains nothing; every redirect is
 checked like the first URL; no proxy, no cookies, no credentials; bytes and time are limited.
@@ -24,7 +24,8 @@ from serving.errors import InvalidField, InvalidRequest
 
 MAX_REDIRECTS = 3
 MAX_URL = 2048
-# Of this replica; more wait. What is in transit at once is at most this many times `max_bytes`.
+# Fetches of this replica at the same time; more wait. So at most this many times `max_bytes` bytes
+# are in transit at once.
 AT_ONCE = 16
 READ_BYTES = 64 * 1024
 HTTPS_PORT = 443
@@ -58,19 +59,19 @@ _NOT_PUBLIC_4 = tuple(
         "224.0.0.0/3",
     )
 )
-# Of version 6 only global unicast is public; in it: protocol assignments with Teredo, documentation
-# and 6to4, which can hold any version 4 address.
+# Of IPv6 only global unicast is public, without these parts of it: protocol assignments with
+# Teredo, documentation, and 6to4, which can hold any IPv4 address.
 _GLOBAL_UNICAST = ip_network("2000::/3")
 _NOT_PUBLIC_6 = tuple(
     ip_network(block)
     for block in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
-# NAT64 (RFC 6052): the last four bytes are the version 4 address that is meant.
+# NAT64 (RFC 6052): the last four bytes are the IPv4 address that is meant.
 _NAT64 = ip_network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet; anything unclear does not."""
+    """True if an IP address belongs to the public internet; False for anything unclear."""
     try:
         found = ip_address(address)
     except ValueError:
@@ -88,7 +89,7 @@ def is_public(address: str) -> bool:
 
 
 class _CheckedResolver(AbstractResolver):
-    """Answers only with addresses that pass `accept`; one that does not spoils the whole name."""
+    """Resolves a name only if all its addresses pass `accept`."""
 
     def __init__(self, inner: AbstractResolver, accept: Callable[[str], bool]) -> None:
         self._inner = inner
@@ -135,7 +136,8 @@ class Fetcher:
         """The content of an `https:` URL.
 
         Raises:
-            InvalidField: the URL, or one it redirects to, may not be fetched, or is too large.
+            InvalidField: the URL, or one it redirects to, may not be fetched, or its content is
+                too large.
             InvalidRequest: the host does not deliver.
         """
         at = self._allowed(url)
@@ -153,7 +155,8 @@ class Fetcher:
             raise InvalidRequest(f"host '{at.raw_host}' cannot be reached") from None
 
     def _allowed(self, url: str) -> URL:
-        """The parsed URL: the same object is checked and requested, so they cannot differ."""
+        """The parsed URL, if it may be fetched. The same object is checked and requested, so they
+        cannot differ."""
         if len(url) > MAX_URL:
             raise InvalidField(f"a URL has at most {MAX_URL} characters")
         try:
@@ -216,7 +219,7 @@ class Fetcher:
 
 
 def _target(at: URL, location: str) -> str:
-    """Where a redirect leads, as text that is yet to be checked."""
+    """Where a redirect leads, as text that has not been checked yet."""
     try:
         return str(at.join(URL(location)))
     except ValueError:
@@ -224,7 +227,8 @@ def _target(at: URL, location: str) -> str:
 
 
 def _matches(pattern: str, host: str, port: int) -> bool:
-    """Whether `host`, `*.domain` or `*`, each with `:port` unless that is 443, covers a host."""
+    """True if the pattern covers a host. A pattern is a host, `*.domain` or `*`, with `:port`
+    unless the port is 443."""
     name, _, given = pattern.lower().partition(":")
     if port != (int(given) if given.isdecimal() else HTTPS_PORT):
         return False

@@ -1,7 +1,7 @@
 """From the URLs of a request to images in memory, within the limits of the models file.
 
-What an image is, its bytes decide; media types and file names are the caller's words. Checks go
-from cheap to dear: number, bytes, the header's pixel count, and only then is anything decoded.
+An image's bytes decide its format; media types and file names are only the caller's words. Checks
+go from cheap to dear: number, bytes, the header's pixel count, and only then is anything decoded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from serving.engine.images.fetch import Fetcher
 from serving.errors import InvalidField, ServingError
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
-# At most so many images of this replica are decoded at the same time: each takes up to 16 bytes a
-# pixel (its own, the white behind it, both together, and RGB).
+# Images of this replica that are decoded at the same time: each takes up to 16 bytes a pixel (its
+# own, the white behind it, both together, and RGB).
 DECODED_AT_ONCE = 2
 
 
@@ -43,8 +43,9 @@ class ImageLoader:
         """The images of a request, in order. `param`: the field that errors name.
 
         Raises:
-            InvalidField: too many, or one that may not be fetched, is too large or is no image.
-            InvalidRequest: one that its host does not deliver.
+            InvalidField: too many images, or one that may not be fetched, is too large or is not an
+                image.
+            InvalidRequest: an image that its host does not deliver.
         """
         most = self._limits.max_per_request
         if len(urls) > most:
@@ -62,14 +63,14 @@ class ImageLoader:
         return [task.result() for task in tasks]
 
     async def load(self, url: str, budget: _Budget | None = None) -> Image.Image:
-        """One image, in RGB; an animation's first. `budget`: of all images of its request.
+        """One image in RGB; of an animation, the first. `budget`: the pixels left to its request.
 
         Raises:
             InvalidField, InvalidRequest: as `load_all`, without the image's number.
         """
         source = url if url[:5].lower() == "data:" else await self._fetcher.fetch(url)
         budget = budget or _Budget(self._limits.max_pixels)
-        # Threads of its own: one that is cancelled goes on to its end and keeps its place so long.
+        # A pool of its own: a cancelled decoding runs to its end and keeps its thread until then.
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._decoders, self._decode, source, budget)
 
@@ -105,7 +106,7 @@ class ImageLoader:
 
 
 class _Budget:
-    """The pixels that a request's images may have together: a few kilobytes can be many."""
+    """The pixels that a request's images may have together: a few kilobytes can hold very many."""
 
     def __init__(self, pixels: int) -> None:
         self._pixels = self._left = pixels
@@ -128,9 +129,9 @@ def _failed_with(task: asyncio.Task[Image.Image], error: BaseException) -> bool:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as a viewer shows it: turned as its EXIF data says, what is transparent on white.
+    """The image as a viewer shows it: turned as its EXIF data says, on white where transparent.
 
-    So do Hugging Face's `load_image` (the turn) and vLLM's loader (both).
+    Hugging Face's `load_image` turns images too; vLLM's loader does both.
     """
     image.load()
     turned = ImageOps.exif_transpose(image)

@@ -14,7 +14,7 @@ def cli_arguments(spec: EngineSpec, images: ImageLimits = ImageLimits()) -> list
     """vLLM's own command line for a model: our few settings, then `engine_args` untouched."""
     args: dict[str, Any] = {
         "model": spec.weights,
-        # Said and not left to vLLM's guess: a checkpoint of the other kind fails at its start.
+        # Not left to vLLM's guess, so that a checkpoint of the other kind fails at its start.
         "runner": "pooling" if spec.task == "embed" else "generate",
         "served-model-name": spec.id,
         "max-model-len": spec.context,
@@ -22,8 +22,8 @@ def cli_arguments(spec: EngineSpec, images: ImageLimits = ImageLimits()) -> list
         "dtype": spec.dtype,
         "revision": spec.revision,
         "chat-template": spec.chat_template,
-        # Waiting and running together. A longer queue only means that its end has given up by
-        # the time it is served; `engine_args` can say otherwise.
+        # Waiting and running requests together. At the end of a longer queue the clients have given
+        # up by the time they are served. `engine_args` can say otherwise.
         "max-num-queued-reqs": MAX_QUEUED,
     }
     if spec.lora is not None:

@@ -1,4 +1,4 @@
-"""How a model that vLLM runs writes its chats; vLLM's renderer decides it."""
+"""The format in which vLLM writes a model's chats; its renderer decides it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def chat_format(spec: EngineSpec, renderer: BaseRenderer) -> ChatFormat:
     if not patches.has_templates(renderer):
         return ChatFormat(None, fixed, in_parts=False)
     template = patches.chat_template(renderer, spec.chat_template)
-    # A checkpoint's own code may write its chats in its tokenizer.
+    # A checkpoint's tokenizer may write its chats in code of its own.
     written_by = type(renderer.get_tokenizer()).apply_chat_template.__module__
     own_code = not written_by.startswith("transformers.")
     in_parts = False

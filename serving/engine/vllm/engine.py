@@ -40,7 +40,7 @@ from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloade
 from serving.observability.metrics import AdapterMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
-# Endpoints that ask the tokenizer only: no adapter gives up its slot for them.
+# Endpoints that ask the tokenizer only: they load no adapter, so that none is evicted for them.
 WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize"))
 
 
@@ -65,7 +65,7 @@ class VllmEngine(Engine):
         if spec.vision:
             self._images = ImageLoader(images)
             self._image_prompts = ImagePrompts(spec, llm.renderer)
-        # None for an embedding model: its inputs are vLLM's app's to read.
+        # None for an embedding model, whose inputs only vLLM's app reads.
         self._prompts: Prompts | None = None
         if spec.task == "generate":
             chats = chat_format(spec, llm.renderer)
@@ -143,14 +143,15 @@ class VllmEngine(Engine):
         lora: LoRARequest | None,
         outputs: Outputs,
     ) -> None:
-        """What `AsyncLLM.generate` does, but for the task that it wakes for every token."""
+        """Does what `AsyncLLM.generate` does, without waking a task for every token."""
         adding = asyncio.ensure_future(
             self._llm.add_request(request_id, prompt, params, lora_request=lora)
         )
         try:
             collector = await asyncio.shield(adding)
         except asyncio.CancelledError:
-            # Shielded because a request that is cancelled halfway in would run on in the engine.
+            # Shielded, because a request that is cancelled while vLLM adds it would run on in the
+            # engine.
             await self._abort((await adding).request_id)
             raise
         outputs.attach(collector)
@@ -161,7 +162,7 @@ class VllmEngine(Engine):
             raise
 
     async def _abort(self, internal_id: str) -> None:
-        """A no-op for a request that has ended, and in an engine that is dead."""
+        """Abort a request; does nothing if it has ended or the engine is dead."""
         if not self._llm.errored:
             await self._llm.abort(internal_id, internal=True)
 
@@ -209,7 +210,7 @@ class VllmEngine(Engine):
     # adapters
 
     async def _load_adapter(self, ref: AdapterRef) -> LoRARequest:
-        """Checked first, then loaded by `add_lora`, which fails without harm to the engine."""
+        """Check an adapter, then load it by `add_lora`, whose failure does the engine no harm."""
         assert self._spec.lora is not None
         with self._adapter_metrics.loading():
             path = await asyncio.to_thread(fetch_adapter, ref.path, ref.revision)
@@ -221,8 +222,8 @@ class VllmEngine(Engine):
                 max_rank=self._spec.lora.max_rank,
             )
             number = next(self._lora_numbers)
-            # The name is part of vLLM's prefix cache key; the number keeps a new version of an
-            # adapter from meeting blocks that its predecessor computed.
+            # The name is part of vLLM's prefix cache key; with the number in it, a new version of
+            # an adapter does not reuse blocks that the old one computed.
             request = LoRARequest(
                 lora_name=f"{ref.id}#{number}", lora_int_id=number, lora_path=path
             )

@@ -42,13 +42,13 @@ class ImagePrompts:
         except VLLMClientError as error:
             raise InvalidRequest(str(error), param="images") from None
         except ValueError as error:
-            # vLLM's own words quote the prompt; those of the processor are about the image.
+            # vLLM's own message quotes the prompt; the processor's is about the image.
             reason = f": {error.__cause__}" if error.__cause__ is not None else ""
             message = f"the model cannot process the images{reason}"
             raise InvalidField(message, param="images") from error
 
     def forget_failed(self, rendered: dict[str, Any], failure: object, *_: object) -> None:
-        """Let the images of a request that failed be sent again: they may not have arrived."""
+        """Have the images of a failed request sent again next time: they may not have arrived."""
         if failure is not None:
             patches.forget_images(self._renderer, rendered)
 
@@ -77,7 +77,7 @@ class ImagePrompts:
 
 
 class LoadedImages:
-    """What vLLM's OpenAI app asks for media: it has the request's own images and fetches nothing.
+    """vLLM's OpenAI app asks this for media. It has the request's own images and fetches nothing.
 
     `current` returns the images of the current task's request, by number.
     """
@@ -89,7 +89,7 @@ class LoadedImages:
         images = self._current()
         for number, image in enumerate(images):
             if image is not None and url == image_name(number):
-                images[number] = None  # vLLM has it; pixels are not held for the whole stream
+                images[number] = None  # vLLM has it; do not hold the pixels for the whole stream
                 return image
         raise VLLMValidationError("media is not loaded here", parameter="messages")
 

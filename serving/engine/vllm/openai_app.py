@@ -61,7 +61,7 @@ class Current:
 
 
 class AskedAdapter(Mapping[str, LoRARequest]):
-    """vLLM's table of adapters, which for us holds the one the router chose, if any."""
+    """Takes the place of vLLM's table of adapters; holds the one that the router chose, if any."""
 
     def __init__(self, current: Current) -> None:
         self._current = current
@@ -124,7 +124,7 @@ class OpenAIApp:
         """Answer one request; cancelling this tells vLLM that its client left.
 
         Raises:
-            EngineFailed: the engine died; the part of the answer that says so is not written.
+            EngineFailed: the engine died; vLLM's own error about it is not written to the reply.
         """
         template = call.prompt_format.chat_template if call.prompt_format else None
         self._current.set(Asked(call.model, lora, images, template))
@@ -200,8 +200,8 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if self._left.is_set():
-            # Not an error: starlette would drop the stream's generator unclosed, and its request
-            # would run on in the engine until the garbage collector comes by.
+            # Returns and raises nothing: after an error starlette drops the stream's generator
+            # unclosed, and its request runs on in the engine until the next garbage collection.
             return
         if message["type"] == "http.response.start":
             status = int(message["status"])

@@ -1,7 +1,7 @@
 """From vLLM's output processor straight to a response, without a task in between.
 
-vLLM would wake a task for every token of every request. Here the output processor itself calls what
-writes the token's bytes, in the step that made it. Measured in docs/decisions.md.
+vLLM would wake a task for every token of every request. Here the output processor itself calls the
+writer of the token's bytes, in the step that made the token. Measured in docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from serving.errors import EngineFailed
 class Outputs:
     """Takes one request's outputs (`vllm.outputs.RequestOutput`) and emits them as chunks.
 
-    `finished` is done when the last one has been emitted, or fails as the request did. `settle` is
-    called before the last chunk, whose writer wants to know what the request has used.
+    `finished` is done when the last one has been emitted, or fails with the request's error.
+    `settle` is called before the last chunk is emitted, because its writer needs the usage.
     """
 
     __slots__ = ("_emit", "_settle", "finished")
@@ -34,7 +34,7 @@ class Outputs:
         take_outputs(collector, self.put)
 
     def put(self, output: Any) -> None:
-        """Called by vLLM for every step of the request, and once with the exception it dies of.
+        """Called by vLLM for every step of the request, or with the exception that ends it.
 
         Raises nothing: one request's failure must not end vLLM's loop over all of them.
         """

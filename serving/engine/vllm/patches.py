@@ -1,7 +1,7 @@
-"""All that this package borrows of vLLM's internals, a function each.
+"""All that this package borrows from vLLM's internals, a function each.
 
 Public parts of vLLM used as documented are imported where they are used. What is here may change
-with any release of vLLM. `tests/unit/engine/vllm/test_patches.py` holds each assumption against the
+with any release of vLLM. `tests/unit/engine/vllm/test_patches.py` tests each assumption on the
 installed version.
 """
 
@@ -28,7 +28,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import SchedulerStats
 
-# The name under which vLLM looks for what loads media, unless told otherwise.
+# The name of vLLM's default media connector in its registry.
 _CONNECTOR = "http"
 _FOR_A_LISTENER: tuple[Any, ...] = (CORSMiddleware, PrometheusInstrumentatorMiddleware)
 
@@ -48,7 +48,7 @@ def keep_environment() -> None:
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
     """Keeps the scheduler's newest counts.
 
-    `AsyncLLM` takes loggers of one's own, but calls the structures that it hands them unstable.
+    `AsyncLLM` accepts custom loggers, but calls the structures that it gives them unstable.
     Asking the engine core instead would be a call to another process for each load report.
     """
 
@@ -72,10 +72,10 @@ class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed fo
 
 
 def take_outputs(collector: Any, put: Callable[[Any], None]) -> None:
-    """Have `put` called with each output of a request, and with what has come already.
+    """Have `put` called with each output of a request, including one that has come already.
 
-    vLLM's output processor calls `RequestOutputCollector.put` for each output and for the exception
-    that a request dies of; the collector wakes the task that reads it. The replaced `put` needs no
+    vLLM's output processor calls `RequestOutputCollector.put` for each output and for an exception
+    that ends the request; the collector wakes the task that reads it. The replaced `put` needs no
     such task (docs/decisions.md, 15).
     """
     collector.put = put
@@ -95,7 +95,7 @@ def watch_requests(llm: AsyncLLM, added: Callable[[Any], None]) -> None:
 
     def add_and_tell(request: Any, *args: Any, **kwargs: Any) -> None:
         states, name = processor.request_states, request.request_id
-        known = name in states  # more input of a request that streams its own
+        known = name in states  # more input for a request whose input is streamed
         add(request, *args, **kwargs)
         if not known:
             added(states[name])
@@ -104,8 +104,8 @@ def watch_requests(llm: AsyncLLM, added: Callable[[Any], None]) -> None:
 
 
 class RequestCounts(NamedTuple):
-    """What one `RequestState` says. `begun`: the model has run the prompt. `prompt` is the same
-    for requests that share one: the choices of a request with n > 1."""
+    """What one `RequestState` says. `begun`: the model has run the prompt. `prompt` identifies the
+    prompt: the choices of a request with n > 1 share one."""
 
     begun: bool
     prompt: int
@@ -135,8 +135,8 @@ def request_counts(state: Any) -> RequestCounts:
 
 
 def is_beam_step(state: Any) -> bool:
-    """True for a step of beam search: vLLM makes each a request of one token, whose prompt is the
-    text so far and which only its ID tells apart."""
+    """True for a step of beam search. vLLM makes each step a request for one token, whose prompt is
+    the text so far; only its ID tells it from other requests."""
     return state.max_tokens_param == 1 and "-beam-" in state.external_req_id
 
 
@@ -144,10 +144,10 @@ def is_beam_step(state: Any) -> bool:
 
 
 def remove_listener_layers(app: FastAPI) -> None:
-    """Take two layers off vLLM's app that wrap each chunk of a stream.
+    """Remove the two middlewares of vLLM's app that wrap each chunk of a stream.
 
-    They serve browsers and scrapers. Nobody reaches this app but us, and its requests are counted
-    on both ends of the link.
+    They serve browsers and scrapers. Only the engine server calls this app, and its requests are
+    counted on both ends of the link.
     """
     app.user_middleware = [
         layer for layer in app.user_middleware if layer.cls not in _FOR_A_LISTENER
@@ -155,10 +155,10 @@ def remove_listener_layers(app: FastAPI) -> None:
 
 
 def ignore_exit_orders(app: FastAPI) -> None:
-    """Give vLLM's error handlers a server to stop that is none.
+    """Give vLLM's error handlers a dummy server to stop.
 
-    When the engine is dead they set `app.state.server.should_exit`. Our server watches the engine
-    itself and has last frames to send.
+    When the engine is dead they set `app.state.server.should_exit`. The engine server watches the
+    engine itself, and has last frames to send before it exits.
     """
     app.state.server = SimpleNamespace(should_exit=False)
 
@@ -172,7 +172,7 @@ def choose_models(
     """Let the router decide which adapter a request uses, and which name its answer has.
 
     vLLM looks the body's `model` up in a table of adapters that it has loaded itself, and writes
-    its own name of the base model into each answer.
+    its own name for the base model into each answer.
     """
     models = app.state.openai_serving_models
     models.lora_requests = adapters
@@ -184,7 +184,8 @@ def prefer_template(app: FastAPI, asked: Callable[[], str | None]) -> None:
     """Use the chat template that `asked` returns, where it returns one.
 
     vLLM's app has one template for all chats, and takes another from a request's body only if
-    callers may send any. Its parts read the attribute for each request, so it becomes a property.
+    callers may send any. Its parts read their `chat_template` for each request, so a property
+    takes the attribute's place.
     """
     state = app.state
     # Models that do not generate have no chat.
@@ -213,8 +214,8 @@ def final_usage(scope: dict[str, Any]) -> tuple[int, int] | None:
 def replace_media_connector(connector: Any) -> None:
     """Load media for chats through `connector` only, in this process.
 
-    vLLM makes a connector per request from a registry of classes. Its own fetches what a URL says:
-    hosts by an allow-list of names, whatever their address (docs/decisions.md, 20).
+    vLLM makes a connector per request from a registry of classes. Its own connector fetches from
+    any host on a list of names, whatever that host's address is (docs/decisions.md, 20).
     """
     MEDIA_CONNECTOR_REGISTRY.name2class[_CONNECTOR] = lambda **_: connector
 
@@ -244,7 +245,8 @@ def chat_template(renderer: BaseRenderer, given: str | None) -> str | None:
 
 
 def wants_parts(renderer: BaseRenderer, given: str | None) -> bool:
-    """True if the template wants a message's content as a list of parts; vLLM reads it to tell."""
+    """True if the template wants a message's content as a list of parts, as vLLM finds by reading
+    it."""
     form = resolve_chat_template_content_format(
         given, None, "auto", renderer.get_tokenizer(), model_config=renderer.model_config
     )
@@ -257,7 +259,7 @@ async def render_chat(
     """The engine's input for one user message.
 
     vLLM's renderer puts the placeholders of a model's images in their places. There is no limit on
-    length here: it is checked when the images' tokens are counted in.
+    length here: the length is checked later, with the images' tokens.
     """
     # Mistral's own tokenizer has no text form of a chat.
     arguments = {"add_generation_prompt": True, "tokenize": not has_templates(renderer)}
@@ -289,9 +291,9 @@ def image_placeholder(renderer: BaseRenderer) -> str | None:
 def forget_images(renderer: BaseRenderer, rendered: Mapping[str, Any]) -> None:
     """Send the images of an engine's input to the core again next time.
 
-    The renderer notes which images it has prepared and sends each to the engine core once; what
-    became of the request it does not know. An image that never reached the core would fail the
-    next request with it.
+    The renderer notes which images it has prepared and sends each to the engine core once, without
+    knowing what became of the request. If an image never reached the core, the next request with
+    that image would fail.
     """
     cache = renderer.mm_processor_cache
     if cache is not None:

@@ -1,6 +1,6 @@
-"""What a call has used, from vLLM's own states of the requests that it added.
+"""What a call has used, from vLLM's own states of the requests that the call added.
 
-They are read when a call ends, however it ends: nothing is counted per token here.
+The states are read when a call ends, however it ends: nothing is counted per token here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class CallUsage:
 
     def add(self, state: Any) -> None:
         if self._states and patches.is_beam_step(state):
-            # Not kept: there are thousands. Each makes one token and continues the first's prompt.
+            # Not kept, as there are thousands. Each makes one token, and its prompt continues the
+            # first request's.
             self._beam_steps += 1
         else:
             self._states.append(state)
@@ -45,14 +46,14 @@ class CallUsage:
 
 
 class UsageWatch:
-    """Finds the requests of each call."""
+    """Counts each request that vLLM takes to the call that added it."""
 
     def __init__(self, llm: AsyncLLM) -> None:
         self._call: ContextVar[CallUsage | None] = ContextVar("usage", default=None)
         patches.watch_requests(llm, self._added)
 
     def begin(self) -> CallUsage:
-        """A new call, which the current task and those that it starts work on."""
+        """Begin a call. Requests that the current task adds, or a task it starts, belong to it."""
         usage = CallUsage()
         self._call.set(usage)
         return usage

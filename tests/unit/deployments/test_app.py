@@ -77,7 +77,7 @@ def test_a_model_that_may_sleep_starts_asleep() -> None:
     config = deployments_of({"replicas": 3, "min_replicas": 0})["model-m"]._deployment_config
     scale = config.autoscaling_config
     assert (scale.min_replicas, scale.initial_replicas, scale.max_replicas) == (0, None, 3)
-    # One lease wants all of them.
+    # One lease is enough for Serve to start all replicas.
     assert 1 / scale.target_ongoing_requests == pytest.approx(3)
     assert deployments_of()["model-m"]._deployment_config.autoscaling_config is None
 

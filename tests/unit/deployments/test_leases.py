@@ -1,4 +1,4 @@
-"""A router's leases: one call at a time to each model it needs, renewed until it does not."""
+"""A router's leases: one call at a time to each model, renewed as long as the router needs it."""
 
 from __future__ import annotations
 

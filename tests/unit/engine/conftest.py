@@ -1,4 +1,4 @@
-"""Tiny checkpoints, engines on them, and what `transformers` itself says of them."""
+"""Tiny checkpoints, engines on them, and what `transformers` itself generates from them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Reference:
         return found[1:] if self.encoder_decoder else found[ids.shape[1] :]
 
     def decode(self, prompt: str, tokens: Sequence[int]) -> str:
-        """The text of a completion's tokens, behind the prompt where it continues it."""
+        """The text of a completion's tokens, decoded behind the prompt where it continues that."""
         if self.encoder_decoder:
             return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
         before = self.tokenizer.encode(prompt)
@@ -83,8 +83,8 @@ Start = Callable[..., Awaitable["HfEngine"]]
 
 @pytest.fixture
 async def start(checkpoints: dict[str, Path]) -> AsyncIterator[Start]:
-    """`await start("t5", max_batch_size=4)`: an engine; the keywords are its `engine_args`, but
-    for `spec`, which adds to the specification."""
+    """`await start("t5", max_batch_size=4)`: an engine. The keywords are its `engine_args`, except
+    `spec`, which has more fields of the spec, and `registry`."""
     from serving.engine.hf.engine import HfEngine
 
     engines: list[HfEngine] = []
@@ -118,7 +118,7 @@ async def start(checkpoints: dict[str, Path]) -> AsyncIterator[Start]:
 
 
 def gate(engine: HfEngine) -> threading.Semaphore:
-    """From now on the engine's decode steps wait for it, each for one release; so that a test
+    """Make each decode step of the engine wait for one release of the semaphore, so that a test
     knows what still runs, however fast the model and however slow the machine."""
     steps = threading.Semaphore(0)
     rows = engine._batcher._rows

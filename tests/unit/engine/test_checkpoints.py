@@ -1,4 +1,4 @@
-"""Adapters in directories and in repositories; the hub's cache is laid out as it lays it out."""
+"""Adapters in directories and in repositories. The cache is laid out as `huggingface_hub` does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMIT = "a" * 40
 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository `org/lora` that is in the cache of a machine without a network."""
+    """The repository `org/lora`, in the cache of a machine without a network."""
     repository = tmp_path / "models--org--lora"
     snapshot = repository / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)

@@ -11,8 +11,8 @@ from serving.wire.messages import PromptFormat
 
 
 class Letters:
-    """A tokenizer whose tokens are letters; a template is a prefix of the messages, and without
-    one it has its own way."""
+    """A tokenizer whose tokens are letters. A template is a prefix of the messages; without one
+    the prefix is `own:`."""
 
     def get_vocab(self) -> dict[str, int]:
         return {chr(letter): letter for letter in range(128)}
@@ -52,7 +52,7 @@ async def test_a_prompt_is_written_as_the_model_or_its_adapter_wants(
 ) -> None:
     prompts = Prompts(Letters(), style, template, 100)
     assert text(await prompts.encode("hi", own)) == written
-    # The adapter's way is its own.
+    # The adapter's format is not the base's.
     assert text(await prompts.encode("hi")) in ("hi", "t:['hi']")
     if template is not None:
         written = text(await prompts.encode_chat([{"content": "a"}, {"content": "b"}]))

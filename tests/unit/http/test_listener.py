@@ -16,7 +16,7 @@ Start = Callable[..., Awaitable[HttpServer]]
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with its name; /slow takes a moment, /body says how much it got."""
+    """Answers with the length of the body; /slow takes a moment, /write goes to `write`."""
     body = b""
     more = True
     while more:
@@ -35,7 +35,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def write(write: Callable[[bytes], bool], send: Any) -> None:
-    """A chunked body, written without `send` as far as that goes; ends in how far."""
+    """Answer with chunks that are written without `send`, as many as go; the last says how many."""
     assert not write(b"before the response has begun")
     await send({"type": "http.response.start", "status": 200, "headers": []})
     written = 0
@@ -62,7 +62,8 @@ async def start() -> AsyncIterator[Start]:
 
 
 async def ask(port: int, *parts: bytes, pause_s: float = 0.0) -> bytes:
-    """Everything the server says to `parts` until it hangs up or half a second is silent."""
+    """Send `parts`; returns what the server says until it hangs up, or the headers of a response
+    after which it stays connected with what came with them."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for part in parts:

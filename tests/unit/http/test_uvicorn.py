@@ -1,4 +1,4 @@
-"""What `serving/http/listener.py` takes for granted of uvicorn, held against the installed one.
+"""What `serving/http/listener.py` takes for granted of uvicorn, tested on the installed version.
 
 The listener subclasses uvicorn's protocol, which is no public interface, so the version is pinned
 exactly. When a new version fails here, each message says what to look at.

@@ -21,7 +21,7 @@ from serving.observability.metrics import BatchMetrics
 
 
 class Counting(Rows):
-    """Every row's token is how many it has said; the test lets each prefill happen."""
+    """A row's next token is the number of tokens it has said; a prefill waits for the test."""
 
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
@@ -88,7 +88,7 @@ DEFAULTS = {"rows": 8, "waiting": 100, "prefill_tokens": 1000, "cells": 100_000}
 
 
 async def queue(bench: Bench, lengths: list[int]) -> None:
-    """All wait while a first prompt of one token is run."""
+    """Have all of them wait while a first prompt of one token is run."""
     bench.ask(1)
     await asyncio.sleep(0.05)
     assert bench.batcher.waiting == 0
@@ -120,7 +120,8 @@ async def test_rows_are_bounded(bench: Bench) -> None:
 
 @pytest.mark.parametrize("bench", [{"cells": 206}], indirect=True)
 async def test_nobody_overtakes_what_does_not_fit(bench: Bench) -> None:
-    """The long one waits for the first to end; the short one behind it, although it would fit."""
+    """The long one waits for the first to end, and so does the short one behind it, which would
+    fit."""
     await queue(bench, [200, 5])
     assert bench.rows.groups == [[1], [200], [5]]
 

@@ -200,7 +200,7 @@ async def test_the_queue_has_an_end(start: Start, eventually: Eventually) -> Non
 
 
 async def test_memory_bounds_the_batch(start: Start, reference: Callable[[str], Reference]) -> None:
-    """Room for two requests at their longest: nobody is lost, and no more than two run."""
+    """Room for two requests at their longest: no request is lost, and no more than two run."""
     engine = await start("mpt", max_cache_tokens=400)
     most = 0
 

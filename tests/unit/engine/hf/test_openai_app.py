@@ -29,7 +29,7 @@ MESSAGES = [{"role": "user", "content": PROMPT}]
 
 
 class Recorded:
-    """A reply that keeps what is written; `writable` is the test's."""
+    """A reply that keeps what is written; the test sets `writable`."""
 
     def __init__(self) -> None:
         self.heads: list[Head] = []
@@ -142,7 +142,7 @@ async def test_defaults(start: Start) -> None:
 
 
 async def test_a_router_that_does_not_read(start: Start) -> None:
-    """Text piles up in one place and leaves with the end."""
+    """The text is kept back and leaves in one event at the end."""
     engine = await start("llama")
     whole, _ = await ask(engine, TEXT, prompt=PROMPT)
     reply = Recorded()

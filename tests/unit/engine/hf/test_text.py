@@ -30,7 +30,7 @@ def test_bytes_become_characters_when_they_are_whole() -> None:
     pieces = [text.push(token) for token in tokens]
     assert "".join(pieces) == TEXT
     assert not any(REPLACEMENT in piece for piece in pieces)
-    assert sum(map(bool, pieces)) > len(pieces) / 3  # as soon as they are
+    assert sum(map(bool, pieces)) > len(pieces) / 3  # text is not kept for the end
 
 
 def test_half_a_character_at_the_end_is_not_sent() -> None:
@@ -68,7 +68,7 @@ def test_special_tokens_have_no_text_and_eat_no_space(checkpoints: dict[str, Pat
 
 
 def test_a_completion_continues_its_prompt(checkpoints: dict[str, Path]) -> None:
-    """SentencePiece drops the space of a text's first piece; a completion's first is not that."""
+    """SentencePiece drops the space of a text's first piece, but a completion's first keeps it."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoints["t5"])
     (water, _) = tokenizer.encode("water")
     assert detokenizer(tokenizer, before="the first").push(water) == " water"

@@ -80,7 +80,7 @@ def test_images_are_numbered_over_all_messages() -> None:
 
 
 def test_a_callers_own_names_are_urls_like_others() -> None:
-    """They are loaded, and refused there; nobody gets at another part's image."""
+    """They go to the loader, which refuses them; no part gets at another part's image."""
     urls, _ = take_images(chat({"type": "image_url", "image_url": {"url": image_name(7)}}))
     assert urls == [image_name(7)]
 

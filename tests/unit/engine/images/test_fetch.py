@@ -1,6 +1,6 @@
 """The guard around fetching, against a real HTTPS server on loopback.
 
-The doubles are DNS and, where a fetch shall succeed, the check that calls loopback not public.
+The doubles are DNS and, where a fetch shall succeed, the check that refuses loopback.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What counts as an image, and which limits it meets; fetching is in `test_image_fetch.py`."""
+"""What counts as an image, and which limits it meets; fetching is in `test_fetch.py`."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_an_error_names_the_image_and_the_field() -> None:
 
 
 class SlowFetcher(Fetcher):
-    """Never delivers, except failures."""
+    """Never delivers; a URL with `bad` in it fails at once."""
 
     def __init__(self) -> None:
         super().__init__(ImageLimits())

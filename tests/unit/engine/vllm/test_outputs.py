@@ -19,11 +19,11 @@ def output(text: str, tokens: int = 1, reason: str | None = None) -> Any:
 
 
 def settle() -> None:
-    """Nobody asks what was used."""
+    """Does nothing: these tests need no usage."""
 
 
 def collector(waiting: Any = None) -> Any:
-    """Of vLLM's `RequestOutputCollector`: what it has taken before we came."""
+    """Stands in for vLLM's `RequestOutputCollector`; `waiting` is the output it already has."""
     return SimpleNamespace(output=waiting, put=None)
 
 

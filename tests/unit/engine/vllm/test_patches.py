@@ -292,7 +292,7 @@ def test_the_final_usage() -> None:
 
 
 def connector_calls() -> Iterator[str]:
-    """The methods that vLLM calls of a connector while it reads a chat."""
+    """The connector's methods that vLLM calls while it reads a chat."""
     for node in ast.walk(ast.parse(inspect.getsource(chat_utils))):
         match node:
             case ast.Attribute(value=ast.Attribute(attr="_connector"), attr=name):
