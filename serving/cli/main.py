@@ -1,7 +1,7 @@
 """The `serving` command: bring a cluster up, look at it, and complete a prompt with it.
 
 It is an ordinary client of the HTTP API. It imports neither Ray nor `deployments`, so it starts
-fast and works from a machine that has only httpx. What it prints is laid out in `cli_output`.
+fast and works from a machine that has only httpx. What it prints is laid out in `output.py`.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def up(args: tuple[str, ...]) -> None:
 )
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def apply(args: tuple[str, ...]) -> None:
-    """Bring a running service to what a models file says: `python -m deployments.apply`."""
+    """Make a running service serve what a models file says: `python -m deployments.apply`."""
     os.execv(sys.executable, [sys.executable, "-m", "deployments.apply", *args])
 
 
