@@ -1,4 +1,4 @@
-"""Imports point one way and close no circle: the picture of docs/architecture.md, held."""
+"""Imports point one way and close no circle, as docs/architecture.md says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# From the ground up: a module may import its own floor and those before it in this list.
+# From the ground up: a module may import its own floor and the floors before it in this list.
 FLOORS = (
     ("serving", "serving.errors", "serving.settings", "serving.heap"),
     ("serving.wire",),
@@ -28,7 +28,7 @@ FLOORS = (
 )
 # Stand apart: they reach the service over HTTP, or make what it serves.
 APART = ("loadtests", "local_models")
-# What runs in a router's process of what an engine is: hosted providers' models are engines there.
+# What a router may import of engines: hosted models are engines in its process.
 ENGINE_FOR_ROUTERS = {"serving.engine.interface", "serving.engine.completion_writer"}
 
 
