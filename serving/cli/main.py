@@ -134,9 +134,9 @@ Another server than http://127.0.0.1:8000:
 
 \b
 Exit codes:
-  0    done (status: every engine model is ready)
+  0    done (status: every engine model and every hosted model is ready)
   1    the server answered with an error, or its answer broke off
-       (status: some engine model is not ready, or there is none;
+       (status: one of these is not ready, or there is none;
        plan: something does not fit)
   2    wrong usage, or a models file that cannot be used
   3    no server at the URL
@@ -188,8 +188,8 @@ Examples:
 Columns:
   REPLICAS  ready / all; an adapter or alias uses those of its base or target
   RUNNING   sequences in the engines' batches; WAITING: queued in the engines
-            (both are told of engine models only, which adapters share)
-  IN FLIGHT requests the gateway has open for this id
+            (both only for engine models, whose adapters share them)
+  IN FLIGHT requests on these replicas, whichever id they name
   ADAPTERS  engine: adapters in memory now; adapter: replicas that hold it
 """
 )
