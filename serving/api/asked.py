@@ -1,6 +1,6 @@
-"""What a request for a model asks for, whatever its endpoint: the pipeline knows this and no body.
+"""What a request asks of a model, whatever its endpoint. The pipeline knows this and no body.
 
-An endpoint's parser makes an `Asked` of a body; the pipeline resolves its model and has it turned
+An endpoint's parser turns a body into an `Asked`. The pipeline resolves its model and has it turned
 into the call that goes to a replica.
 """
 
@@ -37,7 +37,7 @@ class Sent(Protocol):
 
 
 class Target(Protocol):
-    """Where it goes, as far as a call says it: the model that answers, and its adapter."""
+    """What a call says of its route: the model that answers, its adapter and prompt format."""
 
     @property
     def model(self) -> str: ...

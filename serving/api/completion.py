@@ -29,7 +29,7 @@ MAX_MODEL_ID = 256
 MAX_ACCOUNT_ID = 256
 # Engines keep counts in 32 bits.
 MAX_INT = 2**31 - 1
-# Of a field's path that is repeated in a message; a caller can put anything into a name.
+# Characters of a field's path that a message repeats; a caller can put anything into a name.
 MAX_PATH = 128
 
 
@@ -63,7 +63,8 @@ class ModelParameters(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_spelling(cls, data: Any) -> Any:
-        """scale-gp sends `topP` and `topK`, others `top_p`; both only if one is null."""
+        """scale-gp sends `topP` and `topK`, others `top_p` and `top_k`. Both spellings may be sent
+        only if one is null."""
         if not isinstance(data, dict):
             return data
         for names in (("top_p", "topP"), ("top_k", "topK")):
@@ -90,7 +91,7 @@ class CompletionRequest(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID)]
     prompt: str
     account_id: Annotated[str, Field(max_length=MAX_ACCOUNT_ID)] | None = None
-    # Only the first finding is told; without `fail_fast`, a small body makes millions.
+    # Only the first error is told; without `fail_fast` a small body can make millions.
     images: Annotated[list[Image], Field(fail_fast=True)] | None = None
     model_parameters: ModelParameters | None = None
     stream: bool | None = None
@@ -155,8 +156,8 @@ def parse_completion(body: bytes) -> CompletionRequest:
 
 
 def as_serving_error(error: ValidationError) -> ServingError:
-    """The first finding, in words; the offending input is not repeated (it may be the prompt)."""
-    # Without the input: megabytes of it would be made into objects first.
+    """The first error, in words; the offending input is not repeated (it may be the prompt)."""
+    # Without the input: pydantic would make objects of megabytes of it first.
     first = error.errors(include_url=False, include_context=True, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(f"the body is not valid JSON: {first['ctx']['error']}")

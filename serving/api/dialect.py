@@ -1,4 +1,4 @@
-"""In which words an endpoint tells its failures: before a response begins, and inside a stream."""
+"""How an endpoint writes its errors: as a whole response, and as an event inside a stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from serving.errors import ServingError
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How errors are written. `body` takes an error and the request's ID."""
+    """How errors are written. `body` takes an error and the request's ID; `frame` makes an event of
+    that body."""
 
     body: Callable[[ServingError, str], bytes]
     frame: Callable[[bytes], bytes]

@@ -1,7 +1,7 @@
 """Every endpoint of the API, in one table.
 
-An entry says who may call it, in which dialect its errors are told, and how it is answered: by a
-page of the router's own, or by the model that its body names. The pipeline
+An entry says who may call the endpoint, in which dialect its errors are written, and what answers
+it: a page of the router, or the model that the body names. The pipeline
 (`serving/router/pipeline.py`) reads the table and knows no endpoint by name, so an endpoint that
 the engines' OpenAI app answers is one more line here.
 """
@@ -18,7 +18,7 @@ from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
 
-# The last part of a path that names a model; IDs may have slashes, so it takes the rest.
+# Stands for the model ID at the end of a path. IDs may have slashes, so it takes all the rest.
 NAME = "{model}"
 # What metrics call a path that does not exist.
 UNKNOWN_PATH = "other"
@@ -49,7 +49,7 @@ class Endpoint:
 
 
 def _openai(path: str, needs: Ability) -> Endpoint:
-    """What the engine's own OpenAI app answers."""
+    """An endpoint that the engine's own OpenAI app answers."""
     return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs))
 
 
@@ -84,14 +84,14 @@ ENDPOINTS = (
     _probe("/metrics", pages.metrics),
     _probe("/health", pages.health),
     _probe("/ready", pages.ready),
-    # What KubeRay's probes ask of every pod that serves.
+    # What KubeRay's probes ask every pod that serves.
     _probe("/-/healthz", pages.health),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The endpoints of one path by method, and what the path names, if anything."""
+    """The endpoints of one path by method, and the model ID in the path, if there is one."""
 
     path: str
     methods: Mapping[str, Endpoint]
@@ -120,7 +120,7 @@ class Endpoints:
         return Match(UNKNOWN_PATH, {})
 
     def answering(self, abilities: frozenset[Ability]) -> list[str]:
-        """The paths at which a model with these abilities can be asked."""
+        """The paths at which a model with these abilities answers."""
         return [
             endpoint.path
             for endpoint in self._table
@@ -129,8 +129,8 @@ class Endpoints:
 
 
 def dialect_at(match: Match, path: str) -> Dialect:
-    """In which dialect a request to `path` is refused; a path that does not exist has its
-    neighbours'."""
+    """The dialect in which a request to `path` is refused. A path that does not exist has that of
+    its neighbours."""
     for endpoint in match.methods.values():
         return endpoint.dialect
     return OPENAI if path.startswith("/v1/") else CREATE_COMPLETION

@@ -9,7 +9,7 @@ from serving.errors import ServingError
 
 # scale-gp ignores a `retry-after` above 60 s.
 MAX_RETRY_AFTER_S = 60
-# Of a 429 or 503 that does not know better.
+# In seconds, for a 429 or 503 that names no wait.
 DEFAULT_RETRY_AFTER_S = 1
 
 

@@ -43,7 +43,7 @@ class ModelEntry:
     """One model ID as callers see it.
 
     `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
-    `parent` what an adapter sits on; `context` is in tokens, None where it is not known. `chat` is
+    `parent` an adapter's base; `context` is in tokens, None where it is not known. `chat` is
     true for chat models, `embeds` for models that make embeddings and no text. `more` are fields of
     one kind: `provider`, `retired_on`, `successor`.
     """
@@ -77,10 +77,10 @@ class Query:
 
 
 def parse_query(query: bytes) -> Query:
-    """The query of a list of models; unknown parameters are left to whoever knows them.
+    """The query of a list of models; unknown parameters are ignored.
 
     Raises:
-        InvalidField: a value that cannot be.
+        InvalidField: a parameter has an invalid value.
     """
     given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
 
@@ -159,7 +159,7 @@ def model_page(
     """One page of `GET /v4/models`."""
     found = [at for at in entries if query.model_type in (None, at.model_type)]
     for name, descending in reversed(query.sort_by):
-        if name in ("id", "name"):  # the others are the same for all
+        if name in ("id", "name"):  # the others have one value for all
             found.sort(key=lambda entry: entry.id, reverse=descending)
     start = (query.page - 1) * query.limit
     page = found[start : start + query.limit]

@@ -1,4 +1,4 @@
-"""What is looked up and not asked of a model: which models there are, and how this router is.
+"""The pages that a router answers itself: which models there are, and how the router is doing.
 
 A page is a function of what a router shows (`View`) and of what was asked (`Ask`).
 """
@@ -59,8 +59,8 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a page is asked for. `name` is what the path's last part names, `key_id` tells callers
-    apart without showing their key; it is empty where no key is needed."""
+    """What a page is asked for. `name` is the model ID in the path, if there is one. `key_id` tells
+    callers apart without showing their key; it is empty where no key is needed."""
 
     query: bytes = b""
     name: str = ""

@@ -18,7 +18,7 @@ EXIT_NO_SERVER, EXIT_BAD_KEY = 3, 4
 
 
 class Failure(click.ClickException):
-    """An end that the user is told about in one line on stderr; exit code 1."""
+    """Ends the command with a message on stderr and exit code 1."""
 
     def show(self, file: Any = None) -> None:
         click.echo(f"error: {self.message}", file=file, err=file is None)
@@ -54,7 +54,7 @@ def make_client(target: Target, transport: httpx.BaseTransport | None = None) ->
     return httpx.Client(
         base_url=target.url,
         headers={"x-api-key": target.api_key},
-        # Reads may be long (a cold model); a host that does not pick up is known sooner.
+        # Reads may take long (a model that starts); a host that does not answer is noticed sooner.
         timeout=httpx.Timeout(target.timeout, connect=min(target.timeout, 10.0)),
         # A company's HTTP_PROXY cannot reach the server on this machine.
         trust_env=target.url.host not in LOOPBACK,
@@ -115,7 +115,8 @@ class Api:
 
 @contextmanager
 def expected_shape(what: str) -> Iterator[None]:
-    """Something else may be listening at the URL, or a server of another version."""
+    """Raises a `Failure` for an answer that cannot be read: something else may be listening at the
+    URL, or a server of another version."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:

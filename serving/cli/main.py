@@ -1,7 +1,7 @@
 """The `serving` command: bring a cluster up, look at it, and complete a prompt with it.
 
 It is an ordinary client of the HTTP API. It imports neither Ray nor `deployments`, so it starts
-fast and works from a machine that has only httpx. What it prints is laid out in `cli_output`.
+fast and works from a machine that has only httpx. What it prints is laid out in `output.py`.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ Another server than http://127.0.0.1:8000:
 
 \b
 Exit codes:
-  0    done (status: every engine model is ready)
+  0    done (status: every engine model and every hosted model is ready)
   1    the server answered with an error, or its answer broke off
-       (status: some engine model is not ready, or there is none;
+       (status: one of these is not ready, or there is none;
        plan: something does not fit)
   2    wrong usage, or a models file that cannot be used
   3    no server at the URL
@@ -172,7 +172,7 @@ def up(args: tuple[str, ...]) -> None:
 )
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def apply(args: tuple[str, ...]) -> None:
-    """Bring a running service to what a models file says: `python -m deployments.apply`."""
+    """Make a running service serve what a models file says: `python -m deployments.apply`."""
     os.execv(sys.executable, [sys.executable, "-m", "deployments.apply", *args])
 
 
@@ -188,8 +188,8 @@ Examples:
 Columns:
   REPLICAS  ready / all; an adapter or alias uses those of its base or target
   RUNNING   sequences in the engines' batches; WAITING: queued in the engines
-            (both are told of engine models only, which adapters share)
-  IN FLIGHT requests the gateway has open for this id
+            (both only for engine models, whose adapters share them)
+  IN FLIGHT requests on these replicas, whichever id they name
   ADAPTERS  engine: adapters in memory now; adapter: replicas that hold it
 """
 )

@@ -1,4 +1,4 @@
-"""What the `serving` command reads from the server's bytes and how it lays it out."""
+"""Reads the server's answers for the `serving` command and lays out what it prints."""
 
 from __future__ import annotations
 
@@ -134,7 +134,8 @@ def all_models(answer: Json) -> str:
 
 
 def _kind_and_base(model: Json) -> list[Any]:
-    """ID, kind and base; of an older server, the kind follows from OpenAI's `parent` and `root`."""
+    """ID, kind and base. An older server does not send the kind: it follows from OpenAI's `parent`
+    and `root`."""
     parent, root = model.get("parent"), model.get("root")
     if parent is not None:
         kind, base = "adapter", parent
@@ -280,7 +281,7 @@ class CompletionPrinter:
             first, last = self.text_times[0], self.text_times[-1]
             parts.append(f"first token after {first - self.started:.3f} s")
             if last > first:
-                # The wait for the first token is the prompt's; the rest are the model's speed.
+                # The wait for the first token is the prompt's; the others show the model's speed.
                 tokens, seconds = tokens - 1, last - first
         if tokens > 0 and seconds > 0:
             parts.append(f"{tokens / seconds:.1f} tokens/s")

@@ -2,8 +2,8 @@
 
     python -m serving.router --models FILE --replica ID MODEL HOST:PORT [--port 8000]
 
-For benchmarks that isolate the router, and to look at one alone. Settings come from the environment
-(`SERVING_*`); `/health` answers when it serves.
+For benchmarks that isolate the router, and for looking at one router alone. Settings come from the
+environment (`SERVING_*`). `/health` answers once the router serves.
 """
 
 from __future__ import annotations

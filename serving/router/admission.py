@@ -1,7 +1,7 @@
-"""Leave to run one request, and what it used once it has ended.
+"""Admits requests, and settles what each has used.
 
-This is where limits on accounts and the ledger will stand. Until then every request is admitted
-and nothing is kept of it (`OpenDoor`), which costs a request nothing.
+Limits on accounts and the ledger will stand here. Until then `OpenDoor` admits every request and
+keeps nothing, which costs a request no time.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from serving.wire.messages import End
 
 
 class Policy(Protocol):
-    """Who may have what. Both functions may wait; neither is called while tokens flow."""
+    """Decides which requests may run, and charges for them.
+
+    Both functions may wait: neither is called while tokens flow.
+    """
 
     async def admit(self, caller: Caller, account: str | None, asked: Asked) -> None:
-        """Let a request pass, before its model is resolved.
+        """Return if a request may run. Called before its model ID is resolved.
 
         Raises:
-            RateLimited, Forbidden: it may not pass.
+            RateLimited, Forbidden: the request may not run.
         """
 
     async def settle(self, caller: Caller, account: str | None, asked: Asked, used: End) -> None:
@@ -38,7 +41,7 @@ class OpenDoor:
 
 
 class Ticket:
-    """One admitted request, which is settled exactly once whatever its end."""
+    """The permission to run one request, settled exactly once, however the request ends."""
 
     __slots__ = ("_account", "_asked", "_caller", "_policy", "_settled")
 
@@ -50,20 +53,23 @@ class Ticket:
         self._settled = False
 
     async def settle(self, used: End) -> None:
-        """Settle; a no-op once it has been done. A request that ends well is settled before its
-        last byte leaves, every other one when its end is known."""
+        """Charge for what the request used; a second call does nothing.
+
+        A request that ends well is settled before its last byte leaves, any other one when its end
+        is known.
+        """
         if not self._settled:
             self._settled = True
             await self._policy.settle(self._caller, self._account, self._asked, used)
 
 
 class Admission:
-    """Gives out tickets by one policy."""
+    """Gives out tickets, as one policy allows."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
     async def admit(self, caller: Caller, account: str | None, asked: Asked) -> Ticket:
-        """A ticket for one request; raises as `Policy.admit`."""
+        """A ticket for one request. Raises what `Policy.admit` raises."""
         await self._policy.admit(caller, account, asked)
         return Ticket(self._policy, caller, account, asked)

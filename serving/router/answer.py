@@ -1,4 +1,4 @@
-"""What comes back for one request, between whoever runs it and the relay."""
+"""The answer to one call, between whoever runs the call and the relay."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_UNREAD = 4 * 1024 * 1024
 
 
 class AttemptFailed(Exception):
-    """A request ended badly on its replica.
+    """A call failed on its replica.
 
-    `retryable`: nothing was produced yet. `used` is what it used up to then, None if the replica
-    cannot say.
+    `retryable`: nothing was produced yet, so another replica may run it. `used`: what the call had
+    used by then, None if the replica cannot say.
     """
 
     def __init__(self, error: ServingError, *, retryable: bool, used: End | None = None) -> None:
@@ -29,19 +29,19 @@ class AttemptFailed(Exception):
 
 
 class Sender(Protocol):
-    """Where the request of an answer was sent: it can be told to stop."""
+    """Whoever runs a call, and can be told to stop it."""
 
     def cancel(self, stream: int) -> None: ...
 
 
 class Answer:
-    """What comes back for one request: `wait`, then look at `head`, `take`, `end` and `failed`.
+    """What comes back for one call: `wait`, then look at `head`, `take`, `end` and `failed`.
 
-    Once its stream is under way, the reader may set `forward`, which then gets the bytes of each
-    read from the link where they arrive, and says whether it took them. What nobody takes is kept
-    for `take`, joined, so a slow client costs fewer events, not more.
+    Once its stream is under way, the reader may set `forward`. It is called with the bytes of each
+    read from the link, in the callback that read them, and returns True if it took them. Bytes that
+    it did not take are kept for `take` and joined, so a slow client costs fewer events, not more.
 
-    An answer that is abandoned gets no more bytes, only the replica's last word: what was used.
+    An abandoned answer gets no more bytes, only the replica's last word: what was used.
     """
 
     __slots__ = (
@@ -67,19 +67,19 @@ class Answer:
         self._size = 0
         self._due = False
         self._waiter: asyncio.Future[None] | None = None
-        # The replica has said its last word, and what it said was used.
+        # True once the replica has said its last word; `_used` is what it said was used.
         self._closed = False
         self._used: End | None = None
         self.head: Head | None = None
         self.end: End | None = None
         self.failed: AttemptFailed | None = None
         self.forward: Callable[[bytes, float], bool] | None = None
-        # Called when what was kept has been taken.
+        # Called when `take` has taken bytes.
         self.on_taken: Callable[[], None] | None = None
 
     @property
     def unread(self) -> int:
-        """Bytes that nobody has taken yet."""
+        """How many bytes have arrived and were not taken yet."""
         return self._size
 
     async def wait(self) -> None:
@@ -111,8 +111,8 @@ class Answer:
         self._sender.cancel(self._stream)
 
     async def used(self, within_s: float) -> End | None:
-        """What the replica says the request used, which it says even of one that it was told to
-        stop; None if it has not said so within `within_s` seconds, or died."""
+        """What the replica says the call used; it says so even of a call that it was told to stop.
+        None if it has not said so within `within_s` seconds, or died."""
         if not self._closed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
@@ -120,14 +120,14 @@ class Answer:
                         await self.wait()
         return self._used
 
-    # called by whoever runs the request
+    # called by whoever runs the call
 
     def on_head(self, head: Head) -> None:
         self.head = head
         self.wake()
 
     def on_data(self, data: bytes, due: list[Answer]) -> None:
-        """Keep `data`; `deliver` is due when everything of this read has come."""
+        """Keep `data`, and join `due`: `deliver` is called once the whole read has been parsed."""
         self._parts.append(data)
         self._size += len(data)
         if not self._due:
@@ -135,10 +135,10 @@ class Answer:
             due.append(self)
 
     def deliver(self, now: float) -> None:
-        """Pass on what has come; `now` is when, in `time.monotonic` seconds."""
+        """Pass on the bytes of one read, which came at `now` in `time.monotonic` seconds."""
         self._due = False
         if self.end is not None or self.failed is not None:
-            return  # the reader has been woken and takes it together with the end
+            return  # the reader has been woken and takes the bytes together with the end
         parts = self._parts
         if self.forward is not None and self.forward(
             parts[0] if len(parts) == 1 else b"".join(parts), now
@@ -146,7 +146,7 @@ class Answer:
             parts.clear()
             self._size = 0
             return
-        # One part may be larger: a whole answer comes in one.
+        # A single part may be larger: an answer that is not streamed comes in one part.
         if self._size > MAX_UNREAD and len(parts) > 1:
             self._sender.cancel(self._stream)
             self.failed = AttemptFailed(
@@ -155,20 +155,20 @@ class Answer:
         self.wake()
 
     def on_end(self, end: End) -> None:
-        """The request ended, well or because it was told to stop."""
+        """The call ended, well or because it was told to stop."""
         self._closed = True
         self._used = self.end = end
         self.wake()
 
     def on_fail(self, failed: AttemptFailed) -> None:
-        """The request failed, or nothing more will be heard of it."""
+        """The call failed, or nothing more will be heard of it."""
         self._closed = True
         self._used = failed.used
         self.failed = failed
         self.wake()
 
     def wake(self) -> None:
-        """Let `wait` return although nothing has come: time to look at the clock."""
+        """Make `wait` return although nothing has come, so that the reader looks at the clock."""
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -16,13 +16,13 @@ ACCOUNT_HEADER = b"x-selected-account-id"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A known key. With `account` None it may use any account."""
+    """Who sent a known key. With `account` None the key may use any account."""
 
     key_id: str
     account: str | None
 
 
-# Who asks for what needs no key.
+# The caller of an endpoint that needs no key.
 ANYONE = Caller("", None)
 
 
@@ -84,18 +84,19 @@ def choose_account(
 
 
 class Accounts:
-    """Which account a request is charged to, and what becomes of one that names none: `account_id`
-    is "gradually enforced" (the API's words)."""
+    """Chooses the account a request is charged to. The policy says what happens to a request that
+    names none: `account_id` is "gradually enforced" (the API's words)."""
 
     def __init__(self, policy: Literal["off", "warn", "enforce"], metrics: RouterMetrics) -> None:
         self._policy = policy
         self._metrics = metrics
 
     def charged(self, caller: Caller, request: Request, body_account: str | None) -> str | None:
-        """The account to charge; while the policy is to warn, the response says that it is missing.
+        """The account to charge; None if there is none, which the policy `warn` tells the client.
 
         Raises:
-            InvalidRequest, Forbidden: as `choose_account`; also where an account is demanded.
+            InvalidRequest: as `choose_account`, or the policy `enforce` finds no account.
+            Forbidden: as `choose_account`.
         """
         account = choose_account(caller, request.headers, body_account)
         if account is not None or self._policy == "off":

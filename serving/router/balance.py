@@ -1,14 +1,14 @@
 """Which replica a request goes to.
 
-Fewest requests first, counted live: the router's own requests as of now, the other routers' as of
-the replica's last report (at most 20 ms old when something changed; `ReplicaLink.busy` says what is
-assumed beyond it). Counting beats round robin because completions differ in length by orders of
-magnitude.
+The replica with the fewest requests is chosen, counted live: the router's own requests as of now,
+the other routers' as of the replica's last report. A report is at most 20 ms old when something
+changed; `ReplicaLink.busy` says what is assumed beyond it. Counting beats round robin because
+completions differ in length by orders of magnitude.
 
 A request for an adapter prefers a replica that holds it, until that replica is `SPREAD` requests
-busier than the least busy one: then another load of the adapter is cheaper than the queue. While
-nobody holds it, a hash ring (Karger et al., 1997) makes all routers start with the same replica,
-so that they do not load it everywhere at once.
+busier than the least busy one: then loading the adapter once more is cheaper than the queue. While
+no replica holds it, a hash ring (Karger et al., 1997) makes all routers start with the same
+replica, so that they do not load it everywhere at once.
 
 Of more than `SCAN` candidates a random sample is compared instead of all of them; two choices
 already bring the longest queue close to the best (Mitzenmacher, 2001). With that and the indexes
@@ -31,7 +31,7 @@ POINTS = 16
 
 
 class Candidate(Protocol):
-    """What the choice looks at."""
+    """What the choice needs to know of a replica."""
 
     replica: str
 
@@ -46,7 +46,7 @@ C = TypeVar("C", bound=Candidate)
 
 
 class Pool(Generic[C]):
-    """The replicas of one model, and who of them holds which adapter."""
+    """The replicas of one model, and which of them hold which adapter."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -67,7 +67,7 @@ class Pool(Generic[C]):
         self._owners = [replica for _, replica in ring]
 
     def holds(self, replica: C, adapter: str, held: bool) -> None:
-        """`replica` has loaded `adapter`, or dropped it."""
+        """Note that `replica` has loaded `adapter`, or dropped it."""
         holders = self._holders.setdefault(adapter, [])
         if held:
             holders.append(replica)
@@ -77,7 +77,7 @@ class Pool(Generic[C]):
                 del self._holders[adapter]
 
     def choose(self, adapter: str | None, exclude: frozenset[str] = frozenset()) -> C | None:
-        """A replica that is up and not excluded, if there is one."""
+        """A replica that is up and not excluded; None if there is none."""
         up = self.up
         if exclude:
             up = [replica for replica in up if replica.replica not in exclude]
@@ -105,7 +105,8 @@ class Pool(Generic[C]):
         return self._least_busy(holders) if holders else None
 
     def _home(self, adapter: str, exclude: frozenset[str]) -> C:
-        """The first replica on the ring from the adapter's place on; one of `up` there is."""
+        """The first replica on the ring, from the adapter's place on, that is not excluded. The
+        caller knows that there is one."""
         at = bisect(self._points, _hash(adapter))
         while (owner := self._owners[at % len(self._owners)]).replica in exclude:
             at += 1

@@ -1,8 +1,8 @@
 """Which models are in use, and so which may sleep.
 
 A model with `min_replicas` below `replicas` runs fewer replicas, or none, while nobody asks for
-it. The first request makes it wanted; `idle_s` after the last one ended it no longer is. Starting
-and stopping replicas is somebody else's work (`want`; deployments/leases.py).
+it. The first request makes it wanted; `idle_s` after the last request ended, it is wanted no
+longer. Replicas are started and stopped behind `want` (`deployments/leases.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from serving.catalogue.spec import EngineSpec
 
 
 class Demand:
-    """The use of one router's models.
+    """Which models the requests of one router need.
 
     Args:
         want: called with a model's ID and whether it is wanted, when that changes.
@@ -38,16 +38,16 @@ class Demand:
         for model in [model for model in self._wanted if model not in self._idle_s]:
             self._release(model)
         for model in self._idle_s.keys() & self._users.keys() - self._wanted.keys():
-            # In use before it could sleep.
+            # Requests already need it, and from now on it may sleep.
             self._begin(model)
 
     def sleeps(self, model: str) -> bool:
-        """True if the model may have no replica because nobody asked for it."""
+        """True if the model runs fewer replicas, or none, while nobody asks for it."""
         return model in self._idle_s
 
     @contextmanager
     def using(self, model: str) -> Iterator[None]:
-        """The time in which one request needs the model."""
+        """While the block runs, one request needs the model."""
         self._users[model] += 1
         if model in self._idle_s:
             if model not in self._wanted:
@@ -71,7 +71,7 @@ class Demand:
             self._release(model)
 
     def wanted_since(self, model: str) -> float:
-        """When the model was last wanted anew, in `time.monotonic` seconds; 0 if it is not."""
+        """Since when the model is wanted, in `time.monotonic` seconds; 0 if it is not wanted."""
         return self._wanted_since.get(model, 0.0)
 
     def _begin(self, model: str) -> None:

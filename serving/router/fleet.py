@@ -1,7 +1,7 @@
 """The replicas of every engine model, as this router knows them.
 
-The directory says where replicas are; the links say which of them live. An entry that leaves the
-directory is forgotten when its link is down too, so a directory that restarts empty takes nothing
+The directory says where replicas are; the links say which of them live. A replica that leaves the
+directory is forgotten once its link is down too, so a directory that restarts empty takes nothing
 out of service.
 """
 
@@ -38,7 +38,8 @@ class Fleet:
     Args:
         router: this router's ID, told to the replicas.
         token: the cluster's secret, which engine servers ask of routers.
-        local: what runs in this process, by model: hosted providers' models. It may change.
+        local: the replicas inside this process, by model ID: those of hosted models. The mapping
+            may change.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Fleet:
         self._metrics = metrics
         self._log = log
         self._closing: set[asyncio.Task[None]] = set()
-        # Links of models that are served no more, until their last request has ended.
+        # Links of models that are no longer served, until their last request has ended.
         self._leaving: list[ReplicaLink] = []
         self.listed: tuple[Entry, ...] = ()
 
@@ -165,12 +166,12 @@ class Fleet:
         return stop
 
     def has(self, model: str) -> bool:
-        """True if the model is one of those that can have replicas."""
+        """True if `model` is an engine model that is served."""
         return model in self._models
 
     def ready(self, model: str) -> int:
-        """How many replicas of a model are up. A provider that is down does not count as one
-        missing here: another router could do no better."""
+        """How many replicas of a model are up. A hosted model always counts as one: while its
+        provider is down, another router could do no better."""
         if model in self._local:
             return 1
         known = self._models.get(model)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class HostedModels:
-    """Follows the catalogue. `replicas` has its models by ID, always in the same dictionary."""
+    """The local replicas of a catalogue's hosted models. `replicas` has them by model ID and is
+    always the same dictionary."""
 
     def __init__(self, metrics: RouterMetrics, log: Log) -> None:
         self._metrics = metrics
@@ -32,14 +33,14 @@ class HostedModels:
 
     @staticmethod
     async def prepare(catalogue: Catalogue) -> None:
-        """Import the providers' client, if the catalogue needs it, outside the event loop: that
-        takes half a second, in which a router that serves already would stand still."""
+        """Import the providers' client, if the catalogue needs it. The import takes half a second;
+        in a thread it does not hold up a router that already serves."""
         if catalogue.upstreams:
             await asyncio.to_thread(importlib.import_module, "serving.upstream.engine")
 
     def update(self, catalogue: Catalogue) -> None:
-        """Follow a new catalogue. Providers and models that have not changed keep their clients,
-        connections and circuits; those that are gone end what they have begun."""
+        """Set the catalogue. Providers and models that have not changed keep their clients,
+        connections and circuits; those that are gone finish their running requests."""
         wanted = {spec.provider for spec in catalogue.upstreams}
         gone = [name for name in self._clients if not self._is_current(name, catalogue, wanted)]
         for name in gone:
@@ -89,8 +90,8 @@ class HostedModels:
         )
 
     def _client(self, name: str, catalogue: Catalogue) -> ProviderClient:
-        # Here and not above: the `openai` package takes half a second and 47 MiB, which routers
-        # without providers need not spend.
+        # Imported here: the `openai` package takes half a second and 47 MiB, which routers without
+        # providers need not spend.
         from serving.upstream.client import ProviderClient
 
         client = self._clients.get(name)

@@ -1,7 +1,7 @@
-"""An engine inside the router's own process, as the relay sees a replica behind a link.
+"""An engine inside the router's own process, which the relay uses like a replica behind a link.
 
-For hosted providers' models: they need no devices and no process of their own, and a hop more
-would only cost time.
+For hosted models: they need no devices and no process of their own, and another hop would only
+cost time.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class LocalReply:
 
 
 class LocalReplica:
-    """One engine in this process; has what `Relay` and `status` use of a `ReplicaLink`.
+    """One engine in this process, with what the relay and `/status` use of a `ReplicaLink`.
 
     Args:
         replica: its ID.
-        address: host and port of what stands behind it, for people.
-        state: says `ready`, or why requests are of no use now.
+        address: host and port of the provider, for `/status`.
+        state: returns `ready`, or why a request would fail now.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class LocalReplica:
 
     @property
     def up(self) -> bool:
-        """Whether requests are of use now."""
+        """True if a request may succeed now."""
         return self.state == "ready"
 
     @property
@@ -94,7 +94,7 @@ class LocalReplica:
 
     @property
     def state(self) -> str:
-        """For people."""
+        """As in `/status`."""
         return self._state()
 
     @property

@@ -8,8 +8,8 @@
 6. **relay**: to a replica and back (`relay`).
 7. **settle**: what it used is charged, counted and logged, once, whatever its end (`record`).
 
-A page of the router's own takes the first step and the last. Every endpoint goes this way; what
-differs between them stands in the table of endpoints.
+A page, which the router answers itself, takes only the first step and the last. Every endpoint goes
+this way; what differs between them stands in the table of endpoints.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Pipeline:
         self._resolver = self._view.resolver = Resolver(catalogue)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI entry point. Nothing but a cancellation is raised out of it."""
+        """ASGI entry point. For an HTTP request it raises nothing but a cancellation."""
         if scope["type"] != "http":
             raise RuntimeError(f"no support for {scope['type']}")
         request = Request.of(scope, receive, send)
@@ -139,8 +139,8 @@ class Pipeline:
             response.close()
 
     def _resolve(self, request: Request, endpoint: Relayed, asked: Asked, caller: Caller) -> Route:
-        """The route of what is asked. The response to an alias names who answers, also where its
-        body has the ID that was asked for."""
+        """The route of the model ID. The response to an alias names the model that answers in a
+        header: its body may have the alias."""
         route = self._resolver.resolve(asked.model, caller)
         if endpoint.needs not in route.abilities:
             paths = ", ".join(self._endpoints.answering(route.abilities))
@@ -156,7 +156,7 @@ class Pipeline:
     async def _show(
         self, request: Request, show: ShowPage, name: str, caller: Caller, record: Record
     ) -> None:
-        """Answer with a page of this router's own."""
+        """Answer with a page."""
         account = choose_account(caller, request.headers, None)
         page = show(self._view, Ask(request.query, name, caller.key_id, account))
         record.status = page.status
@@ -166,14 +166,14 @@ class Pipeline:
         """Answer with an error."""
         headers = retry_headers(error)
         if error.status in (408, 413, 431):
-            # The rest of the request may still be on its way; this connection is of no use.
+            # The rest of the request may still be on its way: this connection cannot be used again.
             headers.append((b"connection", b"close"))
         body = dialect.body(error, request.id)
         await request.respond(error.status, body, b"application/json", headers)
 
     async def _settle(self, record: Record) -> None:
-        """The last step of every request. A replica that was told to stop one still says what it
-        used; the client does not wait for that."""
+        """The last step of every request. A replica that was told to stop a call still says what
+        it used; the client does not wait for that."""
         try:
             if record.answer is not None:
                 record.used = await record.answer.used(CLOSING_S)

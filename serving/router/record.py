@@ -1,7 +1,7 @@
 """One record per request: its single outcome, its times, its tokens; counted and logged once.
 
-Outcomes: `ok`; `rejected`, refused without an engine having worked on it (bad input, unknown model,
-no capacity); `cancelled`, the client left; `error`, everything else.
+Outcomes: `ok`; `rejected`, refused before an engine worked on it (bad input, unknown model, no
+capacity); `cancelled`, the client left; `error`, everything else.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from serving.wire.messages import End
 class Record:
     """What is known of one request so far. Times are `time.monotonic` seconds.
 
-    `ticket` is the leave it was given, if it was. `answer` is what the last replica that was given
-    the request says, if one was; `used` is what it says was used, None if it has not said.
+    `ticket` is None until the request is admitted. `answer` is the last replica's, None if the
+    request was sent to none; `used` is what that replica says was used, None if it has not said.
     """
 
     __slots__ = (
@@ -72,7 +72,7 @@ class Record:
         self.used: End | None = None
 
     def received(self) -> None:
-        """The body is complete: from here on the time is ours."""
+        """The body is complete. Times count from here: what came before was up to the client."""
         self.arrived = time.monotonic()
 
     def on_bytes(self) -> None:
@@ -83,8 +83,8 @@ class Record:
         self.last_byte = now
 
     def end(self, error: BaseException | None = None) -> None:
-        """The request has its outcome: that of the response that was sent, or of `error`. The first
-        outcome counts."""
+        """Set the outcome: that of `error`, or else of the response that was sent. Only the first
+        call counts."""
         if self.outcome is not None:
             return
         self.ended = time.monotonic()
@@ -113,7 +113,7 @@ class Recorder:
 
     @contextmanager
     def in_flight(self, record: Record) -> Iterator[None]:
-        """The time in which a resolved request occupies its model."""
+        """While the block runs, the request counts as in flight at its engine model."""
         gauge = self._metrics.in_flight.labels(record.engine)
         gauge.inc()
         try:

@@ -1,12 +1,13 @@
 """Carries one request to a replica and its answer, unparsed, back to the client.
 
 The status line is held back until the replica has answered, so an early failure has its real
-status. A request that failed before a byte is sent once more, to another replica. Once bytes have
-left, a failure is an event in the stream. A client that leaves, or stops reading, is told to the
-replica at once.
+status. A request that fails before its first byte is sent once more, to another replica. Once bytes
+have left, a failure is an event in the stream. When the client leaves, or has read nothing for too
+long, the replica is told at once to stop.
 
-A stream's first bytes are sent by the request's task, the others where they are read from the link:
-waking a task for every token would cost more than all else that the router does with it.
+A stream's first bytes are sent by the request's task, the others in the callback that reads them
+from the link: waking a task for every token would cost more than all else that the router does
+with it.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _SSE = "text/event-stream"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request, ready to be sent.
+    """One call, ready to be relayed.
 
-    `error_event` renders a failure inside its stream. `settle` is awaited with what the request
-    used, before the last byte of an answer that ends well.
+    `error_event` writes a failure as an event of the stream. `settle` is awaited with what the
+    request used, before the last byte of an answer that ends well.
     """
 
     call: Call
@@ -47,7 +48,7 @@ class Job:
 
 
 class Relay:
-    """Relays jobs over the fleet's links; one may take `timeout_s` seconds in all."""
+    """Relays jobs over the fleet's links. Each may take `timeout_s` seconds in all."""
 
     def __init__(
         self,
@@ -67,11 +68,11 @@ class Relay:
         self._timeout_s = timeout_s
 
     async def run(self, job: Job, record: Record, response: Response) -> None:
-        """Answer one request. `record.answer` is what came of it, and still learns what it used.
+        """Answer one request. Sets `record.answer`, which may learn what was used only later.
 
         Raises:
-            ServingError: nothing has been sent; the caller renders it. A failure after the first
-                byte is written into the stream and raised too, as `Ended`.
+            ServingError: nothing has been sent; the caller answers with the error.
+            Ended: it failed after its first byte, and the stream has been told.
             ClientLeft: the client is gone.
         """
         try:
@@ -83,7 +84,7 @@ class Relay:
         except TimeoutError:
             late = DeadlineExceeded(f"the request took longer than {self._timeout_s:g} s")
             await self._fail(late, job, response)
-        except OSError:  # of `send`
+        except OSError:  # raised by `send`
             raise ClientLeft("the client left") from None
         except ServingError as error:
             await self._fail(error, job, response)
@@ -95,7 +96,7 @@ class Relay:
             await self._fail(bug, job, response)
 
     async def _fail(self, error: ServingError, job: Job, response: Response) -> None:
-        """Write `error` into a stream that has begun, or leave it to the caller."""
+        """Raise `error` if nothing has been sent; else put it into the stream and raise `Ended`."""
         if not response.started:
             raise error
         try:
@@ -106,7 +107,7 @@ class Relay:
         raise Ended(error)
 
     async def _attempts(self, job: Job, record: Record, response: Response) -> None:
-        """Send the job to a replica, and to another one if the first fails before a byte."""
+        """Send the job to a replica, and to another if the first fails before its first byte."""
         engine = job.route.engine.id
         adapter = job.route.adapter.id if job.route.adapter else None
         tried: frozenset[str] = frozenset()
@@ -156,7 +157,7 @@ class Relay:
             answer.forward = None
 
     async def _flush(self, answer: Answer, record: Record, response: Response) -> None:
-        """Send what has arrived of a stream; a whole answer is put aside until its end."""
+        """Send what has arrived of a stream; keep an answer that is not streamed until its end."""
         head = answer.head
         data = answer.take()
         if not data:
@@ -175,7 +176,7 @@ class Relay:
         head = answer.head or Head(200, ())
         data = b"".join((*response.whole, answer.take()))
         if response.started and not _is_stream(head):
-            # A comment has gone out before the engine refused: its JSON becomes an event.
+            # A keepalive was sent before the engine refused: its JSON becomes an event.
             record.status = head.status
             data = b"data: " + data + b"\n\n"
         if not response.started:

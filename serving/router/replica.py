@@ -18,14 +18,14 @@ from serving.wire.frames import FrameError, FrameReader, Kind, open_payload
 from serving.wire.messages import Call, End, Fail, Head, Hello, Load, Welcome
 from serving.wire.outbox import Outbox
 
-# A replica reports its load at least once a second; three times that without a byte and it
-# hangs or its machine is gone.
+# A replica reports its load at least once a second. After three times as long without a byte it
+# hangs, or its machine is gone.
 SILENCE_S = 3.0
 CONNECT_TIMEOUT_S = 2.0
 RECONNECT_MIN_S = 0.05
 RECONNECT_MAX_S = 1.0
-# How long a replica has for the last word on a request that it was told to stop, in seconds: an
-# engine step and its way back.
+# How long a replica has to say what a call that it was told to stop has used, in seconds: an engine
+# step and the way back.
 CLOSING_S = 2.0
 
 _DATA = int(Kind.DATA)  # compared for every token; an enum member costs more
@@ -67,7 +67,7 @@ class ReplicaLink(asyncio.Protocol):
         self._on_change = on_change
         self._on_adapter = on_adapter
         self._streams: dict[int, Answer] = {}
-        # Requests that the replica was told to stop and has not said its last word on.
+        # Answers to calls that the replica was told to stop and has not said its last word on.
         self._closing: dict[int, Answer] = {}
         self._numbers = itertools.count(1)
         self._transport: asyncio.Transport | None = None
@@ -82,13 +82,13 @@ class ReplicaLink(asyncio.Protocol):
         self.load = Load()
         # Requests other routers have on this replica, as of its last report.
         self.others = 0
-        # As of the last report, and those sent there since, which it cannot know yet.
+        # Held as of the last report, and those of calls sent since, which no report has yet.
         self._adapters: frozenset[str] = frozenset()
         self._task = self._loop.create_task(self._stay_connected())
 
     @property
     def up(self) -> bool:
-        """Whether requests may be sent here."""
+        """True if requests may be sent here."""
         return self.welcome is not None and not self.load.draining
 
     @property
@@ -97,7 +97,7 @@ class ReplicaLink(asyncio.Protocol):
 
     @property
     def state(self) -> str:
-        """For people."""
+        """As in `/status`."""
         return "ready" if self.up else "draining" if self.connected else "connecting"
 
     @property
@@ -107,9 +107,12 @@ class ReplicaLink(asyncio.Protocol):
 
     @property
     def busy(self) -> int:
-        """Requests on the replica: our own now, the others' as last reported, and for what we have
-        added since that report as much for each other router. In a burst they do as we do, and a
-        replica whose reports are late would else look idle to all of them at once."""
+        """Requests on the replica: this router's as of now, the other routers' as last reported.
+
+        For each request that this router has added since that report, one more is assumed of every
+        other router: in a burst all do alike, and a replica whose report is late would look idle to
+        all of them at once.
+        """
         own = len(self._streams)
         unreported = own - self.load.yours
         if unreported > 0:
@@ -120,7 +123,7 @@ class ReplicaLink(asyncio.Protocol):
         """Send one call.
 
         Raises:
-            AttemptFailed: the link is down (retryable).
+            AttemptFailed: the replica is not up (retryable).
         """
         if not self.up:
             raise AttemptFailed(EngineFailed("the replica went away"), retryable=True)
@@ -134,7 +137,7 @@ class ReplicaLink(asyncio.Protocol):
         return answer
 
     def cancel(self, stream: int) -> None:
-        """Tell the replica to stop a request. Its answer gets the replica's last word, what was
+        """Tell the replica to stop a call. The answer still gets the replica's last word, what was
         used, if that comes within `CLOSING_S`."""
         answer = self._streams.pop(stream, None)
         if answer is not None:
@@ -163,7 +166,7 @@ class ReplicaLink(asyncio.Protocol):
             self._delay_s = min(RECONNECT_MAX_S, self._delay_s * 2)
 
     async def _watch(self) -> None:
-        """Until the connection is lost, which silence counts as."""
+        """Return when the connection is lost. One that is silent for `SILENCE_S` is cut."""
         look_s = SILENCE_S / 3
         while not self._lost.is_set():
             began = time.monotonic()
@@ -172,7 +175,7 @@ class ReplicaLink(asyncio.Protocol):
                     await self._lost.wait()
             except TimeoutError:
                 if time.monotonic() - began > 2 * look_s:
-                    # It was us who slept: what the replica said meanwhile is still to be read.
+                    # This process slept: what the replica sent meanwhile is still unread.
                     self._heard = time.monotonic()
                 elif time.monotonic() - self._heard > SILENCE_S and self._transport is not None:
                     self._log.warning("replica_silent", seconds=SILENCE_S)
@@ -181,7 +184,7 @@ class ReplicaLink(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not isinstance: uvloop's transports are none of asyncio's classes.
+        # Not isinstance: uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._outbox.open(self._transport)
         self._reader = FrameReader()
@@ -260,10 +263,11 @@ class ReplicaLink(asyncio.Protocol):
         elif kind == Kind.WELCOME:
             welcome = _decode_welcome(payload)
             if welcome.replica != self.replica:
-                # A port that a dead replica left may be another's by now, of another model.
+                # A dead replica's port may belong to another replica by now, even of another model.
                 raise FrameError(f"replica {welcome.replica} answers at this address")
             self.welcome = welcome
-            # Only now: a replica that accepts and refuses us must not be asked without a pause.
+            # Only now: a replica that accepts the connection and then refuses it must not be asked
+            # again without a pause.
             self._delay_s = RECONNECT_MIN_S
             self._on_load(self.welcome.load)
             self._log.info("replica_found", address=f"{self.address[0]}:{self.address[1]}")

@@ -1,9 +1,9 @@
 """From the model ID in a request to the route that serves it.
 
-Order: alias, exact ID of a deployed model, retired or known but not deployed (each says so), else
-404 with the nearest IDs. Tables only; nothing is parsed out of an ID, because a fine-tuned model's
-name does not reliably contain its base's. (An alias may take a retired model's ID; never that of a
-deployed one.)
+An alias and the ID of a deployed model have a route. The ID of a retired model, or of one that is
+known but not deployed, is refused with what to do about it; any other ID with the nearest IDs.
+Everything is looked up in tables: an ID is not parsed, because an adapter's does not reliably
+contain its base's. An alias may take the ID of a retired model, but not that of a deployed one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from serving.router.auth import Caller
 from serving.wire.messages import AdapterRef, PromptFormat
 
 SUGGESTIONS = 3
-# Comparing an unknown ID with a hundred thousand others takes seconds; with the engine models and
-# with so many before and after it in alphabetical order, a millisecond.
+# An unknown ID is compared with some engine models and with so many IDs before and after it in
+# alphabetical order, which takes a millisecond; with all of 100,000 IDs it would take seconds.
 NEIGHBOURS = 32
 
 
@@ -100,13 +100,13 @@ class Resolver:
 
     @property
     def others(self) -> list[AnySpec]:
-        """What is known and has no route here: not deployed, or retired."""
+        """The known models without a route here: not deployed, or retired."""
         return [spec for name, spec in self._others.items() if name not in self._routes]
 
     def resolve(self, model_id: str, caller: Caller) -> Route:
-        """The route of an ID for one caller; nothing is waited for.
+        """The route of an ID for one caller. It never waits.
 
-        All callers see the same models: custom models of accounts will differ by caller.
+        Today all callers see the same models; custom models of accounts will differ by caller.
 
         Raises:
             RetiredModel: with the date, the successor and how to alias it.

@@ -1,5 +1,5 @@
-"""The client's side of one relayed request: what has been sent to it, whether it is still there,
-whether it reads."""
+"""The client's side of one relayed request: what has been sent to the client, whether it is still
+there, whether it reads."""
 
 from __future__ import annotations
 
@@ -68,17 +68,17 @@ class Response:
         self._departure = Departure(request.receive)
         self.stall_s = STALL_S if stall_s is None else stall_s
         self.started = False
-        # Bytes of a stream have been sent: what follows may be forwarded as it comes.
+        # True once bytes of a stream have been sent: what follows may be forwarded as it comes.
         self.streams = False
         self.last_sent = time.monotonic()
-        # Since when a `send` waits for the client to read; None while none does.
+        # Since when a `send` has waited for the client to read; None if none waits.
         self.blocked_since: float | None = None
         # Set by `attended` when it is time to look at the clock.
         self._due = False
         self.whole: list[bytes] = []
 
     def close(self) -> None:
-        """Stop watching for the client."""
+        """Stop watching whether the client leaves."""
         self._departure.close()
 
     @property
@@ -113,8 +113,8 @@ class Response:
 
     @contextmanager
     def attended(self, wake: Callable[[], None]) -> Iterator[None]:
-        """While the block runs, call `wake` when the client leaves and, every `keepalive_s`, to let
-        the caller `beat`; one timer per request instead of one per event.
+        """While the block runs, call `wake` when the client leaves, and every `keepalive_s` so that
+        the caller can `beat`. That is one timer per request instead of one per event.
 
         Raises:
             ClientLeft: from the block, when the client has read nothing for `stall_s`.
@@ -151,7 +151,7 @@ class Response:
                 timer.cancel()
 
     async def beat(self, comment: bytes = KEEPALIVE) -> None:
-        """Send a comment to a stream that has been silent for long; a no-op otherwise."""
+        """Send a comment to a stream that has long been silent; otherwise do nothing."""
         if not self._due:
             return
         self._due = False

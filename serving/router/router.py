@@ -26,7 +26,7 @@ from serving.wire.entry import Entry
 
 
 def nobody_starts_models(model: str, wanted: bool) -> None:
-    """The `want` of a router without Ray: replicas are where they are."""
+    """The `want` of a router without Ray: nothing starts or stops replicas."""
 
 
 class Router:
@@ -38,7 +38,7 @@ class Router:
         drain_s: how long `close` lets requests go on, in seconds.
         code: digest of the code that this process runs.
         want: called with a model that sleeps and whether it is needed now (`demand.py`).
-        policy: who may pass, and who pays; everybody and nobody by default.
+        policy: which requests may run, and who pays; by default all may, and nobody pays.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Router:
 
     @property
     def entry(self) -> Entry:
-        """What the directory says of it once it has started."""
+        """This router's entry in the directory, once it has started."""
         assert self._http is not None
         host, port = self._own_host, self._http.port
         return Entry(self._id, "router", "", host, port, f"{host}:{port}", code=self._code)

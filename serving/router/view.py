@@ -16,7 +16,7 @@ from serving.router.resolve import Resolver, Route
 
 
 class RouterView:
-    """See `serving.api.pages.View`. `resolver` is replaced with the catalogue."""
+    """See `serving.api.pages.View`. `resolver` is replaced when the catalogue changes."""
 
     def __init__(
         self, router: str, resolver: Resolver, fleet: Fleet, metrics: RouterMetrics
@@ -102,7 +102,7 @@ def _kind(name: str, route: Route) -> str:
 
 
 def _may_sleep(engine: EngineSpec | UpstreamSpec) -> bool:
-    """True if nothing is wrong when the model has no replica here."""
+    """True if the model may have no replica because it sleeps."""
     return isinstance(engine, EngineSpec) and engine.fewest_replicas == 0
 
 

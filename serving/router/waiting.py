@@ -1,7 +1,8 @@
 """Requests for a model that sleeps wait here until its first replica is up.
 
-A stream is kept alive by comments that say why it waits; a whole request waits for less long, since
-nothing can be said to its client. How long a start takes is told from the last one that was seen.
+A stream is kept alive by comments that say why it waits. A request that is not streamed waits for a
+shorter time, since nothing can be sent to its client meanwhile. How long a start takes is estimated
+from the last one that was seen.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from serving.router.demand import Demand
 from serving.router.fleet import Fleet
 from serving.router.response import Response
 
-# The start of a model that has never been seen to start, in seconds.
+# Estimate for a model that has never been seen to start, in seconds.
 UNKNOWN_START_S = 30.0
-# What is left of a start that takes longer than expected, in seconds.
+# Estimate of what is left of a start that takes longer than expected, in seconds.
 SOON_S = 5.0
 
 
 class Waiting:
-    """The requests of one router that wait.
+    """The waiting requests of one router.
 
     Args:
-        hold_s: how long a request waits, in seconds.
-        hold_stream_s: the same of a stream.
-        hold_max: how many wait at once, over all models; each has its body in memory.
+        hold_s: how long a request that is not streamed may wait, in seconds.
+        hold_stream_s: how long a stream may wait, in seconds.
+        hold_max: how many may wait at once, over all models; each has its body in memory.
     """
 
     def __init__(
@@ -49,9 +50,9 @@ class Waiting:
         """Return when `model` has a replica.
 
         Raises:
-            ModelUnavailable: it took too long, or the model is served here no longer.
+            ModelUnavailable: it took too long, or the model is no longer served here.
             Overloaded: too many wait already, for this model or another.
-            ClientLeft: the client did not wait.
+            ClientLeft: the client left while it waited.
         """
         self.starts.expect(model)
         if self._held >= self._hold_max:
@@ -86,12 +87,12 @@ class Starts:
     def __init__(self, fleet: Fleet, demand: Demand) -> None:
         self._fleet = fleet
         self._demand = demand
-        # When the first request began to wait, of models that are starting.
+        # For each model that is starting: when the first request began to wait.
         self._since: dict[str, float] = {}
         self._took: dict[str, float] = {}
 
     def expect(self, model: str) -> None:
-        """Time the start of `model` from now on, unless it is being timed."""
+        """Time the start of `model` from now on, unless it is being timed already."""
         if model in self._since:
             return
         self._since[model] = time.monotonic()
@@ -106,7 +107,7 @@ class Starts:
         stop = self._fleet.subscribe(model, changed)
 
     def unavailable(self, model: str) -> ModelUnavailable:
-        """What a request is told that has waited long enough."""
+        """The error for a request that has waited as long as it may."""
         waited = self._waited_s(model)
         usual = self._usual(model)
         left = max(SOON_S, (UNKNOWN_START_S if usual is None else usual) - waited)
@@ -121,13 +122,13 @@ class Starts:
         return f": model '{model}' is starting; {_said(self._usual(model))}\n\n".encode()
 
     def _usual(self, model: str) -> float | None:
-        """How long the model's last start took in seconds, by what was seen here, else by what its
-        replica says of itself."""
+        """How long the model's last start took, in seconds: as seen here, or else as its replica
+        says. None if neither is known."""
         return self._took.get(model, self._fleet.start_s(model))
 
     def _waited_s(self, model: str) -> float:
-        """How long the model has been starting, in seconds. A start that was given up, because
-        nobody asked any more, does not count."""
+        """How long the model has been starting, in seconds. A start that was given up because
+        nobody asked for the model any more does not count."""
         now = time.monotonic()
         return now - max(self._since.get(model, now), self._demand.wanted_since(model))
 

@@ -1,4 +1,4 @@
-"""One HTTP request to a provider and its answer, checked: that it is one, and that it is whole."""
+"""One HTTP request to a provider. Its answer is checked: it must be a completion, and complete."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from serving.upstream.connection import Connection
 from serving.upstream.failures import Failure
 
 Event = dict[str, Any]
-# All that a provider and the way to it can bring about. The last two are of JSON that is none; the
-# transport's own come where the client reads an error's body. Anything else is a bug of ours.
+# Everything that a provider, and the way to it, can cause. The last two come from malformed JSON,
+# the transport's own where the client reads an error's body. Anything else is a bug of ours.
 PROVIDER_ERRORS = (Failure, openai.OpenAIError, httpx2.HTTPError, ValueError, RecursionError)
 _END: Any = object()  # a stream without a single event
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent: the model's name there, whether the answer is streamed, the body."""
+    """What is sent: the provider's name for the model, whether the answer is streamed, the body."""
 
     model: str
     streams: bool
@@ -32,7 +32,8 @@ class Request:
 
 
 class Attempt:
-    """One HTTP request to the provider: told to the breaker and counted once, however it ends."""
+    """One HTTP request to the provider. Its result is told to the breaker and counted once, however
+    it ends."""
 
     def __init__(
         self, provider: Connection, request: Request, count: Callable[[str], None]
@@ -97,7 +98,7 @@ class Attempt:
         """The answer's events.
 
         Raises:
-            ServingError: it broke off, or ended without being finished.
+            ServingError: the answer broke off, or ended without being finished.
         """
         yield self._first
         try:
@@ -110,7 +111,7 @@ class Attempt:
             self._provider.log.warning(
                 "upstream_broke_off", model=self._request.model, result=failure.result
             )
-            # Whatever it was: work has been done, and no status can be told any more.
+            # Whatever it was: the provider has done work, and the status can no longer be changed.
             raise UpstreamFailed(f"{failure.error.message}, in the middle of its answer") from None
         self._finish("ok", Ticket.success)
 
@@ -169,7 +170,7 @@ class Attempt:
 
 
 def _is_choice(choice: object, streams: bool) -> bool:
-    """What the code behind this relies on; all else is passed on as it is."""
+    """True if a choice has what later code relies on; all else is passed on as it is."""
     return (
         isinstance(choice, dict)
         and isinstance(choice.get("index", 0), int)

@@ -1,8 +1,8 @@
 """How long to wait before a request is sent again.
 
-What the provider asks for, if it does; else exponential backoff with full jitter (Marc Brooker,
-"Exponential Backoff And Jitter", AWS Architecture Blog, 2015): a uniformly random part of a limit
-that doubles. Clients that failed together then do not come back together.
+As long as the provider asks for. If it does not say: exponential backoff with full jitter (Marc
+Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), a uniformly random part of
+a limit that doubles, so that clients that failed together do not come back together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 
 FIRST_S = 0.5
 LIMIT_S = 8.0
-# Nobody's request sleeps longer than this; the caller is told to come back instead.
+# No request waits longer than this; its caller is told to come back instead.
 MAX_WAIT_S = 20.0
 
 
@@ -38,10 +38,10 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
 
 
 def wait_s(attempt: int, asked_s: float | None, rng: random.Random) -> float | None:
-    """Seconds to wait after attempt number `attempt` (from 0); None: do not wait, give up.
+    """Seconds to wait after attempt number `attempt` (from 0); None means to give up.
 
-    A wait that the provider asks for is kept, and a little more, so that not all who were told
-    the same come at the same time.
+    A wait that the provider asks for is kept and a little is added, so that not all clients that
+    were told the same come back at the same time.
     """
     if asked_s is None:
         return rng.uniform(0.0, min(LIMIT_S, FIRST_S * 2.0**attempt))

@@ -24,7 +24,7 @@ STATES: tuple[State, ...] = ("closed", "open", "half_open")
 
 
 class CircuitOpen(Exception):
-    """Not now; `retry_after_s` says when."""
+    """The circuit lets nothing pass; `retry_after_s` says for how long."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"open for {retry_after_s:.1f} s")
@@ -35,7 +35,7 @@ class Breaker:
     """One provider's circuit.
 
     Args:
-        failures: how many in a row open it.
+        failures: how many failures in a row open it.
         open_s: how long nothing passes, in seconds.
         on_change: called with the new state.
     """
@@ -58,7 +58,7 @@ class Breaker:
         self.state: State = "closed"
 
     def enter(self) -> Ticket:
-        """Leave to send one request; the ticket is told how it went.
+        """Permission to send one request; the ticket must be told how it went.
 
         Raises:
             CircuitOpen: nothing passes now.
@@ -99,12 +99,13 @@ class Breaker:
             self._set("open")
 
     def left(self, ticket: Ticket) -> None:
-        if ticket is self._probe:  # it told nothing; the next request is the probe
+        if ticket is self._probe:  # it said nothing; the next request is the probe
             self._probe = None
 
 
 class Ticket:
-    """One request's leave to pass; the first of the last four methods that is called counts."""
+    """Permission to send one request. Of `success`, `failure`, `refused` and `neither` only the
+    first call counts."""
 
     __slots__ = ("_breaker", "_used")
 
@@ -123,11 +124,11 @@ class Ticket:
         self._use(self._breaker.failed)
 
     def refused(self) -> None:
-        """It answered with a refusal: it is there, but that makes up for no failure."""
+        """It answered with a refusal: it is up, but earlier failures still count."""
         self._use(self._breaker.answers)
 
     def neither(self) -> None:
-        """Cancelled: it tells nothing about the provider."""
+        """Cancelled: that says nothing about the provider."""
         self._use(self._breaker.left)
 
     def _use(self, tell: Callable[[Ticket], None]) -> None:

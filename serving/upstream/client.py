@@ -3,7 +3,7 @@
 A request: 1. waits for a turn (`slots`); 2. passes the circuit (`breaker`); 3. is sent by the
 official `openai` client; 4. until its first event has come, a failure that may pass is followed by
 a wait (`backoff`) and another attempt; 5. its events are passed on and its end is checked: an
-answer without a finish reason is no answer.
+answer without a finish reason is a failure.
 
 The `openai` client's own retries are off: each attempt has to meet the circuit and be counted.
 """
@@ -38,7 +38,7 @@ class ProviderClient:
     """Sends chat requests to one provider.
 
     Args:
-        name: the provider's, as in `providers:`.
+        name: the provider's name, as in `providers:`.
         routers: how many routers share `max_concurrency`.
         slot_wait_s: how long a request waits for its turn, in seconds.
     """
@@ -86,16 +86,19 @@ class ProviderClient:
 
     @asynccontextmanager
     async def exchange(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[Event]]:
-        """Send one chat request; gives its events: those of the stream, or the one whole answer.
+        """Send one chat request and give the events of its answer: those of the stream, or the
+        whole answer as one.
 
         Leaving the block before their end closes the connection, which is how a provider is told
         to stop.
 
         Raises:
-            ServingError: from entering, nothing has been answered; from the events, it broke off.
+            ServingError: on entering, the provider has not answered; from the events, the answer
+                broke off.
         """
         try:
-            # Once, and here: what cannot be written is the caller's doing, not the provider's.
+            # Before any attempt: text that cannot be encoded is the caller's fault, not the
+            # provider's.
             content = msgspec.json.encode(body)
         except UnicodeEncodeError:
             raise InvalidRequest("the text is not valid Unicode") from None
@@ -113,7 +116,7 @@ class ProviderClient:
                 self._gauge.dec()
 
     def state(self) -> str:
-        """`ready`, or why requests are of no use now."""
+        """`ready`, or why a request would fail now."""
         circuit = self._connection.breaker.state
         if circuit != "closed":
             return f"circuit_{circuit}"
@@ -124,7 +127,7 @@ class ProviderClient:
         return "ready"
 
     def retire(self) -> None:
-        """No request comes any more; its gauges go, unless a successor sets them."""
+        """Remove its gauges: it gets no new requests. A client that replaces it sets them again."""
         self._retired = True
         for state in STATES:
             self._metrics.upstream_circuit.remove(self.name, state)
@@ -163,7 +166,7 @@ class ProviderClient:
             await asyncio.sleep(wait)
 
     def without_usage(self, model: str) -> None:
-        """An answer did not say how many tokens it took."""
+        """Count and log an answer that did not say how many tokens it used."""
         self._metrics.upstream_without_usage.labels(self.name).inc()
         self._log.warning("upstream_without_usage", model=model)
 
@@ -198,6 +201,6 @@ def _open(provider: Provider, connections: int) -> AsyncOpenAI:
         ),
     )
     if provider.dialect != "openai":
-        # Read from OpenAI's own variables; other providers need not know them.
+        # The client reads them from OpenAI's own variables; other providers must not see them.
         client.organization = client.project = None
     return client

@@ -1,7 +1,7 @@
-"""What each provider's OpenAI-compatible endpoint calls things, and what it cannot do.
+"""How each provider's OpenAI-compatible endpoint names things, and what it cannot do.
 
 Nothing that a caller asks for is dropped in silence: what a provider would ignore is refused here
-with a 422 that names the field. What a provider refuses itself is its to refuse, in its words.
+with a 422 that names the field. What a provider refuses itself is left to it, in its words.
 
 Sources, as of 2026-11: OpenAI platform.openai.com/docs/api-reference/chat/create (`max_tokens` is
 deprecated there and refused by reasoning models, which take no `temperature` but their own);
@@ -25,14 +25,14 @@ DEFAULT_TEMPERATURE = Sampling().temperature
 
 @dataclass(frozen=True)
 class Dialect:
-    """One provider's ways.
+    """What is particular to one provider.
 
     `max_tokens`: its name for the limit; `needs_max_tokens`: a request must have it.
     `cannot`: parameters of Create Completion that it does not have.
-    `blank_stops`: stop sequences may be white space; `image_detail`: images have a detail;
-    `strict_tools`: a tool's `strict` is kept. `max_temperature`: above it, it is cut in silence.
-    `ignores`: fields of a chat request that it takes and ignores, and which values of each mean
-    nothing anyway.
+    `blank_stops`: stop sequences may be white space; `image_detail`: images may have a detail;
+    `strict_tools`: a tool's `strict` has an effect. `max_temperature`: a higher temperature is
+    silently lowered to it. `ignores`: fields of a chat request that it accepts and ignores, each
+    with a test for the values that make no difference.
     """
 
     name: str
@@ -117,7 +117,7 @@ def chat_body(call: CompletionCall, spec: UpstreamSpec, dialect: Dialect) -> dic
         "messages": [{"role": "user", "content": _content(call, dialect)}],
         **given,
     }
-    # The value is the API's default, which nobody chose, where a reasoning model refuses any.
+    # Reasoning models refuse any temperature: the API's default, which nobody chose, is not sent.
     if not (spec.reasoning and sampling.temperature == DEFAULT_TEMPERATURE):
         body["temperature"] = sampling.temperature
     if sampling.stop:

@@ -36,7 +36,7 @@ class UpstreamEngine(Engine):
     async def generate_paced(
         self, call: CompletionCall, emit: Emit, drained: Drained, tally: Tally
     ) -> None:
-        """See `Engine.generate_paced`. While the client does not read, nothing is read of the
+        """See `Engine.generate_paced`. While the client does not read, nothing is read from the
         provider either, and TCP slows the provider down."""
         body = chat_body(call, self.spec, self._dialect)
         async with self._exchange(body, tally) as (events, heard):
@@ -66,10 +66,10 @@ class UpstreamEngine(Engine):
     async def _exchange(
         self, body: dict[str, Any], tally: Tally
     ) -> AsyncIterator[tuple[AsyncIterator[Event], _Heard]]:
-        """Send one chat request; gives the answer's events and what is to hear them all.
+        """Send one chat request; gives the answer's events, and a `_Heard` to add each of them to.
 
-        The provider has begun to answer when this is entered. An answer that says no usage is
-        reported when it ends, breaks off or is cancelled: nothing is estimated.
+        Once the block is entered, the provider has begun to answer. An answer without usage is
+        reported when it ends, breaks off or is cancelled; nothing is estimated.
         """
         self._running += 1
         try:
@@ -84,14 +84,14 @@ class UpstreamEngine(Engine):
             self._running -= 1
 
     def load(self) -> EngineLoad:
-        """See `Engine.load`. `waiting` are the provider's, for a turn."""
+        """See `Engine.load`. `waiting` counts the requests for any model of the provider."""
         return EngineLoad(self._running, self.client.waiting)
 
     async def check(self) -> None:
-        """A provider that fails is no reason to replace anything here."""
+        """Never raises: a provider that fails is no reason to replace anything here."""
 
     async def close(self) -> None:
-        """The connections are the provider's client's."""
+        """Does nothing: the connections belong to the provider's client."""
 
 
 class _Heard:
@@ -99,13 +99,13 @@ class _Heard:
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self.usage = False  # the provider has said it
+        self.usage = False  # True once the provider has said it
 
     def add(self, event: Event) -> str:
         """Take one event in; returns the text that it adds to the first choice."""
         tally = self._tally
         if isinstance(usage := event.get("usage"), dict):
-            # Gemini sends it with every event, counted so far.
+            # Gemini sends the usage so far with every event.
             self.usage = True
             tally.prompt_tokens = _count(usage.get("prompt_tokens"))
             tally.completion_tokens = _count(usage.get("completion_tokens"))
@@ -116,7 +116,7 @@ class _Heard:
             tally.finish_reason = choice.get("finish_reason") or tally.finish_reason
             said = choice.get("delta") or choice.get("message")
             if isinstance(said, dict):
-                # OpenAI puts what a model says instead of an answer into `refusal`.
+                # Where a model refuses to answer, OpenAI has its words in `refusal`.
                 text = said.get("content") or said.get("refusal")
                 added += text if isinstance(text, str) else ""
         return added

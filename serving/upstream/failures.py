@@ -65,7 +65,7 @@ _LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|\bAIza[\w*-]{8,}|Be
 @dataclass(eq=False)
 class Failure(Exception):
     """One attempt that failed. `retry`: another may succeed; `trips`: it counts for the breaker;
-    `retry_after_s`: what the provider asks for."""
+    `retry_after_s`: the wait that the provider asks for."""
 
     error: ServingError
     result: Result
@@ -92,7 +92,7 @@ class Explainer:
 
     Args:
         provider: its name, for messages.
-        timeout_s: its longest silence, for messages.
+        timeout_s: the longest silence that is accepted, for messages.
     """
 
     def __init__(self, provider: str, timeout_s: float) -> None:
@@ -203,7 +203,8 @@ def _refusal(status: int, detail: _Detail, message: str) -> ServingError:
 
 
 def _detail(body: object) -> _Detail:
-    """Read an error body: of any of the dialects, with or without its outer object, or none."""
+    """Read an error body of any dialect, with or without its outer object. Anything else says
+    nothing."""
     if isinstance(body, list) and body:
         body = body[0]
     if isinstance(body, Mapping) and isinstance(body.get("error"), (Mapping, str)):

@@ -12,8 +12,8 @@ from serving.errors import ModelUnavailable
 
 
 class ProviderKey:
-    """Reads the key when it is asked for. A file is read again when it has changed, which is how
-    Kubernetes and others rotate mounted secrets, so that a new key needs no restart."""
+    """Reads the key whenever it is needed. A file is read again when it has changed, which is how
+    Kubernetes and others rotate mounted secrets: a new key needs no restart."""
 
     def __init__(self, name: str, provider: Provider) -> None:
         self._name = name
@@ -29,7 +29,7 @@ class ProviderKey:
             ModelUnavailable: there is none; the message names the file or the variable.
         """
         key = self._from_file() if self._file is not None else self._from_variable()
-        # What no header can carry is no key; the HTTP client's error would repeat it.
+        # Text that no header can carry is no key, and the HTTP client's error would repeat it.
         if not key or not key.isascii() or not key.isprintable():
             raise ModelUnavailable(
                 f"no key for provider '{self._name}': {self._where} is missing, empty or no key"
@@ -51,7 +51,8 @@ class ProviderKey:
         assert self._file is not None
         try:
             now = self._file.stat()
-            # All three: a mounted secret is a link to another file, written in the same moment.
+            # All three: a mounted secret is a link that is pointed to another file, which may have
+            # been written at the same moment.
             seen = (now.st_mtime_ns, now.st_ino, now.st_size)
             if seen != self._seen:
                 self._key = self._file.read_text().strip()

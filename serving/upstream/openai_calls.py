@@ -1,8 +1,8 @@
 """OpenAI's own endpoints in front of a provider.
 
-`/v1/chat/completions` goes to the provider as it came, but for the model's name, and comes back
-so. `/v1/completions`, which providers have given up, is made into a chat request with the prompt
-as its one message, where that says the same; what has no counterpart is a 422.
+A request to `/v1/chat/completions` goes to the provider as it came, and its answer comes back so:
+only the model's name is replaced. A request to `/v1/completions`, which providers have given up,
+becomes a chat request with the prompt as its one message; a field without a counterpart is a 422.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from serving.wire.messages import HttpCall
 Json = dict[str, Any]
 
 _decode = msgspec.json.decode
-# OpenAI's default of the old endpoint (and vLLM's), which chat does not have.
+# The old endpoint's default, at OpenAI and in vLLM; chat has none.
 LEGACY_MAX_TOKENS = 16
-# Of the old endpoint: what chat calls the same and means the same.
+# Fields of the old endpoint that have the same name and meaning in chat.
 _SHARED = (
     "temperature", "top_p", "stop", "n", "seed", "user", "frequency_penalty", "presence_penalty",
     "logit_bias", "metadata", "service_tier",
 )  # fmt: skip
-# What changes nothing with these values, and cannot be done with others.
+# Fields that chat lacks, each with the values that change nothing; other values are refused.
 _IDLE: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "best_of": (1,),
@@ -39,8 +39,8 @@ _IDLE: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Form:
-    """One request: what to send, and how each event of its answer is given back; None: not at
-    all."""
+    """One request: the body to send, and `render`, which makes the caller's event of one of the
+    provider's, or None to drop it."""
 
     body: Json
     streams: bool
@@ -106,7 +106,7 @@ def completions_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: D
 
 
 def _object(body: bytes) -> Json:
-    # The router has only peeked into it.
+    # The router has read two fields of it only.
     try:
         asked = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -136,7 +136,7 @@ def _wants_usage(asked: Json) -> bool:
 
 
 def _sent(asked: Json, spec: UpstreamSpec) -> Json:
-    """The body for the provider: of streams we need the usage, whether the caller does or not."""
+    """The body for the provider. It asks a stream for its usage even if the caller does not."""
     sent = {**asked, "model": spec.upstream_model}
     if sent.get("stream"):
         options = asked.get("stream_options")
@@ -147,8 +147,8 @@ def _sent(asked: Json, spec: UpstreamSpec) -> Json:
 
 
 def _without_usage(event: Json, with_usage: bool) -> Json | None:
-    """The event as it is without `include_usage`: no last one with nothing but the usage, and no
-    such field in the others."""
+    """The event as it is without `include_usage`: without the field, and None for the last one,
+    which holds nothing but the usage."""
     if with_usage or "usage" not in event:
         return event
     if not event["choices"]:
@@ -157,7 +157,7 @@ def _without_usage(event: Json, with_usage: bool) -> Json | None:
 
 
 def _named(event: Json | None, model: str) -> Json | None:
-    """The model is called what the caller called it, as with the engines."""
+    """The event with the model ID that the caller wrote, as engines answer."""
     return None if event is None else {**event, "model": model}
 
 

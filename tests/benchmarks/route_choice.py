@@ -1,4 +1,4 @@
-"""What choosing a route costs with 100,000 custom IDs and 1,000 replicas known.
+"""What choosing a route costs while 100,000 custom IDs and 1,000 replicas are known.
 
     python -m tests.benchmarks.route_choice [--ids 100000] [--replicas 1000]
 

@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def sdk_python(name: str) -> Path:
-    """The interpreter of an SDK's virtual environment, which is made if need be."""
+    """The interpreter of an SDK's virtual environment, which is made if it is missing or old."""
     requirements = ROOT / "requirements" / f"sdk-{name}.txt"
     stamp = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
     folder = ROOT / ".venv-sdk" / name

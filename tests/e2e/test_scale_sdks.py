@@ -45,7 +45,7 @@ def test_stream(sdk_script: Script, sdk: str) -> None:
     answers = sdk_script(sdk, {"calls": [*calls(stream=True), utf8]})
     for found, says in zip(answers, [*(s for _, s in SAYS.values()), UTF8[1]], strict=True):
         assert "".join(found["texts"]).strip(" ").startswith(says)
-        # Text that waits is sent together; of a few tokens all may be in one event.
+        # Text that has to wait is sent together: a few tokens may all be in one event.
         assert len(found["texts"]) > (1 if found["usage"][-1]["completion"] > 16 else 0)
         *earlier, last = found["finish_reasons"]
         assert last == "stop"
@@ -56,7 +56,7 @@ def test_stream(sdk_script: Script, sdk: str) -> None:
 
 
 def test_scale_gp_s_parameters_arrive(sdk_script: Script) -> None:
-    """It writes `topP` and `topK` on this endpoint."""
+    """scale-gp writes `topP` and `topK` on this endpoint."""
     answers = sdk_script(
         "scale-gp",
         {
@@ -126,7 +126,7 @@ def test_scale_egp_raises_its_own_errors(sdk_script: Script) -> None:
 
 
 def test_scale_egp_finds_its_account(sdk_script: Script) -> None:
-    """With no account set it asks the server which ones the key has."""
+    """With no account set the SDK asks the server which ones the key has."""
     job = {"calls": [{"model": BASE, "prompt": "A spider has", "model_parameters": GREEDY}]}
     (found,) = sdk_script("scale-egp", job | {"account": None})
     assert found["account"]

@@ -1,4 +1,4 @@
-"""The gateway in process, with real links over loopback TCP to echo engines."""
+"""A router in process, with real links over loopback TCP to echo engines."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ KEY = {"x-api-key": "sk-any"}
 
 
 class Site:
-    """One router and the replicas of model `echo`, which adapter `echo.pirate` sits on; `hosted`
-    adds providers, their models and aliases to the catalogue."""
+    """One router and the replicas of model `echo`, the base of adapter `echo.pirate`. `hosted` adds
+    providers, their models and aliases to the catalogue."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Site:
         await self.servers[number].close()
 
     async def listen(self) -> int:
-        """The port of a real HTTP server with the gateway, started by the first who asks."""
+        """The port of a real HTTP server with the router; the first call starts it."""
         async with self._starting:
             if not self.router.serving:
                 await self.router.start()
@@ -144,7 +144,7 @@ class Site:
 
     @property
     def idle(self) -> bool:
-        """Nothing is left of any request, on either side of the links."""
+        """True if nothing is left of any request, on either side of the links."""
         busy = [link.in_flight for link in self.fleet.links("echo")]
         accepted = [server.in_flight for server in self.servers]
         return not (self.running or self.in_flight or any(busy) or any(accepted))

@@ -1,4 +1,4 @@
-"""Which models there are: lists, what is known but not served, and what changes while we run."""
+"""Which models there are: lists, what is known but not served, and changes of the catalogue."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_each_id_of_the_seed_has_an_honest_answer(
 
 
 def _advice_loads(message: str, file: Path, model_id: str) -> None:
-    """What an operator is told to write makes the ID one that is served."""
+    """Check that a models file with what the message says to write serves the ID."""
     quoted = re.findall("`([^`]+)`", message)
     items = [text for text in quoted if text.startswith("- ")]
     aliases = [text for text in quoted if text.startswith("aliases: ")]
@@ -82,7 +82,7 @@ async def test_each_id_can_be_turned_on_by_naming_it(
         kinds = {EngineSpec: "engine", AdapterSpec: "adapter", UpstreamSpec: "upstream"}
         assert (route.model, route.kind) == (spec.id, kinds[type(spec)])
         assert route.engine.id == (spec.base if isinstance(spec, AdapterSpec) else spec.id)
-        # Nothing runs here, and there is no key: what is missing is said.
+        # No replica runs and there is no key: the message says which is missing.
         answer = await site.client.post("/v4/completions", json={"model": spec.id, "prompt": "x"})
         error = answer.json()["error"]
         assert (answer.status_code, error["code"]) == (503, "model_unavailable")
@@ -107,7 +107,7 @@ async def test_lists_hold_what_is_deployed_and_on_request_the_rest(knowing: Site
     assert (len(page["items"]), page["current_page"], page["items_per_page"]) == (10, 2, 10)
     assert page["total_item_count"] == len(listed)
     items = (await get("/v4/models?all=true&limit=1000")).json()["items"]
-    # An adapter that is not deployed is what its base is.
+    # An adapter that is not deployed is a chat model if its base is.
     chats = {item["id"] for item in items if item["supports_multi_turn"]}
     assert chats >= {"zephyr-7b-beta", "zephyr-cat-merged", "Meta-Llama-3-8B-Instruct-DERTA"}
     assert not chats & {"echo", "echo.pirate", "llama-2-7b"}

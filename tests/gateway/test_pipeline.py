@@ -17,7 +17,7 @@ from tests.gateway.conftest import Open, Site, events
 
 
 class Book:
-    """A policy that waits, keeps book and may refuse."""
+    """A policy that waits, notes what it is asked and may refuse."""
 
     def __init__(self, *, refuse: bool = False) -> None:
         self.refuse = refuse
@@ -99,7 +99,7 @@ async def test_the_policy_knows_who_asks_for_what(open_site: Open) -> None:
 async def test_who_is_not_admitted_reaches_no_engine(open_site: Open, path: str) -> None:
     book = Book(refuse=True)
     site = await open_site(policy=book)
-    # Before the ID is looked at: what an account may not spend, it may not spend on asking either.
+    # Refused before the ID is looked up: such an account is not told which models there are.
     for model in ("echo", "unknown"):
         answer = await site.client.post(path, json={"model": model, "prompt": "one"})
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")

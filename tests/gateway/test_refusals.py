@@ -12,7 +12,7 @@ from tests.gateway.conftest import Open, Site
 
 
 def envelope(response: httpx.Response) -> dict[str, Any]:
-    """Our envelope's error, checked against its headers."""
+    """The error in our envelope, checked against the response's headers."""
     body = response.json()
     error = body["error"]
     assert set(error) == {"type", "code", "message", "param", "request_id"}

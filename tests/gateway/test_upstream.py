@@ -1,4 +1,4 @@
-"""Hosted providers through the whole gateway: a real HTTP server in front, doubles of the providers
+"""Hosted providers through a whole router: a real HTTP server in front, doubles of the providers
 behind, loopback TCP between."""
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHAT = {"messages": [{"role": "user", "content": CANARY}]}
 
 
 class World:
-    """A gateway, a double per dialect, a client. Model `m-DIALECT` is `their-DIALECT` there."""
+    """A router, a double per dialect, a client. `m-DIALECT` is called `their-DIALECT` there."""
 
     def __init__(self, site: Site, doubles: dict[str, Double], wire: httpx.AsyncClient) -> None:
         self.site = site
@@ -111,7 +111,7 @@ async def start(
 
         yield start_it
         for world in worlds:
-            # Whatever happened: no place stays taken, no key and no prompt is in the log.
+            # Whatever happened, no turn stays taken and neither a key nor a prompt is in the log.
             await eventually(lambda world=world: world.idle, 2)
             text = world.site.log_text()
             assert CANARY not in text

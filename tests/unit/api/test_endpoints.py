@@ -52,7 +52,7 @@ def test_a_path_that_does_not_exist_is_refused_as_its_neighbours() -> None:
 
 
 def test_only_probes_are_public() -> None:
-    """A page that needs no key shows nothing but that the router lives, and how busy it is."""
+    """Only what machines probe needs no key, and no model can be asked without one."""
     public = {endpoint.path for endpoint in ENDPOINTS if endpoint.public}
     assert public == {"/health", "/-/healthz", "/ready", "/metrics"}
     assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == public

@@ -34,7 +34,7 @@ def choose(replicas: Sequence[Any], adapter: str | None, rng: random.Random) -> 
 
 
 class View:
-    """A replica as one router sees it: its own requests now, the others' some time ago."""
+    """A replica as one router sees it: the router's own requests now, the others' some time ago."""
 
     up = True
 

@@ -14,7 +14,7 @@ from serving.router.response import Response
 
 
 class Client:
-    """A client that reads, or does not, and what it has got."""
+    """A client that reads or does not, and what it has received."""
 
     def __init__(self) -> None:
         self.reads = asyncio.Event()

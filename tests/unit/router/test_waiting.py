@@ -1,4 +1,4 @@
-"""What those who wait for a sleeping model are told."""
+"""What requests that wait for a sleeping model are told."""
 
 from __future__ import annotations
 

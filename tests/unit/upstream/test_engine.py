@@ -1,4 +1,4 @@
-"""What a provider has said of its usage by the time a request ends, however that is."""
+"""What a provider has said of its usage by the time a request ends, however it ends."""
 
 from __future__ import annotations
 
