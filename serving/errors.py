@@ -195,6 +195,16 @@ class BadTemplate(ServingError):
     retryable = False
 
 
+class EngineError(ServingError):
+    """The engine failed on this request alone and serves the others.
+
+    Another replica would most likely fail on it too: no retry.
+    """
+
+    code = "engine_error"
+    retryable = False
+
+
 class Ended(ServingError):
     """A stream failed with `error`, and its client has already been told."""
 

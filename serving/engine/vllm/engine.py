@@ -35,6 +35,7 @@ from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.patches import admission
 from serving.engine.vllm.usage import UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
@@ -53,6 +54,7 @@ class VllmEngine(Engine):
         self._spec = spec
         self._llm = llm
         self._stats = stats
+        admission.free_failed_requests(llm)
         self._usage = UsageWatch(llm)
         self._lora_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
@@ -200,12 +202,13 @@ class VllmEngine(Engine):
         assert self._app is not None
         if self._prompts is not None:
             self._prompts.check(call.prompt_format or AS_THE_BASE)
+        checked = self._app.check(call, body)
         body, images = await load_images(body, call.model, self._images)
         async with AsyncExitStack() as stack:
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            await self._app.run(call, body, reply, tally, lora, images)
+            await self._app.run(call, body, reply, tally, lora, images, checked)
 
     # adapters
 

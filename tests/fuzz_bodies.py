@@ -1,0 +1,217 @@
+"""Hostile OpenAI bodies against one real engine: `python -m tests.fuzz_bodies --cases 2000`.
+
+No body may end in a 5xx (but a full queue's 503), none may leave anything in the engine, and memory
+stays flat. The engine runs in this process, so that its books can be read after each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+import psutil
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from serving.api.completion import CompletionRequest, parse_completion
+from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.interface import Engine, Tally
+from serving.errors import Overloaded, ServingError
+from serving.wire.messages import AdapterRef, Head, HttpCall
+from tests.hostile import bodies
+from tests.live import BASE, LOCAL, PIRATE, free_port
+
+TOGETHER = 8
+# A body that is answered later than this has hung.
+PATIENCE_S = 60.0
+# The most that either process may grow after the first quarter of the cases.
+MOST_GROWTH_MIB = 200
+
+MESSAGES = [{"role": "user", "content": "Once upon a time"}]
+BASES: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"model": BASE, "prompt": "Once upon a time", "max_tokens": 3},
+    "/v1/chat/completions": {"model": BASE, "messages": MESSAGES, "max_tokens": 3},
+    "/tokenize": {"model": BASE, "prompt": "Once upon a time"},
+    "/detokenize": {"model": BASE, "tokens": [5, 6]},
+}
+# They kill the core of a model with LoRA on CPU when another request is in the step.
+AVOIDED = frozenset(("prompt_logprobs", "echo"))
+CREATE_COMPLETION = "/v4/completions"
+
+
+class Collected:
+    """The answer to one call."""
+
+    writable = True
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.body = b""
+
+    def head(self, head: Head) -> None:
+        self.status = head.status
+
+    def data(self, data: bytes) -> None:
+        self.body += data
+
+    async def drained(self) -> None:
+        pass
+
+
+class Fuzz:
+    """Sends bodies to one engine and looks at what they leave."""
+
+    def __init__(self, engine: Any, adapter: AdapterRef) -> None:
+        self._engine = engine
+        self._adapter = adapter
+        self._llm = engine._llm
+        self.models = dict(engine._app.request_models)
+        self.statuses: dict[int, int] = {}
+        self.cases = 0
+        self.slowest_s = 0.0
+
+    async def round(self, cases: list[tuple[str, bool, bytes]]) -> None:
+        """Send these together.
+
+        Raises:
+            AssertionError: one of them ended as none may, or left something.
+        """
+        await asyncio.gather(*(self._one(*case) for case in cases))
+        processor = self._llm.output_processor
+        left = (
+            list(processor.request_states),
+            list(processor.parent_requests),
+            list(processor.external_req_ids),
+            [entry for entry in self._engine._adapters._entries.values() if entry.holders],
+        )
+        assert not any(left), f"left in the engine: {left}"
+
+    async def _one(self, path: str, adapted: bool, body: bytes) -> None:
+        self.cases += 1
+        reply, tally = Collected(), Tally()
+        adapter = self._adapter if adapted else None
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                if path == CREATE_COMPLETION:
+                    await self._complete(body, adapter)
+                    reply.status = 200
+                else:
+                    headers = (("content-type", "application/json"),)
+                    call = HttpCall(
+                        f"r{self.cases}", BASE, "POST", path, headers=headers, adapter=adapter
+                    )
+                    await self._engine.http(call, body, reply, tally)
+            status, said = reply.status, reply.body
+        except ServingError as error:
+            status, said = error.status, error.message.encode("utf-8", "backslashreplace")
+            if isinstance(error, Overloaded):
+                status = 0
+        assert status is not None, f"no answer to {path} {body[:2000]!r}"
+        assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
+        if status == 200 and said.startswith(b"data: "):
+            assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    async def _complete(self, body: bytes, adapter: AdapterRef | None) -> None:
+        class Target:
+            model = BASE
+            prompt_format = None
+
+        target: Any = Target()
+        target.adapter = adapter
+        call, _ = parse_completion(body).call(f"r{self.cases}", target)
+        await self._engine.generate(call, lambda _: None, Tally())
+
+    def memory_mib(self) -> list[int]:
+        """Of this process and the engine's core, in MiB."""
+        own = psutil.Process()
+        return [process.memory_info().rss >> 20 for process in (own, *own.children(recursive=True))]
+
+
+async def start() -> tuple[Engine, AdapterRef]:
+    models = {model["id"]: model for model in yaml.safe_load(LOCAL.read_text())["models"]}
+
+    def weights(name: str) -> str:
+        return str((LOCAL.parent / models[name]["weights"]).resolve())
+
+    model = models[BASE]
+    os.environ.update(model["env"], VLLM_PORT=str(free_port()), VLLM_LOGGING_LEVEL="CRITICAL")
+    from serving.engine.vllm.engine import VllmEngine
+
+    spec = EngineSpec.model_validate({**model, "weights": weights(BASE)})
+    return await VllmEngine.start(spec, ImageLimits()), AdapterRef(PIRATE, weights(PIRATE))
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--seed", type=int, help="another sequence of bodies; default: the same")
+    options = parser.parse_args()
+    with asyncio.Runner() as runner:
+        engine, adapter = runner.run(start())
+        fuzz = Fuzz(engine, adapter)
+        kinds = [
+            st.tuples(st.just(path), st.booleans(), bodies(fuzz.models[path], base, AVOIDED))
+            for path, base in BASES.items()
+        ]
+        base = {"model": BASE, "prompt": "a", "model_parameters": {"max_new_tokens": 3}}
+        kinds.append(
+            st.tuples(st.just(CREATE_COMPLETION), st.booleans(), bodies([CompletionRequest], base))
+        )
+        memory: list[list[int]] = []
+
+        @settings(
+            max_examples=max(1, options.cases // TOGETHER),
+            database=None,
+            deadline=None,
+            derandomize=options.seed is None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+        )
+        @given(st.lists(st.one_of(kinds), min_size=TOGETHER, max_size=TOGETHER))
+        def holds(cases: list[tuple[str, bool, bytes]]) -> None:
+            runner.run(fuzz.round(cases))
+            if fuzz.cases % (TOGETHER * max(1, options.cases // TOGETHER // 20)) == 0:
+                memory.append(fuzz.memory_mib())
+
+        if options.seed is not None:
+            from hypothesis import seed
+
+            holds = seed(options.seed)(holds)
+        began = time.monotonic()
+        holds()
+        took_s = time.monotonic() - began
+        steady = memory[len(memory) // 4 :]
+        growth = [last - first for first, last in zip(steady[0], steady[-1], strict=False)]
+        print(
+            json.dumps(
+                {
+                    "cases": fuzz.cases,
+                    "seconds": round(took_s, 1),
+                    "statuses": fuzz.statuses,
+                    "slowest_s": round(fuzz.slowest_s, 2),
+                    "growth_mib": growth,
+                    "memory_mib": memory[-1],
+                    "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+                }
+            )
+        )
+        runner.run(engine.close())
+    if max(growth) > MOST_GROWTH_MIB:
+        print(f"memory grew by {max(growth)} MiB", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
