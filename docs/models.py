@@ -40,9 +40,7 @@ MERGED = Proof(
     "a tiny adapter on a tiny base of this class: greedy tokens equal the merged model's",
     "tests/cluster/test_architectures.py",
 )
-UPSTREAM = Proof(
-    "a local server that speaks the provider's dialect", "tests/gateway/test_upstream.py"
-)
+UPSTREAM = Proof("a local server that speaks the provider's dialect", "tests/gateway/upstream")
 RETIRED = Proof("the 410, its date and successor", "tests/gateway/test_models.py")
 
 BY_ARCHITECTURE: dict[str, tuple[Proof, ...]] = {

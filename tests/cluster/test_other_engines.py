@@ -1,6 +1,6 @@
 """What is not a text model on vLLM, named by its real ID on the whole stack: the second engine, a
 vision model and a hosted provider (a double on loopback). How each of them answers in detail is
-tested in tests/gateway/test_transformers.py and test_upstream.py, and in test_vision_engine.py.
+tested in tests/gateway/test_transformers.py and upstream/, and in test_vision_engine.py.
 """
 
 from __future__ import annotations
