@@ -19,7 +19,7 @@ import httpx
 from click.core import ParameterSource
 
 from serving.cli import output as cli_output
-from serving.cli.client import Api, ClientFactory, Failure, Target, expected_shape, make_client
+from serving.cli.client import Api, ClientFactory, CommandError, Target, expected_shape, make_client
 from serving.cli.output import Json
 from serving.cli.plan import plan
 
@@ -309,7 +309,7 @@ def complete(
             try:
                 for event in cli_output.events(response.iter_bytes()):
                     if event.name == "error":
-                        raise Failure(printer.failed(event.data))
+                        raise CommandError(printer.failed(event.data))
                     with expected_shape("POST /v4/completions"):
                         chunk = json.loads(event.data)
                         text = cli_output.chunk_text(chunk)
@@ -317,7 +317,7 @@ def complete(
             finally:
                 printer.end_line()
         if not printer.finished:
-            raise Failure("the stream ended before its last chunk: the text is incomplete")
+            raise CommandError("the stream ended before its last chunk: the text is incomplete")
     else:
         answer = api.json("POST", "/v4/completions", content)
         with expected_shape("POST /v4/completions"):
