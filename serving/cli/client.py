@@ -10,7 +10,7 @@ from typing import Any
 import click
 import httpx
 
-from serving.cli import output as cli_output
+from serving.cli import output
 from serving.cli.output import Json
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -103,7 +103,7 @@ class Api:
         return answer
 
     def _refusal(self, response: httpx.Response) -> CommandError:
-        reason = cli_output.refusal(response)
+        reason = output.refusal(response)
         if response.status_code != 401:
             return CommandError(reason)
         # The server's own words are left out: some servers repeat the key in them.

@@ -48,7 +48,7 @@ def test_status_is_an_aligned_table() -> None:
     result = run(answers(200, cluster()), "status")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "router prefix, up 1h02m, 2 of 2 engine models ready",
+        "router prefix, up 1h02m, 2 of 2 models ready",
         "MODEL     KIND     READY  REPLICAS  RUNNING  WAITING  IN FLIGHT  ADAPTERS",
         "tiny      engine   yes    1/2             6        2          7  2",
         "big       engine   yes    1/1             3        1          7  0",
@@ -84,7 +84,7 @@ def test_status_looks_at_engine_models_only() -> None:
 def test_status_of_a_cluster_without_engine_models_is_not_ready() -> None:
     result = run(answers(200, {"router": "prefix", "uptime_s": 5, "models": []}), "status")
     assert result.exit_code == 1
-    assert result.stdout.startswith("router prefix, up 0m05s, 0 of 0 engine models ready\nMODEL")
+    assert result.stdout.startswith("router prefix, up 0m05s, 0 of 0 models ready\nMODEL")
 
 
 def test_status_json_is_the_answer_on_one_line() -> None:
@@ -98,3 +98,13 @@ def test_status_json_is_the_answer_on_one_line() -> None:
 )
 def test_duration(seconds: float, shown: str) -> None:
     assert cli_output.duration(seconds) == shown
+
+
+def test_a_hosted_model_counts_as_one_that_must_be_ready() -> None:
+    answer = cluster()
+    answer["models"].append(
+        {**answer["models"][0], "id": "gpt", "kind": "upstream", "ready": False}
+    )
+    result = run(answers(200, answer), "status")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("router prefix, up 1h02m, 2 of 3 models ready")
