@@ -18,6 +18,7 @@
     ├── ClientLeft                    499 client_left          (recorded, never sent)
     ├── BadAdapter                    500 bad_adapter
     ├── BadTemplate                   500 bad_template
+    ├── EngineError                   500 engine_error
     ├── Ended                         500                      (already told in the stream)
     ├── UpstreamFailed                502 upstream_failed
     │   └── UpstreamMisconfigured     502 upstream_misconfigured

@@ -76,6 +76,7 @@ class Fuzz:
         self.statuses: dict[int, int] = {}
         self.cases = 0
         self.slowest_s = 0.0
+        self.slowest = ""
 
     async def round(self, cases: list[tuple[str, bool, bytes]]) -> None:
         """Send these together.
@@ -83,7 +84,12 @@ class Fuzz:
         Raises:
             AssertionError: one of them ended as none may, or left something.
         """
-        await asyncio.gather(*(self._one(*case) for case in cases))
+        try:
+            await asyncio.gather(*(self._one(*case) for case in cases))
+        finally:
+            if self._llm.errored:
+                # Nothing can be told apart any more, so there is nothing to make smaller either.
+                sys.exit("the engine died of one of these:\n" + "\n".join(map(repr, cases)))
         processor = self._llm.output_processor
         left = (
             list(processor.request_states),
@@ -118,7 +124,9 @@ class Fuzz:
         assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
         if status == 200 and said.startswith(b"data: "):
             assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
-        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+        took_s = time.monotonic() - began
+        if took_s > self.slowest_s:
+            self.slowest_s, self.slowest = took_s, body[:300].decode("utf-8", "replace")
         self.statuses[status] = self.statuses.get(status, 0) + 1
 
     async def _complete(self, body: bytes, adapter: AdapterRef | None) -> None:
@@ -200,6 +208,7 @@ def main() -> int:
                     "seconds": round(took_s, 1),
                     "statuses": fuzz.statuses,
                     "slowest_s": round(fuzz.slowest_s, 2),
+                    "slowest": fuzz.slowest,
                     "growth_mib": growth,
                     "memory_mib": memory[-1],
                     "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,

@@ -6,6 +6,7 @@ The strategies follow the models' types: a new field of an upgrade is covered wi
 from __future__ import annotations
 
 import collections.abc
+import copy
 import dataclasses
 import json
 import types
@@ -183,13 +184,16 @@ def bodies(
     model = draw(st.sampled_from(models))
     names = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
     names = {name: kind for name, kind in names.items() if name not in avoided}
-    body = dict(base)
+    body = copy.deepcopy(dict(base))
     for name in draw(st.lists(st.sampled_from(sorted(names)), max_size=4, unique=True)):
         body[name] = draw(plausible(names[name]))
     for name in draw(st.lists(st.sampled_from(sorted(names)), max_size=2, unique=True)):
         body[name] = draw(st.sampled_from(HOSTILE))
     if "structured_outputs" in names and draw(st.integers(0, 4)) == 0:
         body |= draw(_constraints())
+    body = copy.deepcopy(body)  # the values are shared with other bodies
+    for _ in range(draw(st.sampled_from((0, 0, 1, 2)))):
+        _replace_something(draw, body)
     body["model"] = base["model"]
     for name, most in _SMALL.items():
         if isinstance(body.get(name), int) and most < body[name] < 2049:
@@ -198,6 +202,20 @@ def bodies(
         body["max_tokens"] = 3
     text = json.dumps(body, ensure_ascii=draw(st.booleans()))
     return text.encode("utf-8", "surrogatepass")
+
+
+def _replace_something(draw: st.DrawFn, value: Any) -> None:
+    """Put a hostile value somewhere inside."""
+    while True:
+        keys: list[Any] = list(value) if isinstance(value, dict) else list(range(len(value)))
+        if not keys:
+            return
+        key = draw(st.sampled_from(keys))
+        inside = value[key]
+        if not isinstance(inside, (dict, list)) or draw(st.integers(0, 3)) == 0:
+            value[key] = copy.deepcopy(draw(st.sampled_from(HOSTILE)))
+            return
+        value = inside
 
 
 def _constraints() -> Strategy:

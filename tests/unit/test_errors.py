@@ -46,7 +46,8 @@ def test_what_a_caller_did_wrong_is_not_retryable() -> None:
     for cls in classes():
         later = cls.status >= 500 or cls.status == 429
         mended_by_operator = cls.code in ("bad_adapter", "bad_template", "upstream_misconfigured")
-        assert cls.retryable == (later and not mended_by_operator), cls
+        of_this_request = cls.code == "engine_error"
+        assert cls.retryable == (later and not mended_by_operator and not of_this_request), cls
 
 
 def test_an_error_keeps_what_it_was_told() -> None:

@@ -36,7 +36,7 @@ def kinds_of(annotation: Any) -> Kinds:
     Raises:
         TypeError: a type that this rule does not cover; extend it.
     """
-    if annotation is Any:
+    if annotation is Any or isinstance(annotation, typing.TypeVar):
         return EVERYTHING
     if annotation is None or annotation is type(None):
         return frozenset()

@@ -88,7 +88,9 @@ class HfEngine(Engine):
         self._detokenizers = detokenizers
         self._batcher = batcher
         self._encoder_decoder = encoder_decoder
-        self._openai = OpenAIEndpoints(prompts, self.complete)
+        self._openai = OpenAIEndpoints(
+            prompts, self.complete, context=spec.context, prompt_chars=prompts.size.most
+        )
 
     @classmethod
     async def start(

@@ -55,6 +55,8 @@ def request_models(app: FastAPI) -> dict[str, tuple[type[BaseModel], ...]]:
 
 
 def _models(annotation: Any) -> tuple[type[BaseModel], ...]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _models(typing.get_args(annotation)[0])
     if isinstance(annotation, type):
         return (annotation,)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

@@ -153,8 +153,10 @@ def test_the_limit_of_the_queue(llm: Any) -> None:
 
 def build(*tasks: Any) -> FastAPI:
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", "m"])
-    embeds = SimpleNamespace(runner_type="pooling" if "embed" in tasks else "generate")
-    return build_app(args, tasks, embeds)
+    config = SimpleNamespace(
+        get_pooling_task=lambda _: "embed", architecture="", is_cross_encoder=False
+    )
+    return build_app(args, tasks, config if "embed" in tasks else None)
 
 
 @pytest.fixture(scope="module")
