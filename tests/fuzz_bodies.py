@@ -12,7 +12,12 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -22,12 +27,17 @@ from hypothesis import strategies as st
 
 from serving.api.completion import CompletionRequest, parse_completion
 from serving.catalogue.spec import EngineSpec, ImageLimits
-from serving.engine.interface import Engine, Tally
-from serving.errors import Overloaded, ServingError
+from serving.engine.interface import Tally
+from serving.errors import EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
+from tests.embed_shape import CONTEXT, write_embed
 from tests.hostile import bodies
-from tests.live import BASE, LOCAL, PIRATE, free_port
+from tests.live import LOCAL, PIRATE, free_port
 
+Case = tuple[str, AdapterRef | None, bytes]
+
+MODEL = "tiny-llama"
+WEIGHTS = LOCAL.parents[2] / "local_models" / "weights"
 TOGETHER = 8
 # A body that is answered later than this has hung.
 PATIENCE_S = 60.0
@@ -35,15 +45,29 @@ PATIENCE_S = 60.0
 MOST_GROWTH_MIB = 200
 
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
-BASES: dict[str, dict[str, Any]] = {
-    "/v1/completions": {"model": BASE, "prompt": "Once upon a time", "max_tokens": 3},
-    "/v1/chat/completions": {"model": BASE, "messages": MESSAGES, "max_tokens": 3},
-    "/tokenize": {"model": BASE, "prompt": "Once upon a time"},
-    "/detokenize": {"model": BASE, "tokens": [5, 6]},
+CREATE_COMPLETION = "/v4/completions"
+TEXTS: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 3},
+    "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 3},
+    CREATE_COMPLETION: {"prompt": "a", "model_parameters": {"max_new_tokens": 3}},
+}
+TOKENS: dict[str, dict[str, Any]] = {
+    "/tokenize": {"prompt": "Once upon a time"},
+    "/detokenize": {"tokens": [5, 6]},
 }
 # They kill the core of a model with LoRA on CPU when another request is in the step.
 AVOIDED = frozenset(("prompt_logprobs", "echo"))
-CREATE_COMPLETION = "/v4/completions"
+
+
+@dataclass
+class Subject:
+    """An engine: what is sent to it, as what, and what is left in it (empty: nothing)."""
+
+    engine: Any
+    bases: dict[str, dict[str, Any]]
+    models: dict[str, Any]
+    left: Callable[[], list[Any]]
+    adapters: tuple[AdapterRef | None, ...] = (None,)
 
 
 class Collected:
@@ -68,17 +92,14 @@ class Collected:
 class Fuzz:
     """Sends bodies to one engine and looks at what they leave."""
 
-    def __init__(self, engine: Any, adapter: AdapterRef) -> None:
-        self._engine = engine
-        self._adapter = adapter
-        self._llm = engine._llm
-        self.models = dict(engine._app.request_models)
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self.statuses: dict[int, int] = {}
         self.cases = 0
         self.slowest_s = 0.0
         self.slowest = ""
 
-    async def round(self, cases: list[tuple[str, bool, bytes]]) -> None:
+    async def round(self, cases: list[Case]) -> None:
         """Send these together.
 
         Raises:
@@ -87,22 +108,17 @@ class Fuzz:
         try:
             await asyncio.gather(*(self._one(*case) for case in cases))
         finally:
-            if self._llm.errored:
+            try:
+                await self._subject.engine.check()
+            except EngineFailed:
                 # Nothing can be told apart any more, so there is nothing to make smaller either.
                 sys.exit("the engine died of one of these:\n" + "\n".join(map(repr, cases)))
-        processor = self._llm.output_processor
-        left = (
-            list(processor.request_states),
-            list(processor.parent_requests),
-            list(processor.external_req_ids),
-            [entry for entry in self._engine._adapters._entries.values() if entry.holders],
-        )
+        left = self._subject.left()
         assert not any(left), f"left in the engine: {left}"
 
-    async def _one(self, path: str, adapted: bool, body: bytes) -> None:
+    async def _one(self, path: str, adapter: AdapterRef | None, body: bytes) -> None:
         self.cases += 1
         reply, tally = Collected(), Tally()
-        adapter = self._adapter if adapted else None
         began = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -112,9 +128,9 @@ class Fuzz:
                 else:
                     headers = (("content-type", "application/json"),)
                     call = HttpCall(
-                        f"r{self.cases}", BASE, "POST", path, headers=headers, adapter=adapter
+                        f"r{self.cases}", MODEL, "POST", path, headers=headers, adapter=adapter
                     )
-                    await self._engine.http(call, body, reply, tally)
+                    await self._subject.engine.http(call, body, reply, tally)
             status, said = reply.status, reply.body
         except ServingError as error:
             status, said = error.status, error.message.encode("utf-8", "backslashreplace")
@@ -130,14 +146,9 @@ class Fuzz:
         self.statuses[status] = self.statuses.get(status, 0) + 1
 
     async def _complete(self, body: bytes, adapter: AdapterRef | None) -> None:
-        class Target:
-            model = BASE
-            prompt_format = None
-
-        target: Any = Target()
-        target.adapter = adapter
+        target: Any = SimpleNamespace(model=MODEL, adapter=adapter, prompt_format=None)
         call, _ = parse_completion(body).call(f"r{self.cases}", target)
-        await self._engine.generate(call, lambda _: None, Tally())
+        await self._subject.engine.generate(call, lambda _: None, Tally())
 
     def memory_mib(self) -> list[int]:
         """Of this process and the engine's core, in MiB."""
@@ -145,37 +156,84 @@ class Fuzz:
         return [process.memory_info().rss >> 20 for process in (own, *own.children(recursive=True))]
 
 
-async def start() -> tuple[Engine, AdapterRef]:
-    models = {model["id"]: model for model in yaml.safe_load(LOCAL.read_text())["models"]}
-
-    def weights(name: str) -> str:
-        return str((LOCAL.parent / models[name]["weights"]).resolve())
-
-    model = models[BASE]
+def _model(**fields: Any) -> EngineSpec:
+    """The base of the local profile, with other fields; its environment is this process's."""
+    models = yaml.safe_load(LOCAL.read_text())["models"]
+    (model,) = [model for model in models if model["id"] == MODEL]
     os.environ.update(model["env"], VLLM_PORT=str(free_port()), VLLM_LOGGING_LEVEL="CRITICAL")
+    return EngineSpec.model_validate({**model, "weights": str(WEIGHTS / MODEL), **fields})
+
+
+async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], list[Any]]]:
     from serving.engine.vllm.engine import VllmEngine
 
-    spec = EngineSpec.model_validate({**model, "weights": weights(BASE)})
-    return await VllmEngine.start(spec, ImageLimits()), AdapterRef(PIRATE, weights(PIRATE))
+    engine = await VllmEngine.start(spec, ImageLimits())
+    processor, app = engine._llm.output_processor, engine._app
+    assert app is not None
+
+    def left() -> list[Any]:
+        return [
+            list(processor.request_states),
+            list(processor.parent_requests),
+            list(processor.external_req_ids),
+            [entry for entry in engine._adapters._entries.values() if entry.holders],
+        ]
+
+    return engine, dict(app.request_models), left
+
+
+async def start_vllm(_: Path) -> Subject:
+    """A model that generates, with adapters."""
+    engine, models, left = await _vllm(_model())
+    pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
+    models[CREATE_COMPLETION] = [CompletionRequest]
+    return Subject(engine, TEXTS | TOKENS, models, left, (None, pirate))
+
+
+async def start_embed(folder: Path) -> Subject:
+    """A model that embeds."""
+    write_embed("tiny-embed", folder)
+    spec = _model(weights=str(folder), context=CONTEXT, task="embed", prompt_style="raw", lora=None)
+    engine, models, left = await _vllm(spec)
+    return Subject(engine, {"/v1/embeddings": {"input": "Once upon a time"}} | TOKENS, models, left)
+
+
+async def start_transformers(_: Path) -> Subject:
+    """The other engine."""
+    from serving.engine.hf.engine import HfEngine
+    from serving.engine.hf.openai_body import ChatBody, CompletionBody
+
+    spec = _model(runtime="transformers", lora=None, engine_args={"threads": 1}, env={})
+    engine = await HfEngine.start(spec, ImageLimits())
+    models = {
+        "/v1/completions": [CompletionBody],
+        "/v1/chat/completions": [ChatBody],
+        CREATE_COMPLETION: [CompletionRequest],
+    }
+    return Subject(engine, TEXTS, models, lambda: [engine.load().running, engine.load().waiting])
+
+
+ENGINES = {"vllm": start_vllm, "embed": start_embed, "transformers": start_transformers}
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="vllm")
     parser.add_argument("--seed", type=int, help="another sequence of bodies; default: the same")
     options = parser.parse_args()
-    with asyncio.Runner() as runner:
-        engine, adapter = runner.run(start())
-        fuzz = Fuzz(engine, adapter)
-        kinds = [
-            st.tuples(st.just(path), st.booleans(), bodies(fuzz.models[path], base, AVOIDED))
-            for path, base in BASES.items()
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
+        subject = runner.run(ENGINES[options.engine](Path(folder)))
+        fuzz = Fuzz(subject)
+        cases = [
+            st.tuples(
+                st.just(path),
+                st.sampled_from(subject.adapters),
+                bodies(subject.models[path], {"model": MODEL, **base}, AVOIDED),
+            )
+            for path, base in subject.bases.items()
         ]
-        base = {"model": BASE, "prompt": "a", "model_parameters": {"max_new_tokens": 3}}
-        kinds.append(
-            st.tuples(st.just(CREATE_COMPLETION), st.booleans(), bodies([CompletionRequest], base))
-        )
         memory: list[list[int]] = []
 
         @settings(
@@ -186,9 +244,9 @@ def main() -> int:
             suppress_health_check=list(HealthCheck),
             phases=[Phase.generate, Phase.shrink],
         )
-        @given(st.lists(st.one_of(kinds), min_size=TOGETHER, max_size=TOGETHER))
-        def holds(cases: list[tuple[str, bool, bytes]]) -> None:
-            runner.run(fuzz.round(cases))
+        @given(st.lists(st.one_of(cases), min_size=TOGETHER, max_size=TOGETHER))
+        def holds(several: list[Case]) -> None:
+            runner.run(fuzz.round(several))
             if fuzz.cases % (TOGETHER * max(1, options.cases // TOGETHER // 20)) == 0:
                 memory.append(fuzz.memory_mib())
 
@@ -215,7 +273,7 @@ def main() -> int:
                 }
             )
         )
-        runner.run(engine.close())
+        runner.run(subject.engine.close())
     if max(growth) > MOST_GROWTH_MIB:
         print(f"memory grew by {max(growth)} MiB", file=sys.stderr)
         return 1

@@ -52,13 +52,16 @@ class BodyLimits(BaseSettings):
     enum_values: Count = Field(
         default=1000, description="`enum` values and choices of a request's schemas together"
     )
+    schema_chars: Count = Field(
+        default=32_768, description="characters of those names and values together"
+    )
     tags: Count = Field(default=32, description="structural tags and their triggers, each")
     lengths: Count = Field(
         default=100_000, description="`maxLength`, `maxItems` and their like in a schema"
     )
     pattern_chars: Count = Field(default=2048, description="characters of one regular expression")
     pattern_size: Count = Field(
-        default=1024,
+        default=512,
         description="size of a request's regular expressions together, their repetitions written "
         "out: `[a-z]{1,50}` has 50",
     )

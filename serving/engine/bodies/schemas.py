@@ -47,7 +47,7 @@ class Schemas:
     def __init__(self, limits: BodyLimits) -> None:
         self._limits = limits
         self._field = ""
-        self._totals = dict.fromkeys(("properties", "choices", "size"), 0)
+        self._totals = dict.fromkeys(("properties", "choices", "chars", "size"), 0)
         # Kept, because what is known of a schema is known by its identity.
         self._documents: list[Any] = []
         # Schemas that do not refer to themselves.
@@ -77,7 +77,9 @@ class Schemas:
         """Check what stands under one key; returns what to look into."""
         limits = self._limits
         if type(value) is str:
-            if key in _PATTERNS:
+            if key == "const":
+                self._chars(value)
+            elif key in _PATTERNS:
                 self._pattern(value)
             elif key == "grammar":
                 self._grammar(value)
@@ -86,18 +88,26 @@ class Schemas:
         elif type(value) is list:
             if key in _CHOICES:
                 self._add("choices", len(value), limits.enum_values, "enum values and choices")
+                self._chars(*value)
             elif key in _TAGS and len(value) > limits.tags:
                 self._refuse(f"has {len(value)} {key}; at most {limits.tags} are taken")
         elif type(value) is dict:
             if key in _PROPERTIES:
                 most = limits.schema_properties
                 self._add("properties", len(value), most, "properties and definitions")
+                self._chars(*value)
                 if key == "patternProperties":
                     for pattern in value:
                         self._pattern(pattern)
         elif key in _LENGTHS and type(value) in (int, float) and value > limits.lengths:
             self._refuse(f"has a {key} of {value}; at most {limits.lengths} is taken")
         return value
+
+    def _chars(self, *values: Any) -> None:
+        """What an answer may have to say word for word."""
+        chars = sum(len(value) for value in values if type(value) is str)
+        words = "characters in names, enum values and choices"
+        self._add("chars", chars, self._limits.schema_chars, words)
 
     def _pattern(self, pattern: str) -> None:
         limits = self._limits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,14 +198,17 @@ def schema(value: Any) -> dict[str, Any]:
             "response_format",
             "1000 properties",
         ),
+        (schema({"enum": ["a" * 200] * 200}), "response_format", "32768 characters in names"),
+        (schema({"anyOf": [{"const": "a" * 20_000}] * 2}), "response_format", "32768 characters"),
+        (schema({"properties": {"a" * 40_000: {}}}), "response_format", "32768 characters"),
         (schema({"maxLength": 100_001}), "response_format", "a maxLength of 100001"),
-        (schema({"items": {"pattern": "[a-z]{1,5000}"}}), "response_format", "1024 characters in"),
-        (schema({"patternProperties": {"a{2000}": {}}}), "response_format", "1024 characters in"),
-        ({"structured_outputs": {"regex": "(a{100}){50}"}}, "structured_outputs", "1024 char"),
+        (schema({"items": {"pattern": "[a-z]{1,5000}"}}), "response_format", "512 characters in"),
+        (schema({"patternProperties": {"a{2000}": {}}}), "response_format", "512 characters in"),
+        ({"structured_outputs": {"regex": "(a{100}){50}"}}, "structured_outputs", "512 char"),
         ({"structured_outputs": {"regex": "a" * 2049}}, "structured_outputs", "2049 characters"),
         ({"structured_outputs": {"choice": ["a"] * 1001}}, "structured_outputs", "1000 enum"),
         ({"structured_outputs": {"grammar": "a" * 16_385}}, "structured_outputs", "16385 char"),
-        ({"structured_outputs": {"grammar": "r ::= a{1,5000}"}}, "structured_outputs", "1024 rep"),
+        ({"structured_outputs": {"grammar": "r ::= a{1,5000}"}}, "structured_outputs", "512 rep"),
         (
             {"structured_outputs": {"json": json.dumps({"enum": ["a"] * 1001})}},
             "structured_outputs",
@@ -221,7 +225,7 @@ def schema(value: Any) -> dict[str, Any]:
         (
             {"tools": [{"function": {"parameters": {"pattern": "a{600}"}}}] * 2},
             "tools",
-            "1024 characters in",
+            "512 characters in",
         ),
     ],
 )
@@ -326,3 +330,18 @@ def test_an_ordinary_body_is_checked_in_microseconds() -> None:
     for _ in range(1000):
         checks.check(PATH, body)
     assert time.perf_counter() - began < 0.5, "more than 500 us a body"
+
+
+def test_the_documents_list_every_limit() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+    for name, field in BodyLimits.model_fields.items():
+        row = f"| `SERVING_LIMIT_{name.upper()}` | {field.default} |"
+        assert row in text, f"docs/operations.md lacks {row}"
+
+
+def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_LIMIT_MESSAGES", "2")
+    assert "at most 2" in refusal({"messages": [MESSAGE] * 3}).message
+    monkeypatch.setenv("SERVING_LIMIT_MESSAGES", "0")
+    with pytest.raises(ValueError, match="messages"):
+        BodyLimits()

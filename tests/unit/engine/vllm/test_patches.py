@@ -1,4 +1,4 @@
-"""What `patches.py` assumes of vLLM, against the installed version.
+"""What `patches/` assumes of vLLM, against the installed version.
 
 A test here that fails says what vLLM has changed and which patch to look at.
 """
