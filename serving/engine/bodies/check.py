@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from serving.engine.bodies.fields import Kinds, check_kind
 from serving.engine.bodies.limits import BodyLimits
 from serving.engine.bodies.schemas import FIELDS, Schemas
-from serving.engine.bodies.values import check_values, read, read_fields, shown
+from serving.engine.bodies.values import check_structure, check_values, read, read_fields, shown
 from serving.errors import ContextLengthExceeded, InvalidRequest
 
 # What an engine is to read as text or tokens; its size is measured against the context.
@@ -68,7 +68,12 @@ class BodyCheck:
             InvalidRequest: which field the engine's app is not to see, and why.
         """
         limits = self._limits
+        check_structure(body, limits)
         sizes = read_fields(body)
+        if len(sizes) > limits.fields:
+            raise InvalidRequest(
+                f"the body has {len(sizes)} fields; at most {limits.fields} are taken"
+            )
         for name, size in sizes.items():
             most = limits.field_bytes
             if name in TEXTS:

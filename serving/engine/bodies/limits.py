@@ -44,6 +44,11 @@ class BodyLimits(BaseSettings):
     text_bytes: Count = Field(
         default=8 * 1024 * 1024, description="JSON bytes of prompts or messages, images aside"
     )
+    fields: Count = Field(default=256, description="fields of a body")
+    brackets: Count = Field(
+        default=100_000, description="opening brackets and braces in a body, those of its texts too"
+    )
+    commas: Count = Field(default=400_000, description="commas in a body, those of its texts too")
     values: Count = Field(default=20_000, description="JSON values in one field, prompts aside")
     depth: Count = Field(default=80, description="levels of nesting in any field")
     schema_properties: Count = Field(

@@ -108,7 +108,24 @@ def test_a_body_is_a_json_object(body: bytes) -> None:
     refusal(body)
 
 
-@pytest.mark.parametrize("depth", [81, 500, 100_000])
+@pytest.mark.parametrize(
+    ("begin", "item", "said"),
+    [
+        (b'"messages": [0', b",[]", "1000002 opening brackets and braces"),
+        (b'"messages": [0', b",{}", "1000002 opening brackets and braces"),
+        (b'"prompt": [0', b",1", "1000000 commas"),
+    ],
+)
+def test_a_body_of_a_million_values_is_refused_unread(begin: bytes, item: bytes, said: str) -> None:
+    error = refusal(b"{" + begin + item * 1_000_000 + b"]}")
+    assert error.message.startswith(f"the body has {said}")
+
+
+def test_the_number_of_fields_is_bounded() -> None:
+    assert "257 fields" in refusal(dict.fromkeys(map(str, range(257)), 1)).message
+
+
+@pytest.mark.parametrize("depth", [81, 500, 90_000])
 def test_nesting_is_bounded(depth: int) -> None:
     assert "nested" in refusal(b'{"a": ' + b"[" * depth + b"]" * depth + b"}").message
     assert not check(b'{"a": ' + b"[" * 50 + b"]" * 50 + b"}")
