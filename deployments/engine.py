@@ -22,6 +22,7 @@ from ray import serve
 from deployments.code import engine_code
 from deployments.directory import keep_announced, open_directory
 from deployments.leases import LEASE_S
+from deployments.ray_internals import open_no_grpc_port
 from serving.catalogue.spec import EngineSpec
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
@@ -45,6 +46,7 @@ class EngineReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits an async constructor
         self, spec: dict[str, Any], drain_s: float, images: dict[str, Any]
     ) -> None:
+        open_no_grpc_port()
         self._spec = EngineSpec.model_validate(spec)
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._drain_s = drain_s

@@ -26,11 +26,17 @@ from typing import Any, TextIO
 import click
 
 from deployments.apply import CLUSTER_FILE, write_cluster_file
-from deployments.environment import apply, local_environment, serve_environment
+from deployments.environment import (
+    apply,
+    asks_for_no_token,
+    local_environment,
+    make_token,
+    serve_environment,
+)
 from deployments.processes import adopt_orphans, end_descendants
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
-from serving.settings import LOCAL_KEY
+from serving.settings import LOCAL_KEY, Settings, is_loopback
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 4
@@ -50,7 +56,7 @@ Examples:
 \b
 Environment:
   SERVING_API_KEYS   keys callers may use, "KEY" or "KEY:ACCOUNT", comma-separated
-                     (default: "sk-local", for this machine only)
+                     (default: "sk-local", which is refused unless --host is loopback)
   SERVING_LOG_DIR    where the JSON logs go (default: --run-dir/logs)
 \b
 Exit codes: 0 stopped when told to; 1 a model failed to start; 2 a mistake in the
@@ -85,9 +91,10 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> N
     if not catalogue.deployed:
         click.echo(f"serving up: {models}: names no model to serve; add one to `models:`", err=True)
         sys.exit(EXIT_USAGE)
+    _check_guards(host)
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    url = _url(host, port)
     with _only_one(port, url):
         _check_port(host, port)
         sys.exit(Up(catalogue, host, port, url, run_dir, timeout).run())
@@ -114,8 +121,32 @@ def _only_one(port: int, url: str) -> Iterator[None]:
         yield
 
 
+def _check_guards(host: str) -> None:
+    """End here if other machines could call without having been told a secret."""
+    os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
+    problem = ""
+    try:
+        Settings(host=host).check_key()
+    except ValueError as error:
+        problem = str(error)
+    if asks_for_no_token() and not is_loopback(host):
+        problem = (
+            "RAY_AUTH_MODE lets anybody call Ray, and --host is not loopback; unset it, or serve "
+            "on 127.0.0.1"
+        )
+    if problem:
+        click.echo(f"serving up: {problem}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _url(host: str, port: int) -> str:
+    """Where this machine reaches what listens on `host`."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -172,13 +203,16 @@ class Up:
         return status
 
     def _prepare_environment(self) -> None:
-        os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
         os.environ.setdefault("SERVING_LOG_DIR", str(self._run_dir / "logs"))
         os.environ["SERVING_CLUSTER_TOKEN"] = secrets.token_hex(16)
         os.environ["SERVING_HOST"] = self._host
         os.environ["SERVING_PORT"] = str(self._port)
         apply(serve_environment())
         apply(local_environment())
+        self._token_file = self._run_dir / f"ray-{self._port}.token"
+        make_token(self._token_file)
+        if asks_for_no_token():
+            self._say("RAY_AUTH_MODE lets every user of this machine run programs as this user")
 
     def _start_cluster(self) -> None:
         import ray
@@ -268,6 +302,7 @@ class Up:
 
             ray.shutdown()
         end_descendants(grace_s=3.0)
+        self._token_file.unlink(missing_ok=True)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stop.is_set():

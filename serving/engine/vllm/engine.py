@@ -35,6 +35,7 @@ from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
@@ -54,6 +55,8 @@ class VllmEngine(Engine):
         self._llm = llm
         self._stats = stats
         self._usage = UsageWatch(llm)
+        self._salts = Salts()
+        patches.salt_requests(llm, self._salts.salt)
         self._lora_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
@@ -122,6 +125,7 @@ class VllmEngine(Engine):
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
+            self._salts.enter(call.cache_space)
             usage = self._usage.begin()
             outputs = Outputs(emit, settle=lambda: usage.fill(tally))
             try:
@@ -200,6 +204,7 @@ class VllmEngine(Engine):
         assert self._app is not None
         if self._prompts is not None:
             self._prompts.check(call.prompt_format or AS_THE_BASE)
+        self._salts.enter(call.cache_space)
         body, images = await load_images(body, call.model, self._images)
         async with AsyncExitStack() as stack:
             lora = None
