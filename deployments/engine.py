@@ -26,7 +26,7 @@ from deployments.ray_internals import open_no_grpc_port
 from serving.catalogue.spec import EngineSpec
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
-from serving.settings import Settings
+from serving.settings import Settings, is_loopback
 from serving.wire.entry import Entry
 from serving.wire.launch import EngineLaunch, EngineReady
 
@@ -81,14 +81,21 @@ class EngineReplica:
         """Start the engine server and wait until it is ready.
 
         Raises:
-            RuntimeError: it ended or said nothing within the model's `start_timeout_s`.
+            RuntimeError: it ended or said nothing within the model's `start_timeout_s`, or anybody
+                could send it calls.
         """
+        if not (settings.cluster_token.get_secret_value() or is_loopback(host)):
+            raise RuntimeError(
+                f"engines listen on {host}, where other machines may call them without a secret; "
+                "set SERVING_CLUSTER_TOKEN, to the same secret on all nodes"
+            )
         read_fd, write_fd = os.pipe()
         config = EngineLaunch(
             spec=spec,
             replica=self._replica,
             host=host,
             token=settings.cluster_token.get_secret_value(),
+            metrics_token=settings.metrics_token.get_secret_value(),
             log_dir=settings.log_dir,
             ready_fd=write_fd,
             drain_s=self._drain_s,
