@@ -80,8 +80,12 @@ class Opened:
 
 
 def opened(live: Server) -> list[Opened]:
-    """Every such socket of every process of the run."""
-    return [socket for process in live.left() for socket in sockets(process)]
+    """Every such socket of every process of the run: the descendants of `serving up`, which adopts
+    orphans, and what has its mark. (A title that a process gives itself may hide the mark.)"""
+    assert live.process is not None
+    up = psutil.Process(live.process.pid)
+    processes = {up, *up.children(recursive=True), *live.left()}
+    return [socket for process in processes for socket in sockets(process)]
 
 
 def sockets(process: psutil.Process) -> Iterator[Opened]:
