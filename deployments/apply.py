@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from deployments.environment import TOKEN_PATH, apply, local_environment
+from deployments.environment import TOKEN_PATH, local_environment, set_defaults
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
 
@@ -66,9 +66,9 @@ def main(models: Path, address: str | None, run_dir: Path, dry_run: bool, timeou
     found = address or here.get("address") or os.environ.get("RAY_ADDRESS", "auto")
     _check_reachable(found)
     if found.startswith("127."):
-        apply(local_environment())
+        set_defaults(local_environment())
     # A process that joins a cluster has to be told that Ray asks for a token there.
-    apply({"RAY_AUTH_MODE": here.get("auth_mode") or "token"})
+    set_defaults({"RAY_AUTH_MODE": here.get("auth_mode") or "token"})
     if token_path := here.get("token_path"):
         # Of another cluster, and it would come first.
         os.environ.pop("RAY_AUTH_TOKEN", None)

@@ -27,11 +27,11 @@ import click
 
 from deployments.apply import CLUSTER_FILE, write_cluster_file
 from deployments.environment import (
-    apply,
     asks_for_no_token,
     local_environment,
     make_token,
     serve_environment,
+    set_defaults,
 )
 from deployments.processes import adopt_orphans, end_descendants
 from serving.catalogue.catalogue import Catalogue
@@ -207,8 +207,8 @@ class Up:
         os.environ["SERVING_CLUSTER_TOKEN"] = secrets.token_hex(16)
         os.environ["SERVING_HOST"] = self._host
         os.environ["SERVING_PORT"] = str(self._port)
-        apply(serve_environment())
-        apply(local_environment())
+        set_defaults(serve_environment())
+        set_defaults(local_environment())
         self._token_file = self._run_dir / f"ray-{self._port}.token"
         make_token(self._token_file)
         if asks_for_no_token():

@@ -26,7 +26,8 @@ def ops_app(engine: Engine, *, model: str, replica: str, token: str = "") -> Sta
     """The ASGI app. `/health` and `/ready` are 503 once the engine is dead."""
 
     def knows_token(request: Request) -> bool:
-        sent = bearer({b"authorization": request.headers.get("authorization", "").encode("latin-1")})
+        header = request.headers.get("authorization", "").encode("latin-1")
+        sent = bearer({b"authorization": header})
         return not token or hmac.compare_digest(sent, token.encode())
 
     async def health(request: Request) -> Response:

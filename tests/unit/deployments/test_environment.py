@@ -12,10 +12,10 @@ import pytest
 
 from deployments.environment import (
     TOKEN_PATH,
-    apply,
     asks_for_no_token,
     make_token,
     serve_environment,
+    set_defaults,
 )
 
 
@@ -30,7 +30,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_token_of_its_own(tmp_path: Path) -> None:
-    apply(serve_environment())
+    set_defaults(serve_environment())
     file = tmp_path / "token"
     make_token(file)
     assert os.environ[TOKEN_PATH] == str(file)
@@ -71,7 +71,7 @@ def test_the_operators_mode_wins(
 ) -> None:
     if mode is not None:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    apply(serve_environment())
+    set_defaults(serve_environment())
     assert asks_for_no_token() is no_token
     make_token(tmp_path / "token")
     assert bool(list(tmp_path.iterdir())) is not no_token
@@ -79,7 +79,7 @@ def test_the_operators_mode_wins(
 
 def test_ray_reads_the_token(tmp_path: Path) -> None:
     """The loader that each of Ray's processes has, in a process of its own."""
-    apply(serve_environment())
+    set_defaults(serve_environment())
     make_token(tmp_path / "token")
     code = (
         "from ray._raylet import AuthenticationTokenLoader as Loader\n"
