@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from typing import Any, TextIO
 
 import click
 
+from deployments.address import not_free, unguarded, url_of
 from deployments.apply import CLUSTER_FILE, write_cluster_file
 from deployments.environment import (
     asks_for_no_token,
@@ -36,7 +36,7 @@ from deployments.environment import (
 from deployments.processes import adopt_orphans, end_descendants
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
-from serving.settings import LOCAL_KEY, Settings, is_loopback
+from serving.settings import LOCAL_KEY
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 4
@@ -91,12 +91,21 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> N
     if not catalogue.deployed:
         click.echo(f"serving up: {models}: names no model to serve; add one to `models:`", err=True)
         sys.exit(EXIT_USAGE)
-    _check_guards(host)
+    os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
+    if problem := unguarded(host):
+        click.echo(f"serving up: {problem}", err=True)
+        sys.exit(EXIT_USAGE)
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
-    url = _url(host, port)
+    url = url_of(host, port)
     with _only_one(port, url):
-        _check_port(host, port)
+        if problem := not_free(host, port):
+            click.echo(
+                f"serving up: cannot listen on {host}:{port}: {problem}; stop what runs there, or "
+                "choose another --port",
+                err=True,
+            )
+            sys.exit(EXIT_RUNNING)
         sys.exit(Up(catalogue, host, port, url, run_dir, timeout).run())
 
 
@@ -119,44 +128,6 @@ def _only_one(port: int, url: str) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-def _check_guards(host: str) -> None:
-    """End here if other machines could call without having been told a secret."""
-    os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
-    problem = ""
-    try:
-        Settings(host=host).check_key()
-    except ValueError as error:
-        problem = str(error)
-    if asks_for_no_token() and not is_loopback(host):
-        problem = (
-            "RAY_AUTH_MODE lets anybody call Ray, and --host is not loopback; unset it, or serve "
-            "on 127.0.0.1"
-        )
-    if problem:
-        click.echo(f"serving up: {problem}", err=True)
-        sys.exit(EXIT_USAGE)
-
-
-def _url(host: str, port: int) -> str:
-    """Where this machine reaches what listens on `host`."""
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            click.echo(
-                f"serving up: cannot listen on {host}:{port}: {error.strerror}; stop what runs "
-                "there, or choose another --port",
-                err=True,
-            )
-            sys.exit(EXIT_RUNNING)
 
 
 class Up:

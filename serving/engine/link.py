@@ -17,6 +17,7 @@ import msgspec
 
 from serving.engine.completion_writer import run_completion
 from serving.engine.interface import Engine, Tally
+from serving.engine.strangers import Strangers
 from serving.errors import ServingError
 from serving.observability.logs import Log, Sparing
 from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, split_open
@@ -37,10 +38,6 @@ from serving.wire.outbox import Outbox
 LOAD_INTERVAL_S = 0.02
 HEARTBEAT_S = 1.0
 MAX_HELLO = 4096
-# A router says HELLO in the packet after its connection.
-HELLO_S = 1.0
-# Links that have not said HELLO. One more ends the oldest: a router's HELLO is there long before.
-MAX_STRANGERS = 64
 # Links of routers, which have shown the token.
 MAX_LINKS = 1024
 
@@ -89,7 +86,6 @@ class Link(asyncio.Protocol):
         self.router = ""
         self.writable = asyncio.Event()
         self.writable.set()
-        self._hello_timer: asyncio.TimerHandle | None = None
 
     @property
     def in_flight(self) -> int:
@@ -101,8 +97,7 @@ class Link(asyncio.Protocol):
         # Not isinstance: uvloop's transports do not derive from asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
         self.outbox.open(self._transport)
-        self._hello_timer = self._loop.call_later(HELLO_S, self._late)
-        self._server.met(self)
+        self._server.strangers.add(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -113,7 +108,6 @@ class Link(asyncio.Protocol):
             self.refuse(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._expect_no_hello()
         self._server.forget(self)
         self._transport = None
         self.outbox.close()
@@ -137,16 +131,6 @@ class Link(asyncio.Protocol):
             self._server.refused.warning("link_refused", router=self.router, reason=reason)
             # Not `close`, which waits for a peer that may not read.
             self._transport.abort()
-
-    def _late(self) -> None:
-        # A moment more: where the event loop stood still, the HELLO may be waiting to be read.
-        reason = f"no HELLO in {HELLO_S:g} s"
-        self._hello_timer = self._loop.call_later(HELLO_S / 20, self.refuse, reason)
-
-    def _expect_no_hello(self) -> None:
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
-            self._hello_timer = None
 
     # frames
 
@@ -186,7 +170,6 @@ class Link(asyncio.Protocol):
             raise FrameError("a second HELLO")
         if hello.version != PROTOCOL_VERSION:
             raise FrameError(f"protocol version {hello.version}")
-        self._expect_no_hello()
         self.router = hello.router or "router"
         self._reader.max_payload = MAX_PAYLOAD
         self._server.welcome(self)
@@ -260,8 +243,7 @@ class LinkServer:
         self._model = model
         self.refused = Sparing(log)
         self._links: set[Link] = set()
-        # In the order in which they came.
-        self._strangers: dict[Link, None] = {}
+        self.strangers = Strangers()
         self._draining = False
         self._dirty = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -291,16 +273,12 @@ class LinkServer:
             self._reporter.cancel()
         if self._server is not None:
             self._server.close()
-        for link in [*self._links, *self._strangers]:
+        for link in list(self._links):
             link.close()
+        for stranger in self.strangers:
+            stranger.refuse("this replica stops")
 
     # called by links
-
-    def met(self, link: Link) -> None:
-        """Called for each new connection, before it has said anything."""
-        self._strangers[link] = None
-        if len(self._strangers) > MAX_STRANGERS:
-            next(iter(self._strangers)).refuse("too many connections that say no HELLO")
 
     def welcome(self, link: Link) -> None:
         """Called for a link whose HELLO is right.
@@ -310,14 +288,14 @@ class LinkServer:
         """
         if len(self._links) >= MAX_LINKS:
             raise FrameError(f"there are {MAX_LINKS} links already")
-        self._strangers.pop(link, None)
+        self.strangers.discard(link)
         self._links.add(link)
         hello = Welcome(self._replica, self._model, self.engine.max_model_len, self._load(link))
         link.outbox.send(Kind.WELCOME, 0, _encode(hello))
         self.log.info("link_opened", router=link.router)
 
     def forget(self, link: Link) -> None:
-        self._strangers.pop(link, None)
+        self.strangers.discard(link)
         if link in self._links:
             self._links.discard(link)
             self.changed()

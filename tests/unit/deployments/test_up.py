@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from deployments import up
+from deployments.address import url_of
 from deployments.up import EXIT_RUNNING, EXIT_USAGE
 
 
@@ -104,7 +105,7 @@ def test_a_port_that_is_taken(serving_up: Command, family: int, host: str) -> No
     ],
 )
 def test_where_it_is_reached(host: str, url: str) -> None:
-    assert up._url(host, 80) == url
+    assert url_of(host, 80) == url
 
 
 def free_port() -> str:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from serving.engine import link as engine_link
+from serving.engine import strangers
 from serving.wire.frames import HEADER, Kind, frame
 from serving.wire.messages import Hello
 from tests.conftest import Eventually
@@ -17,7 +18,7 @@ from tests.unit.engine.link.conftest import TOKEN, Pair
 
 
 async def test_silence_is_disconnected(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_link, "HELLO_S", 0.2)
+    monkeypatch.setattr(strangers, "HELLO_S", 0.2)
     began = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
     writer.write(HEADER.pack(100, Kind.HELLO, 0))  # and never the rest
@@ -30,7 +31,7 @@ async def test_silence_is_disconnected(pair: Pair, monkeypatch: pytest.MonkeyPat
 async def test_a_router_is_silent_as_long_as_it_likes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(engine_link, "HELLO_S", 0.1)
+    monkeypatch.setattr(strangers, "HELLO_S", 0.1)
     link = pair.link()
     await eventually(lambda: link.up)
     await asyncio.sleep(0.3)
@@ -40,15 +41,15 @@ async def test_a_router_is_silent_as_long_as_it_likes(
 async def test_many_strangers_keep_no_router_out(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(engine_link, "MAX_STRANGERS", 5)
-    strangers = [await asyncio.open_connection("127.0.0.1", pair.port) for _ in range(12)]
+    monkeypatch.setattr(strangers, "MAX_STRANGERS", 5)
+    silent = [await asyncio.open_connection("127.0.0.1", pair.port) for _ in range(12)]
     link = pair.link()
     await eventually(lambda: link.up)
-    await eventually(lambda: sum(reader.at_eof() for reader, _ in strangers) >= 7)
-    assert len(pair.server._strangers) <= 5
-    for _, writer in strangers:
+    await eventually(lambda: sum(reader.at_eof() for reader, _ in silent) >= 7)
+    assert len(pair.server.strangers) <= 5
+    for _, writer in silent:
         writer.close()
-    await eventually(lambda: not pair.server._strangers)
+    await eventually(lambda: not pair.server.strangers)
     assert link.up
 
 
