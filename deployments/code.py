@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # What routers and engines have in common.
 _BOTH = (
     "serving",
-    *(f"deployments/{name}.py" for name in ("code", "directory", "leases", "names")),
+    *(
+        f"deployments/{name}.py"
+        for name in ("code", "directory", "leases", "names", "ray_internals")
+    ),
 )
 _NO_REPLICA_RUNS = ("serving/cli",)
 ROUTER_CODE = (*_BOTH, "deployments/router.py")

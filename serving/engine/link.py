@@ -17,8 +17,9 @@ import msgspec
 
 from serving.engine.completion_writer import run_completion
 from serving.engine.interface import Engine, Tally
+from serving.engine.strangers import Strangers
 from serving.errors import ServingError
-from serving.observability.logs import Log
+from serving.observability.logs import Log, Sparing
 from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, split_open
 from serving.wire.messages import (
     PROTOCOL_VERSION,
@@ -37,6 +38,8 @@ from serving.wire.outbox import Outbox
 LOAD_INTERVAL_S = 0.02
 HEARTBEAT_S = 1.0
 MAX_HELLO = 4096
+# Links of routers, which have shown the token.
+MAX_LINKS = 1024
 
 _encode = msgspec.json.encode
 _decode_call = msgspec.json.Decoder(Call).decode
@@ -94,14 +97,15 @@ class Link(asyncio.Protocol):
         # Not isinstance: uvloop's transports do not derive from asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
         self.outbox.open(self._transport)
+        self._server.strangers.add(self)
 
     def data_received(self, data: bytes) -> None:
         try:
             for kind, stream, payload in self._reader.feed(data):
                 self._on_frame(kind, stream, payload)
-        except (FrameError, msgspec.MsgspecError) as error:
-            self._server.log.warning("link_refused", router=self.router, reason=str(error))
-            self.close()
+        # msgspec has no error of its own for a string that is not UTF-8.
+        except (FrameError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self.refuse(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.forget(self)
@@ -120,6 +124,13 @@ class Link(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def refuse(self, reason: str) -> None:
+        """Close the link of what does not behave like a router; the log says why."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._server.refused.warning("link_refused", router=self.router, reason=reason)
+            # Not `close`, which waits for a peer that may not read.
+            self._transport.abort()
 
     # frames
 
@@ -142,7 +153,7 @@ class Link(asyncio.Protocol):
         encoded, body = split_open(payload)
         try:
             call = _decode_call(encoded)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Only this call fails. A router of another version may send one that is not understood;
             # its other calls on this link are sound.
             self._server.log.error("call_not_understood", router=self.router, reason=str(error))
@@ -155,6 +166,8 @@ class Link(asyncio.Protocol):
     def _on_hello(self, hello: Hello) -> None:
         if not hmac.compare_digest(hello.token.encode(), self._server.token.encode()):
             raise FrameError("wrong cluster token")
+        if self.router:
+            raise FrameError("a second HELLO")
         if hello.version != PROTOCOL_VERSION:
             raise FrameError(f"protocol version {hello.version}")
         self.router = hello.router or "router"
@@ -228,7 +241,9 @@ class LinkServer:
         self.on_call_end = on_call_end
         self._replica = replica
         self._model = model
+        self.refused = Sparing(log)
         self._links: set[Link] = set()
+        self.strangers = Strangers()
         self._draining = False
         self._dirty = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -260,16 +275,27 @@ class LinkServer:
             self._server.close()
         for link in list(self._links):
             link.close()
+        for stranger in self.strangers:
+            stranger.refuse("this replica stops")
 
     # called by links
 
     def welcome(self, link: Link) -> None:
+        """Called for a link whose HELLO is right.
+
+        Raises:
+            FrameError: there are too many.
+        """
+        if len(self._links) >= MAX_LINKS:
+            raise FrameError(f"there are {MAX_LINKS} links already")
+        self.strangers.discard(link)
         self._links.add(link)
         hello = Welcome(self._replica, self._model, self.engine.max_model_len, self._load(link))
         link.outbox.send(Kind.WELCOME, 0, _encode(hello))
         self.log.info("link_opened", router=link.router)
 
     def forget(self, link: Link) -> None:
+        self.strangers.discard(link)
         if link in self._links:
             self._links.discard(link)
             self.changed()

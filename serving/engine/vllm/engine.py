@@ -36,6 +36,7 @@ from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.patches import admission
+from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
@@ -56,6 +57,8 @@ class VllmEngine(Engine):
         self._stats = stats
         admission.free_failed_requests(llm)
         self._usage = UsageWatch(llm)
+        self._salts = Salts()
+        patches.salt_requests(llm, self._salts.salt)
         self._lora_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
@@ -124,6 +127,7 @@ class VllmEngine(Engine):
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
+            self._salts.enter(call.cache_space)
             usage = self._usage.begin()
             outputs = Outputs(emit, settle=lambda: usage.fill(tally))
             try:
@@ -203,6 +207,7 @@ class VllmEngine(Engine):
         if self._prompts is not None:
             self._prompts.check(call.prompt_format or AS_THE_BASE)
         checked = self._app.check(call, body)
+        self._salts.enter(call.cache_space)
         body, images = await load_images(body, call.model, self._images)
         async with AsyncExitStack() as stack:
             lora = None

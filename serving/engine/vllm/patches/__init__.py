@@ -103,6 +103,24 @@ def watch_requests(llm: AsyncLLM, added: Callable[[Any], None]) -> None:
     processor.add_request = add_and_tell
 
 
+def salt_requests(llm: AsyncLLM, salt: Callable[[str | None], str | None]) -> None:
+    """Replace the `cache_salt` of each request, the caller's own or None, by what `salt` returns.
+
+    The salt is part of the key of a prompt's first block in the prefix cache, and through it of
+    all others. Whatever a request came as (each body of the OpenAI app that may have a salt, its
+    choices, the steps of a beam search), vLLM registers it here before it goes to the engine core,
+    in the task of the caller.
+    """
+    processor = llm.output_processor
+    add = processor.add_request
+
+    def salt_and_add(request: Any, *args: Any, **kwargs: Any) -> None:
+        request.cache_salt = salt(request.cache_salt)
+        add(request, *args, **kwargs)
+
+    processor.add_request = salt_and_add
+
+
 class RequestCounts(NamedTuple):
     """What one `RequestState` says. `begun`: the model has run the prompt. `prompt` identifies the
     prompt: the choices of a request with n > 1 share one."""

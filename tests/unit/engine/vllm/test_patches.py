@@ -34,6 +34,7 @@ from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_conte
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine import EngineCoreEvent, EngineCoreEventType, EngineCoreOutput, FinishReason
 from vllm.v1.engine import EngineCoreRequest as CoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -85,6 +86,29 @@ def test_what_the_engine_calls_of_async_llm() -> None:
     assert isinstance(AsyncLLM.errored, property), "AsyncLLM.errored: see VllmEngine.check"
 
 
+def requests(kind: RequestOutputKind, n: int) -> Iterator[tuple[CoreRequest, Any, int]]:
+    """One request, or one for each choice of a request with n > 1, with their parent and number."""
+    request = CoreRequest(
+        request_id="r",
+        external_req_id="outside",
+        prompt_token_ids=[1, 2, 3],
+        mm_features=None,
+        sampling_params=SamplingParams(max_tokens=9, n=n, output_kind=kind),
+        pooling_params=None,
+        arrival_time=0.0,
+        lora_request=None,
+        cache_salt=None,
+        data_parallel_rank=None,
+    )
+    parent = ParentRequest(request) if n > 1 else None
+    for index in range(n):
+        # As vLLM does: the last is the request itself.
+        child = request if index == n - 1 else copy.copy(request)
+        if parent is not None:
+            child.request_id, child.sampling_params = parent.get_child_info(index)
+        yield child, parent, index
+
+
 class Engine:
     """vLLM's output processor with one request, or one choice each of a request with n > 1."""
 
@@ -95,23 +119,7 @@ class Engine:
         self.collector = RequestOutputCollector(kind, "r")
         self.put: list[Any] = []
         patches.take_outputs(self.collector, self.put.append)
-        request = CoreRequest(
-            request_id="r",
-            external_req_id="outside",
-            prompt_token_ids=[1, 2, 3],
-            mm_features=None,
-            sampling_params=SamplingParams(max_tokens=9, n=n, output_kind=kind),
-            pooling_params=None,
-            arrival_time=0.0,
-            lora_request=None,
-            cache_salt=None,
-            data_parallel_rank=None,
-        )
-        parent = ParentRequest(request) if n > 1 else None
-        for index in range(n):
-            if parent is not None:
-                request = copy.copy(request)
-                request.request_id, request.sampling_params = parent.get_child_info(index)
+        for request, parent, index in requests(kind, n):
             self.output_processor.add_request(request, None, parent, index, self.collector)
 
     @property
@@ -131,6 +139,49 @@ class Engine:
             events=events if state.is_prefilling else None,
         )
         self.output_processor.process_outputs([output], 11.0, IterationStats())
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_each_request_is_salted_once(n: int) -> None:
+    processor = OutputProcessor(None, log_stats=True)
+    patches.salt_requests(
+        SimpleNamespace(output_processor=processor),  # type: ignore[arg-type]
+        lambda own: f"<{own}>",
+    )
+    added = list(requests(STREAMED, n))
+    for request, parent, index in added:
+        collector = RequestOutputCollector(STREAMED, "r")
+        processor.add_request(request, None, parent, index, collector)
+    assert [request.cache_salt for request, _, _ in added] == ["<None>"] * n
+
+
+def test_all_requests_are_registered_before_they_leave() -> None:
+    """What `salt_requests` goes by: no request goes to the core but after `add_request` of the
+    output processor, as the same object."""
+    for method in (AsyncLLM.add_request, AsyncLLM._add_request):
+        text = source(method)
+        if "add_request_async(" in text:
+            registered = text.index("self.output_processor.add_request(")
+            assert registered < text.index("self.engine_core.add_request_async(")
+    senders = [
+        name
+        for name, method in vars(AsyncLLM).items()
+        if inspect.isfunction(method) and "add_request_async(" in source(method)
+    ]
+    # The last one sends a request that is to be refused, and runs nothing.
+    known = ["add_request", "_add_request", "notify_kv_transfer_request_rejected"]
+    assert senders == known, "see salt_requests"
+
+
+def test_the_salt_is_part_of_the_cache_key() -> None:
+    def keys(salt: str | None, start: int) -> Any:
+        request = SimpleNamespace(
+            cache_salt=salt, lora_request=None, mm_features=[], prompt_embeds=None
+        )
+        return kv_cache_utils.generate_block_hash_extra_keys(request, start, start + 16, 0)[0]
+
+    assert keys("a", 0) != keys("b", 0) != keys(None, 0), "see salt_requests"
+    assert keys("a", 16) is None, "the first block's key is in all that follow"
 
 
 STREAMED, WHOLE = RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY
