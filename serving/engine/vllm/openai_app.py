@@ -25,7 +25,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from serving.engine.interface import Reply, Tally
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
-from serving.engine.vllm.usage import UsageWatch
+from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed
 from serving.wire.messages import Head, HttpCall
 
@@ -83,16 +83,13 @@ class AskedAdapter(Mapping[str, LoRARequest]):
 class OpenAIApp:
     """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
 
-    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current, usage: UsageWatch) -> None:
+    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current) -> None:
         self._app = app
         self._llm = llm
         self._current = current
-        self._usage = usage
 
     @classmethod
-    async def build(
-        cls, llm: AsyncLLM, args: Namespace, model: str, usage: UsageWatch
-    ) -> OpenAIApp:
+    async def build(cls, llm: AsyncLLM, args: Namespace, model: str) -> OpenAIApp:
         """The app for `model` with the arguments of `vllm serve`."""
         tasks = await llm.get_supported_tasks()
         app = build_app(args, tasks, llm.model_config)
@@ -110,7 +107,7 @@ class OpenAIApp:
             model_name=lambda lora=None: current.asked.model or model,
         )
         patches.prefer_template(app, lambda: current.asked.chat_template)
-        return cls(app, llm, current, usage)
+        return cls(app, llm, current)
 
     async def run(
         self,
@@ -118,6 +115,7 @@ class OpenAIApp:
         body: bytes,
         reply: Reply,
         tally: Tally,
+        usage: CallUsage,
         lora: LoRARequest | None,
         images: list[Image | None],
     ) -> None:
@@ -128,7 +126,6 @@ class OpenAIApp:
         """
         template = call.prompt_format.chat_template if call.prompt_format else None
         self._current.set(Asked(call.model, lora, images, template))
-        usage = self._usage.begin()
         exchange = _Exchange(call, body, reply, self._llm)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
         try:

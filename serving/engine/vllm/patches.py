@@ -140,6 +140,17 @@ def is_beam_step(state: Any) -> bool:
     return state.max_tokens_param == 1 and "-beam-" in state.external_req_id
 
 
+def beam_of(state: Any) -> str:
+    """What the internal IDs of all steps of a beam search begin with; `state` is one of them."""
+    stem, mark, _ = str(state.external_req_id).partition("-beam-")
+    return stem + mark
+
+
+def internal_id(state: Any) -> str:
+    """The ID by which the engine core knows a request: the caller's one is made unique."""
+    return str(state.request_id)
+
+
 # the OpenAI app
 
 
