@@ -14,6 +14,7 @@ import msgspec
 from serving.wire.messages import Call, CompletionCall
 
 _encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(Call).decode
 _BYTES = 16
 
 
@@ -34,6 +35,8 @@ def size_of(call: Call, body: bytes) -> int:
 
 def fingerprint(call: Call, body: bytes) -> Fingerprint:
     """The fingerprint of a call. Takes about a millisecond per MB."""
+    # As the other side of a link has it, where `0` of a float field has become `0.0`.
+    call = _decode(_encode(call))
     what: tuple[object, ...]
     if isinstance(call, CompletionCall):
         what = (call.prompt, call.stream, call.sampling, call.images)

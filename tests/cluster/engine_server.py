@@ -32,10 +32,8 @@ def engine_server(
     spec: EngineSpec,
     folder: Path,
     images: ImageLimits = ImageLimits(),  # noqa: B008 - frozen
-    engine: str = "",
 ) -> Iterator[EngineReady]:
-    """Yield where it listens; it stops at the end. Its output is a file in `folder`. `engine` is
-    the class that runs it, `module:Class`, instead of the one of the spec's runtime."""
+    """Yield where it listens; it stops at the end. Its output is a file in `folder`."""
     read_fd, write_fd = os.pipe()
     config = EngineLaunch(
         spec=spec.model_dump(),
@@ -44,7 +42,6 @@ def engine_server(
         ready_fd=write_fd,
         drain_s=1,
         images=images.model_dump(),
-        engine=engine,
     )
     output = folder / "engine.out"
     env = os.environ | spec.env | {"VLLM_PORT": str(free_port())}

@@ -306,11 +306,11 @@ async def test_eight_clients_that_insist_end_one_replica(mortal: Site, how: str)
     assert len(supervisor.lost) == 1
     assert set(codes) == {"engine_killed_by_request", "request_quarantined"}
     assert codes["engine_killed_by_request"] == 1
-    assert codes["request_quarantined"] > 10 * CLIENTS
+    assert codes["request_quarantined"] > CLIENTS
     assert set(others.whole) == {200}
-    assert others.whole[200] > 50
+    assert others.whole[200] > 20
     assert set(others.streams) <= {"ok", "broken"}
-    assert others.streams["ok"] > 20
+    assert others.streams["ok"] > 10
     assert set(others.broken) <= {"engine_failed"}
     # No more than ran there at that moment.
     assert len(others.broken) <= 12

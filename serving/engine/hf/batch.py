@@ -150,7 +150,7 @@ class Batcher:
         self._stopping = False
         self._failed = False
         # The group whose prompts run in this turn; if the model fails in it, they are accused.
-        self._starting: list[Request] = []
+        self._starting: list[BatchedRequest] = []
         # The tallies of the requests that were new in the turn in which the model failed.
         self.accused: tuple[Tally, ...] = ()
         self._wake = threading.Condition()

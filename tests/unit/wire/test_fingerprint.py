@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from serving.wire.fingerprint import fingerprint, size_of
@@ -62,6 +63,19 @@ def test_the_same_request_sent_again_is_known(one: Call, other: Call) -> None:
 )
 def test_what_an_engine_runs_tells_requests_apart(one: Call, other: Call) -> None:
     assert fingerprint(one, b"{}").digest != fingerprint(other, b"{}").digest
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        completion(sampling=Sampling(temperature=0, top_p=1, stop=("a", "\N{SKULL}"))),
+        completion(images=(ImageRef("data:x"),), adapter=AdapterRef("a", "/a")),
+        http(headers=(("a", "b"),), prompt_format=PromptFormat("chat")),
+    ],
+)
+def test_both_ends_of_a_link_find_the_same(call: Call) -> None:
+    sent: Call = msgspec.json.decode(msgspec.json.encode(call), type=Call)  # type: ignore[arg-type]
+    assert fingerprint(sent, b"{}") == fingerprint(call, b"{}")
 
 
 def test_bodies_tell_requests_apart() -> None:

@@ -44,6 +44,7 @@ from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
+from serving.engine.vllm.usage import CallUsage
 
 
 def parameters(function: Any) -> list[str]:
@@ -213,6 +214,35 @@ def test_steps_of_beam_search_are_told_apart_by_their_id() -> None:
     state = SimpleNamespace(external_req_id="cmpl-1-ab-beam-0", max_tokens_param=1)
     assert patches.is_beam_step(state)
     assert not patches.is_beam_step(SimpleNamespace(external_req_id="cmpl-1", max_tokens_param=1))
+    internal = f"{state.external_req_id}-0a1b2c3d"
+    assert internal.startswith(patches.beam_of(state))
+    assert patches.beam_of(state) == "cmpl-1-ab-beam-"
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_call_knows_its_requests_by_the_ids_that_the_core_has(n: int) -> None:
+    """A core that dies names requests by these; a request with n > 1 has one for each choice."""
+    engine = Engine(RequestOutputKind.DELTA, n=n)
+    call = CallUsage()
+    for state in engine.states:
+        call.add(state)
+    known = {state.request_id for state in engine.states}
+    assert known == set(engine.output_processor.request_states)
+    for name in known:
+        assert call.runs(frozenset((name, "another")))
+    assert not call.runs(frozenset(("outside", "another")))
+    assert not call.runs(frozenset())
+
+
+def test_a_call_knows_the_steps_of_its_beam_search() -> None:
+    call = CallUsage()
+    for step in range(3):
+        name = f"cmpl-1-ab-beam-{step}"
+        call.add(
+            SimpleNamespace(external_req_id=name, request_id=f"{name}-0a1b", max_tokens_param=1)
+        )
+    assert call.runs(frozenset(("cmpl-1-ab-beam-7-2c3d",)))
+    assert not call.runs(frozenset(("cmpl-1-abc-beam-7-2c3d",)))
 
 
 # the OpenAI app
