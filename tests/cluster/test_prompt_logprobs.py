@@ -1,6 +1,6 @@
 """Logprobs of prompts, on an engine with LoRA, whatever else is in the same step.
 
-Without `patch_prompt_logprobs` of `serving/engine/vllm/core_patches.py`, such a request in a step
+Without `patch_prompt_logprobs` of `serving/engine/vllm/worker_patches.py`, such a request in a step
 with another one kills the engine core. lm-eval's loglikelihood sends nothing else: `echo` with
 `logprobs` and a completion of no or one token. No Ray: the engine server runs by itself.
 """

@@ -9,6 +9,7 @@ processes, and it leaves nothing behind.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 # The path of the file, for the processes that vLLM starts.
@@ -28,6 +29,12 @@ class AccusedRequests:
         return frozenset(
             os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode().split("\n")[:-1]
         )
+
+
+def belongs_to_an_engine_server() -> bool:
+    """True in the processes that vLLM starts for an engine server, and not in the server's own."""
+    found = re.fullmatch(r"/proc/(\d+)/fd/\d+", os.environ.get(VARIABLE, ""))
+    return found is not None and int(found[1]) != os.getpid()
 
 
 def accuse(ids: Sequence[str]) -> None:

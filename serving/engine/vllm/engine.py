@@ -93,6 +93,7 @@ class VllmEngine(Engine):
         validate_parsed_serve_args(args)
         stats = patches.LatestStats()
         accused = AccusedRequests()
+        patches.spawn_processes()
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )

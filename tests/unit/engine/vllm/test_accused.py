@@ -6,7 +6,12 @@ import sys
 
 import pytest
 
-from serving.engine.vllm.accused import VARIABLE, AccusedRequests, accuse
+from serving.engine.vllm.accused import (
+    VARIABLE,
+    AccusedRequests,
+    accuse,
+    belongs_to_an_engine_server,
+)
 
 
 def test_nobody_is_accused_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,6 +22,17 @@ def test_nobody_is_accused_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accused.read() == frozenset()
     accuse([])
     assert accused.read() == frozenset()
+
+
+def test_patches_are_for_the_processes_of_an_engine_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert not belongs_to_an_engine_server()
+    monkeypatch.setenv(VARIABLE, "/proc/1/fd/3")
+    assert belongs_to_an_engine_server()
+    AccusedRequests()
+    assert not belongs_to_an_engine_server(), "the server itself"
 
 
 def test_other_processes_write_and_this_one_reads(monkeypatch: pytest.MonkeyPatch) -> None:

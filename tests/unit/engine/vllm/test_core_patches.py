@@ -5,14 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from vllm.lora.layers import LogitsProcessorWithLoRA
-from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -23,20 +19,6 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from serving.engine.vllm import core_patches
 from serving.engine.vllm.accused import VARIABLE, AccusedRequests
-
-
-@pytest.fixture
-def unpatched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """vLLM's classes are as they were after the test."""
-    with monkeypatch.context() as patch:
-        patch.setattr(EngineCoreProc, "_send_engine_dead", EngineCoreProc._send_engine_dead)
-        patch.setattr(
-            GPUModelRunner, "_get_prompt_logprobs_dict", GPUModelRunner._get_prompt_logprobs_dict
-        )
-        yield
-
-
-# death
 
 
 def step(*new: str) -> SchedulerOutput:
@@ -150,7 +132,7 @@ def test_an_exception_outside_any_step_accuses_nobody() -> None:
 
 @pytest.mark.parametrize("is_failed", [False, True])
 def test_the_accused_are_written_before_the_core_says_it_is_dead(
-    unpatched: None, monkeypatch: pytest.MonkeyPatch, is_failed: bool
+    monkeypatch: pytest.MonkeyPatch, is_failed: bool
 ) -> None:
     """A worker that a signal killed (`is_failed`) accuses nobody."""
     monkeypatch.setenv(VARIABLE, "")
@@ -168,9 +150,7 @@ def test_the_accused_are_written_before_the_core_says_it_is_dead(
     assert read == [frozenset() if is_failed else frozenset({"a"})]
 
 
-def test_the_core_says_that_it_is_dead_whatever_we_fail_of(
-    unpatched: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_core_says_that_it_is_dead_whatever_we_fail_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "/nowhere/at/all")
     sent: list[bool] = []
     monkeypatch.setattr(EngineCoreProc, "_send_engine_dead", lambda self: sent.append(True))
@@ -190,112 +170,3 @@ def test_a_core_handles_its_exception_when_it_says_so() -> None:
     assert "self.is_failed = False" in inspect.getsource(MultiprocExecutor._init_executor)
     monitor = inspect.getsource(MultiprocExecutor.start_worker_monitor)
     assert monitor.index("is_failed = True") < monitor.index(".shutdown()")
-
-
-# LoRA on the CPU
-
-HIDDEN, RANK, VOCABULARY, SLOTS = 4, 2, 6, 3
-
-
-class Layer(LogitsProcessorWithLoRA):
-    """The layer with nothing of a model below it."""
-
-    def __init__(self, wrapper: PunicaWrapperCPU) -> None:
-        torch.nn.Module.__init__(self)
-        self.punica_wrapper = wrapper
-        generator = torch.Generator().manual_seed(1)
-        self.a = torch.randn(SLOTS, 1, RANK, HIDDEN, generator=generator)
-        self.b = torch.randn(SLOTS, 1, VOCABULARY, RANK, generator=generator)
-        self.a[-1] = self.b[-1] = 0  # as ours is never filled
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        made = torch.zeros(hidden.shape[0], VOCABULARY)
-        self.punica_wrapper.add_lora_logits(made, hidden, self.a, self.b, 1.0)
-        return made
-
-    def expected(self, hidden: torch.Tensor, slot: int) -> torch.Tensor:
-        return hidden @ self.a[slot, 0].T @ self.b[slot, 0].T
-
-
-class Runner:
-    """What of a model runner computes prompt logprobs: `original` takes its place in the test."""
-
-    lora_config = object()
-
-    def __init__(self, slots: list[int], lengths: list[int]) -> None:
-        wrapper = PunicaWrapperCPU(64, 8, "cpu")
-        tokens = [slot for slot, length in zip(slots, lengths, strict=True) for _ in range(length)]
-        wrapper._token_lora_indices[: len(tokens)] = torch.tensor(tokens)
-        wrapper._sampler_indices[: len(slots)] = torch.tensor(slots)
-        wrapper.indices_len[:] = [len(tokens), len(slots), len(slots), len(tokens)]
-        self.layer = Layer(wrapper)
-        self.model = torch.nn.ModuleList([self.layer])
-        starts = [sum(lengths[:number]) for number in range(len(lengths) + 1)]
-        self.query_start_loc = SimpleNamespace(np=torch.tensor(starts).numpy())
-        names = [f"r{number}" for number in range(len(slots))]
-        self.input_batch = SimpleNamespace(
-            req_id_to_index={name: number for number, name in enumerate(names)}
-        )
-        self.num_prompt_logprobs = dict.fromkeys(names, 0)
-        self.scheduled = dict(zip(names, lengths, strict=True))
-
-    def original(self, hidden: torch.Tensor, scheduled: dict[str, int]) -> dict[str, Any]:
-        found = {}
-        for name in list(self.num_prompt_logprobs):
-            start = int(self.query_start_loc.np[self.input_batch.req_id_to_index[name]])
-            found[name] = self.layer.logits(hidden[start : start + scheduled[name]])
-            del self.num_prompt_logprobs[name]
-        return found
-
-
-@pytest.mark.parametrize(
-    ("slots", "lengths"),
-    [([0], [5]), ([0, 1], [5, 3]), ([1, 0], [2, 2]), ([-1, 0, 1, -1], [4, 1, 7, 3])],
-)
-def test_each_prompts_logits_have_their_own_adapter(
-    unpatched: None, monkeypatch: pytest.MonkeyPatch, slots: list[int], lengths: list[int]
-) -> None:
-    monkeypatch.setattr(GPUModelRunner, "_get_prompt_logprobs_dict", Runner.original)
-    core_patches.patch_prompt_logprobs()
-    runner = Runner(slots, lengths)
-    hidden = torch.randn(sum(lengths), HIDDEN, generator=torch.Generator().manual_seed(2))
-    kept = runner.layer.punica_wrapper._sampler_indices[: len(slots)].clone()
-    found = GPUModelRunner._get_prompt_logprobs_dict(runner, hidden, runner.scheduled)
-    assert set(found) == set(runner.scheduled)
-    for number, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-        start = sum(lengths[:number])
-        expected = runner.layer.expected(hidden[start : start + length], slot)
-        torch.testing.assert_close(found[f"r{number}"], expected)
-    assert runner.num_prompt_logprobs == {}
-    assert torch.equal(runner.layer.punica_wrapper.sampler_indices, kept)
-
-
-def test_vllm_still_fails_of_rows_of_one_request_beside_another() -> None:
-    """If this passes one day without the patch, the patch may go."""
-    runner = Runner([0, 1], [5, 3])
-    with pytest.raises(RuntimeError, match="einsum"):
-        runner.layer.logits(torch.zeros(5, HIDDEN))
-
-
-def test_a_prompt_in_chunks_stays_asked_for(
-    unpatched: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def first_chunk(self: Runner, hidden: Any, scheduled: Any) -> dict[str, Any]:
-        return {}
-
-    monkeypatch.setattr(GPUModelRunner, "_get_prompt_logprobs_dict", first_chunk)
-    core_patches.patch_prompt_logprobs()
-    runner = Runner([0, 1], [5, 3])
-    asked = dict(runner.num_prompt_logprobs)
-    del runner.scheduled["r1"]  # preempted: it is in no step now
-    assert GPUModelRunner._get_prompt_logprobs_dict(runner, None, runner.scheduled) == {}
-    assert runner.num_prompt_logprobs == asked
-
-
-def test_what_the_patch_reads_of_the_model_runner() -> None:
-    original = inspect.getsource(inspect.unwrap(GPUModelRunner._get_prompt_logprobs_dict))
-    if "one_by_one" in original:
-        pytest.fail("the class is patched: another test left it so")
-    for name in ("self.num_prompt_logprobs", "self.query_start_loc.np[", "req_id_to_index["):
-        assert name in original, f"{name}: see patch_prompt_logprobs"
-    assert "num_scheduled_tokens.get(req_id)" in original
