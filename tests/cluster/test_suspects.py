@@ -131,7 +131,8 @@ async def test_a_killed_core_accuses_nobody(
             if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())
         ]
         assert len(cores) == 1
-        new = asyncio.create_task(failure(link, *completion("My name is " * 150)))
+        long = http_call("/v1/completions", BASE, prompt="My name is " * 100, **ENDLESS)
+        new = asyncio.create_task(failure(link, *long))
         await asyncio.sleep(0.01)
         os.kill(cores[0].pid, signal.SIGKILL)
         for error, retryable in await asyncio.gather(old, new):
