@@ -26,7 +26,7 @@ from serving.wire.messages import Call
 # remembered, and how many bytes of their bodies.
 LEFT_S = 30.0
 LEFT_CALLS = 256
-LEFT_BYTES = 64 * 1024 * 1024
+LEFT_BYTES = 16 * 1024 * 1024
 
 K = TypeVar("K")
 
