@@ -33,7 +33,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick serve test test-fast test-cluster test-sdk check format soak fuzz-bodies lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick serve test test-fast test-cluster test-sdk test-suspects check format soak fuzz-bodies lock clean
 
 help:
 	@cat <<-'EOF'
@@ -43,6 +43,7 @@ help:
 	make test-cluster | test-sdk          the tests on a real cluster; with the published SDKs
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
+	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
@@ -121,6 +122,9 @@ check: setup-dev
 format: setup-dev
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+test-suspects: setup-dev
+	@SUSPECTS_S=$(SECONDS_) $(BIN)/python -m pytest tests/gateway/test_suspects.py
 
 soak: setup
 	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)

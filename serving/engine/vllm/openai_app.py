@@ -32,7 +32,7 @@ from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
 from serving.engine.vllm.patches import admission
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
-from serving.engine.vllm.usage import UsageWatch
+from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed, ServingError
 from serving.wire.messages import Head, HttpCall
 
@@ -88,19 +88,14 @@ class AskedAdapter(Mapping[str, LoRARequest]):
 class OpenAIApp:
     """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
 
-    def __init__(
-        self, app: FastAPI, llm: AsyncLLM, current: Current, usage: UsageWatch, bodies: BodyCheck
-    ) -> None:
+    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current, bodies: BodyCheck) -> None:
         self._bodies = bodies
         self._app = app
         self._llm = llm
         self._current = current
-        self._usage = usage
 
     @classmethod
-    async def build(
-        cls, llm: AsyncLLM, args: Namespace, model: str, usage: UsageWatch
-    ) -> OpenAIApp:
+    async def build(cls, llm: AsyncLLM, args: Namespace, model: str) -> OpenAIApp:
         """The app for `model` with the arguments of `vllm serve`."""
         tasks = await llm.get_supported_tasks()
         app = build_app(args, tasks, llm.model_config)
@@ -129,7 +124,7 @@ class OpenAIApp:
             sequences=admission.queue_limit(llm),
             reserved=admission.RESERVED,
         )
-        return cls(app, llm, current, usage, bodies)
+        return cls(app, llm, current, bodies)
 
     @property
     def request_models(self) -> Mapping[str, tuple[type[BaseModel], ...]]:
@@ -146,6 +141,7 @@ class OpenAIApp:
         body: bytes,
         reply: Reply,
         tally: Tally,
+        usage: CallUsage,
         lora: LoRARequest | None,
         images: list[Image | None],
         checked: Checked = Checked(),  # noqa: B008 - a tuple
@@ -161,7 +157,6 @@ class OpenAIApp:
         """
         template = call.prompt_format.chat_template if call.prompt_format else None
         self._current.set(Extras(call.model, lora, images, template))
-        usage = self._usage.begin()
         exchange = _Exchange(call, body, reply, self._llm, constrained=checked.constrained)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
         try:
