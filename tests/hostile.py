@@ -11,7 +11,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typing_extensions
@@ -178,12 +178,10 @@ def bodies(
     draw: st.DrawFn,
     models: Sequence[type[BaseModel]],
     base: Mapping[str, Any],
-    avoided: Collection[str] = (),
 ) -> bytes:
     """A body: `base`, a few fields with values of their types, one or two with hostile ones."""
     model = draw(st.sampled_from(models))
     names = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-    names = {name: kind for name, kind in names.items() if name not in avoided}
     body = copy.deepcopy(dict(base))
     for name in draw(st.lists(st.sampled_from(sorted(names)), max_size=4, unique=True)):
         body[name] = draw(plausible(names[name]))
