@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from serving.http.listener import MAX_HEADER_BYTES, WRITE, HttpServer, listen
+from serving.http.connection import Patience
+from serving.http.head import MAX_HEADER_BYTES
+from serving.http.listener import HttpServer, listen
+from serving.http.request import WRITE
 
 REQUEST = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
 Start = Callable[..., Awaitable[HttpServer]]
@@ -94,19 +97,19 @@ def envelope(said: bytes, status: int) -> dict[str, Any]:
 async def test_headers_that_do_not_come_are_not_waited_for(
     start: Start, parts: tuple[bytes, ...]
 ) -> None:
-    server = await start(header_timeout_s=0.2)
+    server = await start(patience=Patience(headers_s=0.2))
     said = await ask(server.port, *parts)
     assert envelope(said, 408)["error"]["code"] == "request_timeout"
 
 
 async def test_headers_may_not_trickle_either(start: Start) -> None:
-    server = await start(header_timeout_s=0.2)
+    server = await start(patience=Patience(headers_s=0.2))
     said = await ask(server.port, b"GET / HTTP/1.1\r\n", *[b"x: y\r\n"] * 10, pause_s=0.05)
     assert said == b"reset" or envelope(said, 408)
 
 
 async def test_a_later_request_has_its_own_time(start: Start) -> None:
-    server = await start(header_timeout_s=0.3)
+    server = await start(patience=Patience(headers_s=0.3))
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     for _ in range(3):
         writer.write(REQUEST.replace(b"/slow", b"/"))
@@ -119,7 +122,7 @@ async def test_a_later_request_has_its_own_time(start: Start) -> None:
 
 
 async def test_a_slow_answer_is_not_a_slow_request(start: Start) -> None:
-    server = await start(header_timeout_s=0.1)
+    server = await start(patience=Patience(headers_s=0.1))
     assert b" 200 " in await ask(server.port, REQUEST)
 
 
