@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from serving.api.asked import Ability, Target
+from serving.api.excerpt import excerpt
 from serving.errors import InvalidField, InvalidRequest, ServingError
 from serving.wire.messages import DEFAULT_TEMPERATURE, CompletionCall, End, ImageRef, Sampling
 
@@ -28,8 +29,6 @@ MAX_MODEL_ID = 256
 MAX_ACCOUNT_ID = 256
 # Engines keep counts in 32 bits.
 MAX_INT = 2**31 - 1
-# Characters of a field's path that a message repeats; a caller can put anything into a name.
-MAX_PATH = 128
 
 
 class Image(BaseModel):
@@ -102,11 +101,11 @@ class CompletionRequest(BaseModel):
     def check(self, abilities: frozenset[Ability]) -> None:
         """See `Asked.check`."""
         if self.images and Ability.SEE not in abilities:
-            raise InvalidField(f"model '{self.model}' takes no images", param="images")
+            raise InvalidField(f"model '{excerpt(self.model)}' takes no images", param="images")
         given = self.model_parameters
         if given and given.reasoning_effort and Ability.REASON not in abilities:
             raise InvalidField(
-                f"model '{self.model}' has no reasoning effort",
+                f"model '{excerpt(self.model)}' has no reasoning effort",
                 param="model_parameters.reasoning_effort",
             )
 
@@ -172,7 +171,7 @@ def as_serving_error(error: ValidationError) -> ServingError:
 
 
 def _path(loc: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in loc)[:MAX_PATH]
+    return excerpt(".".join(str(part) for part in loc))
 
 
 _TEXT = b'data: {"completion":{"text":'
