@@ -1,4 +1,4 @@
-"""Text of a caller, as messages and logs show it: short, on one line, without control characters."""
+"""Text of a caller, as messages and logs show it: short, one line, nothing that cannot be printed."""
 
 from __future__ import annotations
 

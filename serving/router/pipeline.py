@@ -147,7 +147,8 @@ class Pipeline:
         if endpoint.needs not in route.abilities:
             paths = ", ".join(self._endpoints.answering(route.abilities))
             raise InvalidRequest(
-                f"model '{excerpt(asked.model)}' does not answer at {request.path}; ask it at {paths}",
+                f"model '{excerpt(asked.model)}' does not answer at {request.path}; "
+                f"ask it at {paths}",
                 param="model",
             )
         asked.check(route.abilities)
