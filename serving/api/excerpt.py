@@ -1,4 +1,4 @@
-"""Text of a caller, as messages and logs show it: short, one line, nothing that cannot be printed."""
+"""Text of a caller, as messages and logs show it: short, one line, all of it printable."""
 
 from __future__ import annotations
 
