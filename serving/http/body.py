@@ -30,7 +30,7 @@ MIN_MEAN_BYTES = 16
 # The lines of small chunks, which are the ones that come in numbers.
 _SMALL = {form % size: size for size in range(1, 1024) for form in (b"%x", b"%X")}
 _PLAIN_SIZE = re.compile(rb"[0-9a-fA-F]+")
-_SIZE = re.compile(rb"([0-9a-fA-F]+)(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_SIZE = re.compile(rb"([0-9a-fA-F]+)(?:;[\t -~\x80-\xff]*)?")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
 

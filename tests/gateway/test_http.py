@@ -191,6 +191,7 @@ CHUNKS: dict[str, tuple[bytes, int]] = {
     "prefixed": (b"0x1\r\na\r\n0\r\n\r\n", 400),
     "underscore": (b"1_0\r\n", 400),
     "spaced": (b"1 \r\na\r\n0\r\n\r\n", 400),
+    "space before an extension": (b"1 ;a\r\na\r\n0\r\n\r\n", 400),
     "space before": (b" 1\r\na\r\n0\r\n\r\n", 400),
     "empty": (b"\r\n", 400),
     "bare LF": (b"1\na\n0\n\n", 400),
@@ -244,7 +245,7 @@ async def test_5000_zeros_are_no_body(site: Site) -> None:
 
 async def test_chunks_with_extensions_and_trailers(site: Site) -> None:
     head = request_head({**KEY, "transfer-encoding": "Chunked", "connection": "close"})
-    body = b'5;a="b;c";d\r\n' + BODY[:5] + b"\r\n00" + b"%X ; e\r\n" % len(BODY[5:]) + BODY[5:]
+    body = b'5;a="b;c";d\r\n' + BODY[:5] + b"\r\n00" + b"%X; e\r\n" % len(BODY[5:]) + BODY[5:]
     (said,) = await ask(site, head + body + b"\r\n000\r\nx-trailer: a\r\n\r\n")
     assert said.json["completion"]["text"] == "one two three "
 
