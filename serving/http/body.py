@@ -31,7 +31,9 @@ MIN_MEAN_BYTES = 16
 _SMALL = {form % size: size for size in range(1, 1024) for form in (b"%x", b"%X")}
 _PLAIN_SIZE = re.compile(rb"[0-9a-fA-F]+")
 _SIZE = re.compile(rb"([0-9a-fA-F]+)(?:;[\t -~\x80-\xff]*)?")
-_TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
+_TRAILER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t -~\x80-\xff]*")
+# They say where a message ends and for whom it is, and no trailer may (RFC 9110, section 6.5.1).
+_NO_TRAILERS = frozenset((b"content-length", b"host", b"transfer-encoding"))
 
 
 class Counted:
@@ -178,8 +180,11 @@ class Chunked:
         self._trailer_bytes += len(line) + 2
         if self._trailer_bytes > MAX_TRAILER_BYTES:
             raise HeadersTooLarge(f"the trailers have more than {MAX_TRAILER_BYTES} bytes")
-        if _TRAILER.fullmatch(line) is None:
+        field = _TRAILER.fullmatch(line)
+        if field is None:
             raise InvalidRequest("after the body's last chunk comes neither a trailer nor its end")
+        if field[1].lower() in _NO_TRAILERS:
+            raise InvalidRequest("a trailer names the body's length or the host")
 
     def _check_unfinished(self, line: bytes) -> None:
         """A line that has no end yet must still be able to become one."""

@@ -307,8 +307,19 @@ class Connection(asyncio.Protocol):
         self._watch_for_stall()
 
     def _watch_for_stall(self) -> None:
+        """Cut the client off if it takes nothing of what is to be sent for a while. While this
+        watches, nothing is added to that."""
         if self._stall_timer is None:
-            self._stall_timer = self._loop.call_later(self._patience.stall_s, self._transport.abort)
+            unsent = self._transport.get_write_buffer_size()
+            look = partial(self._look_for_stall, unsent)
+            self._stall_timer = self._loop.call_later(self._patience.stall_s, look)
+
+    def _look_for_stall(self, unsent_before: int) -> None:
+        self._stall_timer = None
+        if self._transport.get_write_buffer_size() < unsent_before:
+            self._watch_for_stall()
+        else:
+            self._transport.abort()
 
     def _expect_head(self) -> None:
         late = RequestTimeout("the headers of the request did not arrive in time")

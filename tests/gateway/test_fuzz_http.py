@@ -33,7 +33,7 @@ async def talk(site: Site, talked: Conversation) -> bytes:
             await asyncio.sleep(0)
         if talked.leaves != "waits":
             await asyncio.sleep(0.01)
-            if talked.leaves == "resets":
+            if talked.leaves == "resets" and not writer.is_closing():
                 sock = writer.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()

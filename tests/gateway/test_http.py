@@ -209,6 +209,8 @@ CHUNKS: dict[str, tuple[bytes, int]] = {
     "many small ones": (b"1\r\n \r\n" * 20_000, 400),
     "no trailer": (b"0\r\nnonsense\r\n\r\n", 400),
     "a folded trailer": (b"0\r\na: b\r\n c\r\n\r\n", 400),
+    "a length as trailer": (b"0\r\nContent-Length: 5\r\n\r\n", 400),
+    "a coding as trailer": (b"0\r\ntransfer-encoding: chunked\r\n\r\n", 400),
     "a bare LF after the last": (b"0\r\n\n", 400),
     "trailers of 20 KB": (b"0\r\n" + b"a: b\r\n" * 4000 + b"\r\n", 431),
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import h11
 
+from serving.errors import ServingError
 from serving.http.listener import HttpServer, listen
 from tests.http_mutations import conversation
 
@@ -30,7 +31,12 @@ class App:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
         while more:
-            message = await receive()
+            try:
+                message = await receive()
+            except ServingError:
+                await send({"type": "http.response.start", "status": 400})
+                await send({"type": "http.response.body"})
+                return
             if message["type"] == "http.disconnect":
                 return
             body += message["body"]
