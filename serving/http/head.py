@@ -142,7 +142,8 @@ class HeadReader:
             raise self._fault
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        # The space after a value is none of it; llhttp leaves it there.
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -165,7 +166,7 @@ class HeadReader:
         hosts = values.get(b"host", [])
         if len(hosts) > 1 or (version == "1.1" and not hosts):
             raise InvalidRequest("a request needs one Host header")
-        if hosts and _HOST.fullmatch(hosts[0].strip(b" \t")) is None:
+        if hosts and _HOST.fullmatch(hosts[0]) is None:
             raise InvalidRequest("the Host header is no host")
         length = self._length(values, method, version)
         tokens = _tokens(values.get(b"connection", []))
@@ -174,7 +175,7 @@ class HeadReader:
         else:
             keep_alive = b"close" not in tokens
         expects = values.get(b"expect") if version == "1.1" else None
-        if expects and any(value.strip(b" \t").lower() != b"100-continue" for value in expects):
+        if expects and any(value.lower() != b"100-continue" for value in expects):
             raise ExpectationFailed("the only expectation that is met here is 100-continue")
         target = _own_target(method, line[1])
         return Head(method, target, version, self._headers, length, keep_alive, bool(expects))
@@ -197,7 +198,7 @@ class HeadReader:
             if method in _WITH_BODY:
                 raise LengthRequired(f"a {method} needs Content-Length, or chunked encoding")
             return 0
-        value = lengths[0].strip(b" \t")
+        value = lengths[0]
         if len(lengths) > 1 or not value.isdigit():
             raise InvalidRequest("Content-Length has to be one number")
         # llhttp has refused what does not fit 64 bits; Python refuses to read long rows of zeros.
