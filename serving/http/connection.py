@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -23,23 +22,13 @@ from serving.errors import InvalidRequest, RequestTimeout, ServingError
 from serving.http.body import Chunked, Counted
 from serving.http.exchange import HIGH_WATER_BYTES, Exchange
 from serving.http.head import Head, HeadReader
+from serving.http.patience import Patience, StallWatch
 from serving.http.refusal import refusal
 from serving.http.request import Headers
 from serving.http.scope import connection_scope, request_scope
 
 # Of requests that wait for the answer of one before them.
 MAX_AHEAD_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a client is waited for, in seconds: until a request's headers are complete, between
-    two requests, while it reads nothing of what is sent, and to close after an error."""
-
-    headers_s: float = 20.0
-    keep_alive_s: float = 75.0
-    stall_s: float = 75.0
-    linger_s: float = 2.0
 
 
 class Connection(asyncio.Protocol):
@@ -85,21 +74,21 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         # One at a time: for the headers, for the next request, or for the end.
         self._timer: asyncio.TimerHandle | None = None
-        self._stall_timer: asyncio.TimerHandle | None = None
+        self._stall = cast(StallWatch, None)
 
     # asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
+        self._stall = StallWatch(self._transport, self._patience.stall_s)
         self._scope = connection_scope(transport)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
         self._set_timer()
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
+        self._stall.stop()
         if self._exchange is not None:
             self._exchange.on_lost()
         self._deaf = True
@@ -126,17 +115,15 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._writable.clear()
-        self._watch_for_stall()
+        self._stall.start()
         if self._exchange is not None:
             self._exchange.on_writable(False)
 
     def resume_writing(self) -> None:
         self._writable.set()
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        self._stall.stop()
         if self._transport.is_closing():
-            self._watch_for_stall()
+            self._stall.start()
         if self._exchange is not None:
             self._exchange.on_writable(True)
 
@@ -304,22 +291,7 @@ class Connection(asyncio.Protocol):
         """Close once everything is sent, and in any case after a while."""
         self._set_timer()
         self._transport.close()
-        self._watch_for_stall()
-
-    def _watch_for_stall(self) -> None:
-        """Cut the client off if it takes nothing of what is to be sent for a while. While this
-        watches, nothing is added to that."""
-        if self._stall_timer is None:
-            unsent = self._transport.get_write_buffer_size()
-            look = partial(self._look_for_stall, unsent)
-            self._stall_timer = self._loop.call_later(self._patience.stall_s, look)
-
-    def _look_for_stall(self, unsent_before: int) -> None:
-        self._stall_timer = None
-        if self._transport.get_write_buffer_size() < unsent_before:
-            self._watch_for_stall()
-        else:
-            self._transport.abort()
+        self._stall.start()
 
     def _expect_head(self) -> None:
         late = RequestTimeout("the headers of the request did not arrive in time")

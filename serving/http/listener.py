@@ -17,7 +17,8 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from serving.http.connection import Connection, Patience
+from serving.http.connection import Connection
+from serving.http.patience import Patience
 from serving.http.request import Headers
 
 # Connections the kernel holds while the event loop is busy.

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from serving.http.connection import Patience
 from serving.http.head import MAX_HEADER_BYTES
 from serving.http.listener import HttpServer, listen
+from serving.http.patience import Patience
 from serving.http.request import WRITE
 
 REQUEST = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
