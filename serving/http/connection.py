@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
     Args:
         connections, tasks: those of the server; this one adds and removes its own.
         headers: what every response has, the date for example.
+        max_connections: more than so many, this one included, and this one is closed at once.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class Connection(asyncio.Protocol):
         tasks: set[asyncio.Task[None]],
         headers: Callable[[], Headers],
         patience: Patience,
+        max_connections: int | None = None,
     ) -> None:
         self._app = app
         self._connections = connections
         self._tasks = tasks
         self._headers = headers
         self._patience = patience
+        self._max_connections = max_connections
         self._loop = asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
         self._scope: dict[str, Any] = {}
@@ -84,6 +87,8 @@ class Connection(asyncio.Protocol):
         self._stall = StallWatch(self._transport, self._patience.stall_s)
         self._scope = connection_scope(transport)
         self._expect_head()
+        if self._max_connections is not None and len(self._connections) > self._max_connections:
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)

@@ -54,6 +54,7 @@ class HttpServer:
     Args:
         drain_s: how long `close` waits for requests that are being answered, in seconds.
         patience: how long a client is waited for.
+        max_connections: further ones are closed at once; None: as many as the system allows.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class HttpServer:
         *,
         drain_s: float = 0.0,
         patience: Patience | None = None,
+        max_connections: int | None = None,
     ) -> None:
         patience = patience or Patience()
 
@@ -73,6 +75,7 @@ class HttpServer:
                 tasks=server_state.tasks,
                 headers=lambda: cast(Headers, server_state.default_headers),
                 patience=patience,
+                max_connections=max_connections,
             )
 
         self._sockets = list(sockets)
