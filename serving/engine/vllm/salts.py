@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from contextvars import ContextVar
+from functools import lru_cache
 
 
 class Salts:
@@ -28,5 +29,10 @@ class Salts:
         if not space:
             return own
         # A caller's own salt is never empty: the empty one stands for none.
-        own_bytes = (own or "").encode("utf-8", "surrogatepass")
-        return hmac.digest(space.encode(), own_bytes, "sha256").hex()
+        return _salt(space, own or "")
+
+
+@lru_cache(4096)
+def _salt(space: str, own: str) -> str:
+    own_bytes = own.encode("utf-8", "surrogatepass")
+    return hmac.digest(space.encode(), own_bytes, "sha256").hex()

@@ -70,9 +70,16 @@ async def ask(
     )
     bodies = BodyCheck(BodyLimits(), {}, context=9, prompt_chars=None, sequences=None, reserved={})
     reply = Recorded()
-    running = OpenAIApp(app, llm, Current(), UsageWatch(llm), bodies)
-    await running.run(
-        HttpCall("r", "m", "POST", PATH), b"{}", reply, Tally(), None, [], Checked(constrained)
+    usage = UsageWatch(llm).begin()
+    await OpenAIApp(app, llm, Current(), bodies).run(
+        HttpCall("r", "m", "POST", PATH),
+        b"{}",
+        reply,
+        Tally(),
+        usage,
+        None,
+        [],
+        Checked(constrained),
     )
     return reply
 
