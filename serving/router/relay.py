@@ -1,9 +1,10 @@
 """Carries one request to a replica and its answer, unparsed, back to the client.
 
 The status line is held back until the replica has answered, so an early failure has its real
-status. A request that fails before its first byte is sent once more, to another replica. Once bytes
-have left, a failure is an event in the stream. When the client leaves, or has read nothing for too
-long, the replica is told at once to stop.
+status. A request that fails before its first byte is sent once more, to another replica; where
+there is none, it waits for one that is coming (`waiting.py`). Once bytes have left, a failure is an
+event in the stream. When the client leaves, or has read nothing for too long, the replica is told
+at once to stop.
 
 A stream's first bytes are sent by the request's task, the others in the callback that reads them
 from the link: waking a task for every token would cost more than all else that the router does
@@ -111,13 +112,19 @@ class Relay:
         engine = job.route.engine.id
         adapter = job.route.adapter.id if job.route.adapter else None
         tried: frozenset[str] = frozenset()
+        failure: ServingError | None = None
+        held_s = 0.0
         while True:
             try:
                 replica = self._fleet.pick(engine, adapter, tried)
             except ModelUnavailable:
-                if tried or not self._demand.sleeps(engine):
+                if not self._waiting.coming(engine, failure):
                     raise
-                await self._waiting.until_ready(engine, response, stream=record.stream)
+                held_s = await self._waiting.until_ready(
+                    engine, response, stream=record.stream, tried=tried, held_s=held_s
+                )
+                # Whoever is up now has come up since, the one that was tried included.
+                tried = frozenset()
                 continue
             record.replica = replica.replica
             try:
@@ -127,9 +134,10 @@ class Relay:
                 finally:
                     answer.abandon()
             except AttemptFailed as failed:
-                if not failed.retryable or tried:
+                if not failed.retryable or record.retried:
                     raise failed.error from None
                 record.retried = True
+                failure = failed.error
                 self._metrics.retries.labels(engine).inc()
                 tried = frozenset((replica.replica,))
 
