@@ -19,7 +19,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,14 +27,13 @@ import click
 
 from deployments.apply import CLUSTER_FILE, write_cluster_file
 from deployments.environment import apply, local_environment, serve_environment
-from deployments.processes import adopt_orphans, end_descendants
+from deployments.supervisor import EXIT_FAILED, Supervisor
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
 from serving.settings import LOCAL_KEY
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 4
-EXIT_FAILED = 1
 # CPUs that the cluster has left for models that `serving apply` adds.
 ROOM_CPUS = 16
 DEFAULT_MODELS = Path(__file__).with_name("models") / "local.yaml"
@@ -54,7 +53,8 @@ Environment:
   SERVING_LOG_DIR    where the JSON logs go (default: --run-dir/logs)
 \b
 Exit codes: 0 stopped when told to; 1 a model failed to start; 2 a mistake in the
-arguments or the models file; 4 already running, or the port is taken.
+arguments or the models file; 4 already running, or the port is taken; 5 Ray
+died (the last line but one says which process, and where its log is).
 """,
 )
 @click.option(
@@ -75,7 +75,8 @@ arguments or the models file; 4 already running, or the port is taken.
 @click.option(
     "--timeout", default=1800.0, show_default=True, help="Seconds all models may take to start."
 )
-def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> None:
+@click.option("--restart", is_flag=True, help="Start again when Ray dies, if all had been ready.")
+def main(models: Path, host: str, port: int, run_dir: Path, timeout: float, restart: bool) -> None:
     """Serve the models of a file on this machine until Ctrl-C."""
     try:
         catalogue = load_catalogue(models)
@@ -90,7 +91,14 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> N
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     with _only_one(port, url):
         _check_port(host, port)
-        sys.exit(Up(catalogue, host, port, url, run_dir, timeout).run())
+
+        def drive(up: Callable[[], None]) -> int:
+            return Up(catalogue, host, port, url, run_dir, timeout).run(up)
+
+        try:
+            sys.exit(Supervisor(drive, restart=restart).run())
+        finally:
+            (run_dir / CLUSTER_FILE).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -129,7 +137,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 class Up:
-    """One run of the local service."""
+    """One run of the local service, in the process that drives Ray (`supervisor.py`)."""
 
     def __init__(
         self,
@@ -151,25 +159,24 @@ class Up:
         self._stop = threading.Event()
         self._started = time.monotonic()
 
-    def run(self) -> int:
-        """Bring everything up, wait for a signal, take everything down; the exit status."""
-        adopt_orphans()
+    def run(self, up: Callable[[], None]) -> int:
+        """Bring everything up, call `up`, wait for SIGTERM and take everything down; the exit
+        status. What is left after a failure is for the supervisor to end."""
         self._prepare_environment()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        status = EXIT_FAILED
-        try:
-            self._say("starting Ray")
-            self._start_cluster()
-            if self._wait_until_ready():
-                self._banner()
-                self._stop.wait()
-            status = 0 if self._stop.is_set() else EXIT_FAILED
-        finally:
-            self._say("stopping")
-            self._shut_down()
-            self._say("stopped")
-        return status
+        signal.signal(signal.SIGTERM, self._on_signal)
+        self._say("starting Ray")
+        self._start_cluster()
+        if self._wait_until_ready():
+            self._banner()
+            up()
+            self._stop.wait()
+        if not self._stop.is_set():
+            return EXIT_FAILED
+        with contextlib.suppress(Exception):
+            import ray
+
+            ray.shutdown()
+        return 0
 
     def _prepare_environment(self) -> None:
         os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
@@ -260,19 +267,7 @@ class Up:
         ]
         print("\n".join(lines), file=self._out, flush=True)
 
-    def _shut_down(self) -> None:
-        """Ask Ray politely, then end whatever is left of what we started."""
-        (self._run_dir / CLUSTER_FILE).unlink(missing_ok=True)
-        with contextlib.suppress(Exception):
-            import ray
-
-            ray.shutdown()
-        end_descendants(grace_s=3.0)
-
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._stop.is_set():
-            end_descendants(grace_s=0.0)
-            os._exit(EXIT_FAILED)
         self._stop.set()
 
     def _say(self, message: str) -> None:

@@ -244,15 +244,16 @@ def test_the_only_replica_is_killed(live: Server, victim: str) -> None:
     expected = live.text(INSTRUCT, "Hello!")
     (engine,) = live.engines(INSTRUCT)
     processes = live.engine_processes(engine.replica)
-    fields = {"prompt": "Once upon a time", "model_parameters": ENDLESS}
+    # An instruct model would end a story of its own accord.
+    endless = {"model": INSTRUCT, "prompt": "Once upon a time", **ENDLESS_V1}
 
     def ask(**fields: Any) -> httpx.Response:
-        return live.complete(INSTRUCT, fields.pop("prompt", "Hello!"), **fields)
+        return live.complete(INSTRUCT, "Hello!", **fields)
 
     with ThreadPoolExecutor(14) as threads:
-        on_it = [threads.submit(ask, **fields) for _ in range(4)]
+        on_it = [threads.submit(live.post, "/v1/completions", **endless) for _ in range(4)]
         begun = [
-            stream(live.url, "/v4/completions", f"only-{victim}-{number}", INSTRUCT)
+            stream(live.url, "/v1/completions", f"only-{victim}-{number}", INSTRUCT)
             for number in range(2)
         ]
         reading = open_streams(threads, begun)
@@ -264,7 +265,7 @@ def test_the_only_replica_is_killed(live: Server, victim: str) -> None:
             future.result()
         answers = [future.result() for future in (*on_it, *whole, *streamed)]
     assert [answer.status_code for answer in answers] == [200] * 12, [a.text for a in answers]
-    assert len({future.result().json()["completion"]["text"] for future in on_it}) == 1
+    assert len({future.result().json()["choices"][0]["text"] for future in on_it}) == 1
     assert {future.result().json()["completion"]["text"] for future in whole} == {expected}
     for future in streamed:
         events = parse_events(future.result().text)
