@@ -22,7 +22,7 @@ import msgspec
 from serving import heap
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.interface import Engine
-from serving.engine.lifetime import die_with_parent
+from serving.engine.lifetime import die_with_parent, forked_die_with_parent
 from serving.engine.link import LinkServer
 from serving.engine.ops import ops_app
 from serving.errors import EngineFailed
@@ -50,7 +50,11 @@ async def serve(config: EngineLaunch, log: Log) -> int:
     log.info("engine_starting", weights=spec.weights, context=spec.context)
     started = loop.time()
     name = config.engine or ENGINES[spec.runtime]
-    engine = await _start_engine(name, spec, ImageLimits.model_validate(config.images))
+    module, _, cls = name.partition(":")
+    engine_class = getattr(importlib.import_module(module), cls)
+    log.info("engine_imported", seconds=round(loop.time() - started, 1))
+    engine = await engine_class.start(spec, ImageLimits.model_validate(config.images))
+    assert isinstance(engine, Engine)
     links = LinkServer(
         engine,
         replica=config.replica,
@@ -85,13 +89,6 @@ async def serve(config: EngineLaunch, log: Log) -> int:
     return EXIT_ENGINE_DEAD
 
 
-async def _start_engine(name: str, spec: EngineSpec, images: ImageLimits) -> Engine:
-    module, _, cls = name.partition(":")
-    engine = await getattr(importlib.import_module(module), cls).start(spec, images)
-    assert isinstance(engine, Engine)
-    return engine
-
-
 async def _until(stop: asyncio.Event, engine: Engine) -> bool:
     """True when told to stop, False when the engine died."""
     while not stop.is_set():
@@ -109,6 +106,7 @@ def main() -> None:
     import uvloop
 
     die_with_parent()
+    forked_die_with_parent()
     config = msgspec.json.decode(os.environ.pop("SERVING_ENGINE").encode(), type=EngineLaunch)
     log = open_log(
         "engine", config.log_dir, model=str(config.spec.get("id")), replica=config.replica

@@ -35,6 +35,7 @@ from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.start_method import kept_start_method
 from serving.engine.vllm.usage import UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
@@ -83,9 +84,10 @@ class VllmEngine(Engine):
         args: Namespace = parser.parse_args(cli_arguments(spec, images))
         validate_parsed_serve_args(args)
         stats = patches.LatestStats()
-        config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
-            UsageContext.OPENAI_API_SERVER
-        )
+        with kept_start_method():
+            config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
+                UsageContext.OPENAI_API_SERVER
+            )
         llm = AsyncLLM.from_vllm_config(
             config,
             usage_context=UsageContext.OPENAI_API_SERVER,

@@ -71,3 +71,45 @@ def test_a_process_whose_parent_is_already_dead_dies_at_once(tmp_path: Path) -> 
         [sys.executable, str(script), "0"], env=environment, timeout=10, check=False
     )
     assert child.returncode == -signal.SIGKILL
+
+
+FORKS = """
+import os, signal, sys, time
+from serving.engine.lifetime import die_with_parent, forked_die_with_parent
+die_with_parent()
+forked_die_with_parent()
+signal.set_wakeup_fd(os.open("/dev/null", os.O_WRONLY | os.O_NONBLOCK))
+if (child := os.fork()) == 0:
+    # What a child is sent is none of its parent's event loop's business.
+    print(os.getpid(), signal.set_wakeup_fd(-1), flush=True)
+else:
+    time.sleep(0.2)
+time.sleep(60)
+"""
+
+
+def test_a_forked_child_dies_with_its_parent() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        env=os.environ | {"SERVING_ENGINE_PARENT": str(os.getpid())},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert parent.stdout is not None
+        pid, wakeup_fd = map(int, parent.stdout.readline().split())
+        assert wakeup_fd == -1
+        assert alive(pid)
+        parent.kill()
+        parent.wait()
+        deadline = time.monotonic() + 5
+        while alive(pid):
+            assert time.monotonic() < deadline, "the forked child outlived its parent"
+            time.sleep(0.01)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
+        assert parent.stdout is not None
+        parent.stdout.close()
