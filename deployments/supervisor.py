@@ -40,6 +40,9 @@ RAY_PROCESSES = {
     "gcs_server": ("Ray's GCS", "gcs_server.out"),
     "raylet": ("Ray's raylet", "raylet.out"),
 }
+# The kernel keeps this many bytes of a process's name.
+KERNEL_NAME = 15
+_BY_KERNEL_NAME = {name[:KERNEL_NAME]: name for name in RAY_PROCESSES}
 
 # Brings the service up, calls its argument when it is up, and stops at SIGTERM; the exit status.
 Drive = Callable[[Callable[[], None]], int]
@@ -161,9 +164,10 @@ class _Run:
     def _search(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             for process in psutil.Process(self.driver).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess, IndexError, OSError):
-                    name = os.path.basename(process.cmdline()[0]).strip()
-                    if name not in RAY_PROCESSES or name in self._found:
+                with contextlib.suppress(psutil.NoSuchProcess, OSError):
+                    # The kernel's name; a command line does not always show the title.
+                    name = _BY_KERNEL_NAME.get(process.name()[:KERNEL_NAME])
+                    if name is None or name in self._found:
                         continue
                     fd = os.pidfd_open(process.pid)
                     self._found[name] = (process.pid, fd)

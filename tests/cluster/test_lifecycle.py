@@ -120,8 +120,12 @@ def test_it_notices_that_ray_died(tmp_path: Path) -> None:
     server = Server(tmp_path / "restarted", small_models_file(tmp_path))
     server.start("--restart")
 
+    def descendants() -> list[psutil.Process]:
+        assert server.process is not None
+        return psutil.Process(server.process.pid).children(recursive=True)
+
     def ray(name: str) -> psutil.Process:
-        (found,) = [process for process in server.left() if name in " ".join(process.cmdline()[:1])]
+        (found,) = [process for process in descendants() if process.name().startswith(name)]
         return found
 
     def says(what: str, process: psutil.Process) -> None:
@@ -129,24 +133,26 @@ def test_it_notices_that_ray_died(tmp_path: Path) -> None:
 
     try:
         server.wait_whole()
-        first = [process for process in server.left() if process.pid != server.process.pid]  # type: ignore[union-attr]
-        agent = ray("ray::DashboardAgent")
+        first = descendants()
+        agent = ray("ray::DashboardA")
         agent.kill()
         says("Ray's dashboard agent", agent)
         poll(lambda: not any(map(runs, first)), 10, "nothing of the first run is left")
         poll(lambda: "starting again" in server.output, 10, "it starts again")
         server.wait_whole()
         assert server.text(BASE, "A spider has").strip() == "eight legs and eight eyes."
-        raylet = ray("raylet/raylet")
+        raylet = ray("raylet")
         raylet.kill()
         says("Ray's raylet", raylet)
         # What is not up yet is not started again.
         poll(lambda: server.output.count("starting routers") == 3, 60, "it starts a third time")
         gcs = ray("gcs_server")
+        assert server.process is not None
+        last = descendants()
         gcs.kill()
         says("Ray's GCS", gcs)
-        assert server.process is not None
         assert server.process.wait(10) == 5
+        assert not any(map(runs, last))
         assert not server.left()
         logs = Path(server.output.rpartition("its log: ")[2].partition(";")[0])
         assert logs.name == "gcs_server.out"

@@ -20,7 +20,10 @@ def main() -> int:
     def drive(up: Callable[[], None]) -> int:
         with (folder / "gcs_server.out").open("ab") as log:
             for name in RAY_PROCESSES:
-                subprocess.Popen([name, "1000"], executable="/bin/sleep", stdout=log)
+                # The kernel names a process by the file that it runs.
+                (folder / name[:15]).unlink(missing_ok=True)
+                (folder / name[:15]).symlink_to("/bin/sleep")
+                subprocess.Popen([name, "1000"], executable=folder / name[:15], stdout=log)
         # An orphan that ends soon: nobody's but the subreaper's to reap.
         subprocess.run(["sh", "-c", f"sleep 0.3 & echo $! > {folder}/orphan"], check=True)
         print("driving", flush=True)
