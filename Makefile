@@ -32,7 +32,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick serve test test-fast test-cluster test-sdk check format soak lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick serve test test-fast test-cluster test-sdk check format soak chaos lock clean
 
 help:
 	@cat <<-'EOF'
@@ -43,6 +43,7 @@ help:
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
+	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
 	make overhead DEVICE=cuda             the same on a GPU: Llama-3-8B's shape, 256 streams
 	make overhead-quick                   its check against gross regressions: a minute
@@ -122,6 +123,9 @@ format: setup-dev
 
 soak: setup
 	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
+
+chaos: setup
+	@$(BIN)/python -m loadtests.chaos --port $(PORT) --seconds $(SECONDS_)
 
 # The weights are in the repository, since training them takes ten minutes; this makes them anew.
 tiny-models: setup

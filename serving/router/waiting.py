@@ -19,6 +19,8 @@ from serving.router.response import Response
 UNKNOWN_START_S = 30.0
 # Estimate of what is left of a start that takes longer than expected, in seconds.
 SOON_S = 5.0
+# An engine server whose engine died closes its links within this time, in seconds.
+DYING_S = 3.0
 # How long after the loss of its last replica a model is expected back: so many times as long as it
 # takes to start, and no less than so many seconds.
 PATIENT_STARTS = 4
@@ -80,7 +82,7 @@ class Waiting:
 
         Args:
             tried: replicas that failed on the request. One of them may be up for a moment yet; then
-                the next that comes up is waited for.
+                the next that comes up is waited for. One that stays has not died of it.
             held_s: how long the request has waited before.
 
         Raises:
@@ -105,6 +107,7 @@ class Waiting:
             came = True
             wake.set()
 
+        dying = asyncio.get_running_loop().call_later(DYING_S, arrived)
         limit_s = (self._hold_stream_s if stream else self._hold_s) - held_s
         began = time.monotonic()
         self._held += 1
@@ -123,6 +126,7 @@ class Waiting:
             raise self.starts.unavailable(model) from None
         finally:
             self._held -= 1
+            dying.cancel()
         return held_s + time.monotonic() - began
 
 

@@ -86,6 +86,17 @@ async def test_a_dying_replica_may_close_after_the_new_one_is_there(
     assert (await asking).status_code == 200
 
 
+async def test_a_replica_that_failed_and_did_not_die_is_asked_again(
+    site: Site, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "DYING_S", 0.2)
+    site.engines[0].dead = True
+    asking = asyncio.create_task(site.complete())
+    await eventually(lambda: site.engines[0].calls)
+    site.engines[0].dead = False
+    assert (await asyncio.wait_for(asking, 2)).status_code == 200
+
+
 async def test_a_replica_that_drained_is_followed_by_another(
     site: Site, eventually: Eventually
 ) -> None:
