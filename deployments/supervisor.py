@@ -146,7 +146,8 @@ class _Run:
         """Wait a moment; which of Ray's processes has ended, as a sentence."""
         if len(self._found) < len(RAY_PROCESSES) and time.monotonic() < self._began + SEARCH_S:
             self._search()
-        ready = {fd for fd, _ in self._poll.poll(LOOK_S * 1000)}
+        # Twice: what ended a moment after the first counts too.
+        ready = {fd for fd, _ in (*self._poll.poll(LOOK_S * 1000), *self._poll.poll(0))}
         if self._up_fd in ready:
             self.was_up = bool(os.read(self._up_fd, 1))
             self._poll.unregister(self._up_fd)

@@ -109,11 +109,11 @@ def test_of_two_that_end_together_the_cause_is_named(supervised: Supervised) -> 
     """Ray's raylet ends itself when its agent is gone."""
     supervised.start("up")
     supervised.wait_found()
-    for process in (supervised.child("raylet"), supervised.child("ray::DashboardAgent")):
-        process.suspend()
+    both = (supervised.child("raylet"), supervised.child("ray::DashboardAgent"))
     supervised.process.send_signal(signal.SIGSTOP)
-    for process in (supervised.child("raylet"), supervised.child("ray::DashboardAgent")):
+    for process in both:
         process.kill()
+    until(lambda: all(process.status() == psutil.STATUS_ZOMBIE for process in both))
     supervised.process.send_signal(signal.SIGCONT)
     supervised.assert_ended(EXIT_DIED)
     assert "Ray's dashboard agent" in supervised.said
