@@ -26,7 +26,7 @@ _BOTH = (
     *(f"deployments/{name}.py" for name in ("code", "directory", "leases", "names")),
 )
 _NO_REPLICA_RUNS = ("serving/cli",)
-ROUTER_CODE = (*_BOTH, "deployments/processes.py", "deployments/router.py")
+ROUTER_CODE = (*_BOTH, "deployments/router.py")
 NOT_IN_ROUTERS = (
     *_NO_REPLICA_RUNS,
     *("serving/engine/vllm", "serving/engine/hf", "serving/engine/images"),

@@ -25,15 +25,6 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def own_session() -> None:
-    """Put this process into a session of its own, and so into a scheduling group of its own, which
-    Linux gives every session (`autogroup`, sched(7))."""
-    # The leader of a group, which Ray makes of every worker, may not begin a session.
-    if os.getpgid(0) == os.getpid():
-        os.setpgid(0, os.getpgid(os.getppid()))
-    os.setsid()
-
-
 def end_with_parent() -> None:
     """Have the kernel kill this process when the one that forked it ends, however it ends.
 

@@ -131,15 +131,19 @@ def test_it_notices_that_ray_died(tmp_path: Path) -> None:
     def says(what: str, process: psutil.Process) -> None:
         poll(lambda: f"{what} (process {process.pid}) ended" in server.output, 5, what)
 
-    try:
+    def wait_up(times: int) -> None:
         server.wait_whole()
+        poll(lambda: server.output.count("Ctrl-C stops everything") == times, 10, "it says so")
+
+    try:
+        wait_up(1)
         first = descendants()
         agent = ray("ray::DashboardA")
         agent.kill()
         says("Ray's dashboard agent", agent)
         poll(lambda: not any(map(runs, first)), 10, "nothing of the first run is left")
         poll(lambda: "starting again" in server.output, 10, "it starts again")
-        server.wait_whole()
+        wait_up(2)
         assert server.text(BASE, "A spider has").strip() == "eight legs and eight eyes."
         raylet = ray("raylet")
         raylet.kill()
