@@ -100,9 +100,7 @@ def cpu_of_tree(root: psutil.Process) -> Iterator[tuple[str, float]]:
     for process in (root, *root.children(recursive=True)):
         try:
             times = process.cpu_times()
-            # A forked engine core has its parent's command line where its title does not show, but
-            # always a name of its own.
-            command = " ".join((process.name(), *process.cmdline()))
+            command = " ".join(process.cmdline()) or process.name()
         except psutil.NoSuchProcess:
             continue
         yield command, times.user + times.system

@@ -3,8 +3,7 @@
 SIGKILL of the process that holds `AsyncLLM` leaves vLLM's engine core and worker running, with
 their GPU memory. Each process of an engine therefore asks the kernel to kill it when its parent
 dies (`PR_SET_PDEATHSIG`, prctl(2)): the server does so itself, vLLM's children through the
-`vllm.general_plugins` entry point, which vLLM loads in every process it spawns, and forked ones at
-the fork.
+`vllm.general_plugins` entry point, which vLLM loads in every process it starts.
 """
 
 from __future__ import annotations
@@ -34,14 +33,3 @@ def die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     # Children that this process starts must know their own parent.
     os.environ["SERVING_ENGINE_PARENT"] = str(os.getpid())
-
-
-def forked_die_with_parent() -> None:
-    """Have every process that is forked from this one from now on die with it."""
-    os.register_at_fork(after_in_child=_in_forked)
-
-
-def _in_forked() -> None:
-    # The parent's event loop gets its signals through this descriptor; a child's are not for it.
-    signal.set_wakeup_fd(-1)
-    die_with_parent()

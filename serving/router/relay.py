@@ -1,10 +1,11 @@
 """Carries one request to a replica and its answer, unparsed, back to the client.
 
 The status line is held back until the replica has answered, so an early failure has its real
-status. A request that fails before its first byte is sent once more, to another replica; where
-there is none, it waits for one that is coming (`waiting.py`). Once bytes have left, a failure is an
-event in the stream. When the client leaves, or has read nothing for too long, the replica is told
-at once to stop.
+status. A request whose replica fails before a byte of the answer has left is sent once more, to
+another replica, if the router's budget of retries allows it (`retry_budget.py`) and it is not
+suspected of the failure (`quarantine.py`); where there is no other, it waits for one that is coming
+(`waiting.py`). There is no other retry. Once bytes have left, a failure is an event in the stream.
+When the client leaves, or has read nothing for too long, the replica is told at once to stop.
 
 A stream's first bytes are sent by the request's task, the others in the callback that reads them
 from the link: waking a task for every token would cost more than all else that the router does
@@ -17,15 +18,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from serving.errors import ClientLeft, DeadlineExceeded, Ended, ModelUnavailable, ServingError
+from serving.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    Ended,
+    ModelUnavailable,
+    Quarantined,
+    ServingError,
+)
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
 from serving.router.demand import Demand
 from serving.router.fleet import Fleet
+from serving.router.quarantine import Quarantine
 from serving.router.record import Record
 from serving.router.resolve import Route
 from serving.router.response import Response
+from serving.router.retry_budget import RetryBudget
 from serving.router.waiting import Waiting
 from serving.wire.messages import Call, End, Head
 
@@ -55,6 +65,8 @@ class Relay:
         fleet: Fleet,
         demand: Demand,
         waiting: Waiting,
+        quarantine: Quarantine,
+        budget: RetryBudget,
         metrics: RouterMetrics,
         log: Log,
         *,
@@ -63,6 +75,8 @@ class Relay:
         self._fleet = fleet
         self._demand = demand
         self._waiting = waiting
+        self._quarantine = quarantine
+        self._budget = budget
         self._metrics = metrics
         self._log = log
         self._timeout_s = timeout_s
@@ -87,6 +101,8 @@ class Relay:
         except OSError:  # raised by `send`
             raise ClientLeft("the client left") from None
         except ServingError as error:
+            if isinstance(error, Quarantined):
+                self._metrics.quarantined.labels(job.route.engine.id).inc()
             await self._fail(error, job, response)
         except Exception as error:
             if not response.started:
@@ -107,13 +123,16 @@ class Relay:
         raise Ended(error)
 
     async def _attempts(self, job: Job, record: Record, response: Response) -> None:
-        """Send the job to a replica, and to another if the first fails before its first byte."""
+        """Send the job to a replica, and to another if the first fails before a byte has left."""
         engine = job.route.engine.id
         adapter = job.route.adapter.id if job.route.adapter else None
         tried: frozenset[str] = frozenset()
         failure: ServingError | None = None
         held_s = 0.0
+        self._budget.request()
         while True:
+            # At every turn: it may have become a suspect while it waited or ran.
+            self._quarantine.check(engine, job.call, job.body)
             try:
                 replica = self._fleet.pick(engine, adapter, tried)
             except ModelUnavailable:
@@ -129,12 +148,17 @@ class Relay:
             try:
                 record.answer = answer = replica.open(job.call, job.body)
                 try:
-                    return await self._copy(answer, job, record, response)
+                    with self._quarantine.sent(answer, engine, job.call, job.body, response):
+                        return await self._copy(answer, job, record, response)
                 finally:
                     answer.abandon()
             except AttemptFailed as failed:
-                if not failed.retryable or record.retried:
+                if not failed.retryable or record.retried or response.streams:
                     raise failed.error from None
+                if not self._budget.take():
+                    self._metrics.retries_refused.labels(engine).inc()
+                    raise failed.error from None
+                response.whole.clear()
                 record.retried = True
                 failure = failed.error
                 self._metrics.retries.labels(engine).inc()
@@ -150,7 +174,8 @@ class Relay:
                     if response.left:
                         raise ClientLeft("the client left")
                     if answer.failed is not None:
-                        await self._flush(answer, record, response)
+                        if response.streams or not answer.failed.retryable:
+                            await self._flush(answer, record, response)
                         raise answer.failed
                     if answer.end is not None:
                         await job.settle(answer.end)
