@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 
 from serving.errors import ModelUnavailable
@@ -27,9 +29,19 @@ RETRY_AFTER_S = 5.0
 Replica = ReplicaLink | LocalReplica
 
 
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How a model was left without a replica: when, in `time.monotonic` seconds, and whether its
+    last one drained before it went, as one that is put to sleep does."""
+
+    at: float
+    drained: bool
+
+
 class _Model:
     def __init__(self, rng: random.Random) -> None:
         self.start_s: float | None = None
+        self.loss: Loss | None = None
         self.links: dict[str, ReplicaLink] = {}
         self.pool: Pool[ReplicaLink] = Pool(rng)
 
@@ -149,10 +161,15 @@ class Fleet:
         known = self._models.get(model)
         return known.start_s if known else None
 
+    def loss(self, model: str) -> Loss | None:
+        """How the model lost its last replica; None while it has one, or has never had one."""
+        known = self._models.get(model)
+        return known.loss if known else None
+
     @contextmanager
     def watch(self, model: str, wake: Callable[[], None]) -> Iterator[None]:
-        """While the block runs, call `wake` whenever the model's first replica comes up, or the
-        model is removed."""
+        """While the block runs, call `wake` whenever a replica of the model comes up, or the model
+        is removed."""
         stop = self.subscribe(model, wake)
         try:
             yield
@@ -207,10 +224,15 @@ class Fleet:
         for name, model in self._models.items():
             up = [link for link in model.links.values() if link.up]
             if up != model.pool.up:
-                first = not model.pool.up
+                before = model.pool.up
                 model.pool.set_up(up)
-                if first:
-                    self._wake(name)
+                if not up:
+                    # Those that are still connected are draining.
+                    model.loss = Loss(time.monotonic(), all(link.connected for link in before))
+                else:
+                    model.loss = None
+                    if any(link not in before for link in up):
+                        self._wake(name)
             gauge = self._metrics.replicas
             gauge.labels(name, "ready").set(len(up))
             gauge.labels(name, "not_ready").set(len(model.links) - len(up))

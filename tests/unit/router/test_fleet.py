@@ -122,3 +122,39 @@ async def test_a_draining_replica_gets_nothing_new(site: Site, eventually: Event
     await site.servers["a1"].drain(1)
     await eventually(lambda: site.fleet.ready("a") == 1)
     assert {site.fleet.pick("a").replica for _ in range(10)} == {"a2"}
+
+
+async def test_how_a_model_lost_its_last_replica(site: Site, eventually: Eventually) -> None:
+    assert site.fleet.loss("a") is None
+    entries = [await site.replica("a1"), await site.replica("a2")]
+    site.fleet.update(entries)
+    await eventually(lambda: site.fleet.ready("a") == 2)
+    await site.servers["a1"].close()
+    await eventually(lambda: site.fleet.ready("a") == 1)
+    assert site.fleet.loss("a") is None
+    await site.servers["a2"].drain(0)
+    await eventually(lambda: not site.fleet.ready("a"))
+    assert (loss := site.fleet.loss("a"))
+    assert loss.drained
+    site.fleet.update([*entries, await site.replica("a3")])
+    await eventually(lambda: site.fleet.ready("a"))
+    assert site.fleet.loss("a") is None
+    await site.servers["a3"].close()
+    await eventually(lambda: not site.fleet.ready("a"))
+    assert (loss := site.fleet.loss("a"))
+    assert not loss.drained
+
+
+async def test_who_watches_is_woken_for_every_replica_that_comes_up(
+    site: Site, eventually: Eventually
+) -> None:
+    woken: list[int] = []
+    with site.fleet.watch("a", lambda: woken.append(site.fleet.ready("a"))):
+        entries = [await site.replica("a1")]
+        site.fleet.update(entries)
+        await eventually(lambda: woken == [1])
+        site.fleet.update([*entries, await site.replica("a2")])
+        await eventually(lambda: woken == [1, 2])
+        await site.servers["a1"].close()
+        await eventually(lambda: site.fleet.ready("a") == 1)
+    assert woken == [1, 2]
