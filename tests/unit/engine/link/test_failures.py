@@ -86,7 +86,7 @@ async def test_an_error_keeps_its_class_param_and_retry_time(
 async def test_a_bug_in_one_call_ends_only_that_call(
     pair: Pair, link: ReplicaLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = link.open(HttpCall("r1", "m", "POST", "/v1/completions"), b"[\"no object\"]")
+    answer = link.open(HttpCall("r1", "m", "POST", "/v1/completions"), b'["no object"]')
     await read(answer)
     assert answer.failed is not None
     assert answer.failed.error.status == 500
