@@ -1,0 +1,112 @@
+"""Which requests to vLLM's OpenAI app are prepared in a helper process, and what comes of it.
+
+A small body without a grammar costs the event loop about as much as handing it over; it goes straight
+to vLLM. Every other one is prepared by a helper (`rehearsal.py`), within limits of time and memory.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+from vllm.config import VllmConfig
+
+from serving.catalogue.spec import EngineSpec
+from serving.engine.helpers import Helpers, Nursery
+from serving.engine.interface import Reply
+from serving.engine.vllm.patches_rehearsal import Rehearsed
+from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
+from serving.errors import InvalidField, InvalidRequest
+from serving.wire.messages import HttpCall
+
+# Of the event loop, 16 KiB of the dearest JSON that vLLM takes (messages without text) cost 20 ms.
+SMALL_BYTES = 16 * 1024
+HELPERS = 2
+PREPARE_S = 10.0
+PREPARE_BYTES = 1 << 30
+# Formats whose grammar is always the same.
+_PLAIN_FORMATS = ({"type": "text"}, {"type": "json_object"})
+
+_decode_found = msgspec.msgpack.Decoder(Found).decode
+
+
+class _Look(msgspec.Struct):
+    """The fields of a small body that may make it heavy."""
+
+    response_format: Raw | UnsetType | None = UNSET
+    structured_outputs: Raw | UnsetType | None = UNSET
+    tools: Raw | UnsetType | None = UNSET
+    prompt: Raw | UnsetType | None = UNSET
+    input: Raw | UnsetType | None = UNSET
+
+
+_look = msgspec.json.Decoder(_Look).decode
+
+
+def is_light(body: bytes) -> bool:
+    """True if vLLM's app has little to do before the engine core has the request."""
+    if len(body) > SMALL_BYTES:
+        return False
+    try:
+        found = _look(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False  # whatever it is
+    if found.structured_outputs or found.tools:
+        return False
+    form = found.response_format
+    if isinstance(form, Raw):
+        try:
+            return msgspec.json.decode(form) in _PLAIN_FORMATS
+        except (msgspec.MsgspecError, RecursionError):
+            return False
+    return True
+
+
+class Preparation:
+    """Prepares the requests of one engine."""
+
+    def __init__(self, helpers: Helpers) -> None:
+        self._helpers = helpers
+        self.rehearsed = Rehearsed()
+
+    @staticmethod
+    def nursery(spec: EngineSpec, args: Namespace, config: VllmConfig) -> Nursery:
+        """To be forked before the engine starts."""
+        return Nursery.fork(lambda: Rehearsal(spec, args, config))
+
+    @classmethod
+    def of(cls, nursery: Nursery) -> Preparation:
+        return cls(
+            Helpers(nursery, most=HELPERS, seconds=PREPARE_S, memory_bytes=PREPARE_BYTES)
+        )
+
+    async def prepare(self, call: HttpCall, body: bytes, reply: Reply) -> Prepared | None:
+        """What the engine server goes on with, or None if the reply has its answer.
+
+        Raises:
+            InvalidRequest, InvalidField: the request is refused.
+            Overloaded: too many wait.
+        """
+        if is_light(body):
+            self.rehearsed.set(None, None)
+            return Prepared(body)
+        job = Job(call, body, call.adapter is not None)
+        found: Found = _decode_found(await self._helpers.run(msgspec.msgpack.encode(job)))
+        if isinstance(found, Refused):
+            kind = InvalidField if found.field else InvalidRequest
+            raise kind(found.message, param=found.param)
+        if isinstance(found, Answered):
+            if found.head is not None:
+                reply.head(found.head)
+            reply.data(found.body)
+            return None
+        renders: tuple[list[Any], list[dict[str, Any]]] | None = None
+        if found.inputs is not None:
+            renders = (found.last or [[]], found.inputs)
+        self.rehearsed.set(renders, found.constraint)
+        return found
+
+    def close(self) -> None:
+        self._helpers.close()
