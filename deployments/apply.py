@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from deployments.environment import apply, local_environment
+from deployments.environment import local_environment, set_defaults
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
 
@@ -66,11 +66,11 @@ def main(models: Path, address: str | None, run_dir: Path, dry_run: bool, timeou
     found = address or here.get("address") or os.environ.get("RAY_ADDRESS", "auto")
     _check_reachable(found)
     if found.startswith("127."):
-        apply(local_environment())
+        set_defaults(local_environment())
     # A cluster that Ray starts asks for a token if its user has one. A process that joins the
     # cluster has to be told so.
     if auth_mode := here.get("auth_mode"):
-        apply({"RAY_AUTH_MODE": auth_mode})
+        set_defaults({"RAY_AUTH_MODE": auth_mode})
     import ray
 
     try:

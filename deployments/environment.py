@@ -30,7 +30,7 @@ def local_environment() -> dict[str, str]:
     }
 
 
-def apply(variables: dict[str, str]) -> None:
+def set_defaults(variables: dict[str, str]) -> None:
     """Set what is not set yet; before Ray is imported."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)

@@ -20,18 +20,18 @@ LEASE_S = 5.0
 RETRY_S = 0.5
 
 # Calls `hold_lease` of a model's replicas; returns when the lease is over.
-Call = Callable[[str], Awaitable[None]]
+Hold = Callable[[str], Awaitable[None]]
 
 
 class Leases:
     """The leases of one router.
 
     Args:
-        call: holds one lease on a model.
+        hold: holds one lease on a model.
     """
 
-    def __init__(self, call: Call, log: Log) -> None:
-        self._call = call
+    def __init__(self, hold: Hold, log: Log) -> None:
+        self._hold_one = hold
         self._log = log
         self._held: dict[str, asyncio.Task[None]] = {}
 
@@ -52,6 +52,6 @@ class Leases:
         while True:
             # The replica may die, or the application may not exist yet.
             with contextlib.suppress(Exception):
-                await self._call(model)
+                await self._hold_one(model)
                 continue
             await asyncio.sleep(RETRY_S)

@@ -26,7 +26,7 @@ from typing import Any, TextIO
 import click
 
 from deployments.apply import CLUSTER_FILE, write_cluster_file
-from deployments.environment import apply, local_environment, serve_environment
+from deployments.environment import local_environment, serve_environment, set_defaults
 from deployments.processes import adopt_orphans, end_descendants
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
@@ -177,8 +177,8 @@ class Up:
         os.environ["SERVING_CLUSTER_TOKEN"] = secrets.token_hex(16)
         os.environ["SERVING_HOST"] = self._host
         os.environ["SERVING_PORT"] = str(self._port)
-        apply(serve_environment())
-        apply(local_environment())
+        set_defaults(serve_environment())
+        set_defaults(local_environment())
 
     def _start_cluster(self) -> None:
         import ray

@@ -1,3 +1,1 @@
 """One HTTP API in front of every model: the routing, engines and wire formats."""
-
-__version__ = "0.1.0"

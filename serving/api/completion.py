@@ -21,9 +21,8 @@ from pydantic import (
 
 from serving.api.asked import Ability, Target
 from serving.errors import InvalidField, InvalidRequest, ServingError
-from serving.wire.messages import CompletionCall, End, ImageRef, Sampling
+from serving.wire.messages import DEFAULT_TEMPERATURE, CompletionCall, End, ImageRef, Sampling
 
-DEFAULT_TEMPERATURE = 0.2
 MAX_STOP_SEQUENCES = 4
 MAX_MODEL_ID = 256
 MAX_ACCOUNT_ID = 256

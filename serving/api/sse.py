@@ -8,7 +8,6 @@ comments, and loses a frame that no blank line closes. Text is escaped to ASCII 
 from __future__ import annotations
 
 KEEPALIVE = b": keepalive\n\n"
-CONTENT_TYPE = b"text/event-stream; charset=utf-8"
 
 
 def error_event(envelope: bytes) -> bytes:

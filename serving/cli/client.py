@@ -10,25 +10,25 @@ from typing import Any
 import click
 import httpx
 
-from serving.cli import output as cli_output
+from serving.cli import output
 from serving.cli.output import Json
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 EXIT_NO_SERVER, EXIT_BAD_KEY = 3, 4
 
 
-class Failure(click.ClickException):
+class CommandError(click.ClickException):
     """Ends the command with a message on stderr and exit code 1."""
 
     def show(self, file: Any = None) -> None:
         click.echo(f"error: {self.message}", file=file, err=file is None)
 
 
-class NoServer(Failure):
+class NoServer(CommandError):
     exit_code = EXIT_NO_SERVER
 
 
-class KeyRefused(Failure):
+class KeyRefused(CommandError):
     exit_code = EXIT_BAD_KEY
 
 
@@ -63,7 +63,7 @@ def make_client(target: Target, transport: httpx.BaseTransport | None = None) ->
 
 
 class Api:
-    """One server, as the commands see it: an answer comes back, or a Failure is raised."""
+    """One server, as the commands see it: an answer comes back, or a CommandError is raised."""
 
     def __init__(self, target: Target, client: httpx.Client) -> None:
         self.target = target
@@ -89,11 +89,11 @@ class Api:
                 "  or use another one: --url URL, or set SERVING_URL"
             ) from error
         except httpx.TimeoutException as error:
-            raise Failure(
+            raise CommandError(
                 f"{url} was silent for {self.target.timeout:g} s (--timeout changes that)"
             ) from error
         except httpx.RequestError as error:
-            raise Failure(f"the exchange with {url} broke off: {error}") from error
+            raise CommandError(f"the exchange with {url} broke off: {error}") from error
 
     def json(self, method: str, path: str, body: bytes | None = None) -> Json:
         with self.request(method, path, body) as response:
@@ -102,10 +102,10 @@ class Api:
             answer: Json = dict(response.json())
         return answer
 
-    def _refusal(self, response: httpx.Response) -> Failure:
-        reason = cli_output.refusal(response)
+    def _refusal(self, response: httpx.Response) -> CommandError:
+        reason = output.refusal(response)
         if response.status_code != 401:
-            return Failure(reason)
+            return CommandError(reason)
         # The server's own words are left out: some servers repeat the key in them.
         return KeyRefused(
             f"{self.target.shown} refused the API key, which came from {self.target.key_source} "
@@ -115,9 +115,11 @@ class Api:
 
 @contextmanager
 def expected_shape(what: str) -> Iterator[None]:
-    """Raises a `Failure` for an answer that cannot be read: something else may be listening at the
-    URL, or a server of another version."""
+    """Raises a `CommandError` for an answer that cannot be read: something else may be listening at
+    the URL, or a server of another version."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Failure(f"{what} answered something this command cannot read ({error!r})") from error
+        raise CommandError(
+            f"{what} answered something this command cannot read ({error!r})"
+        ) from error

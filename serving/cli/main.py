@@ -18,8 +18,8 @@ import click
 import httpx
 from click.core import ParameterSource
 
-from serving.cli import output as cli_output
-from serving.cli.client import Api, ClientFactory, Failure, Target, expected_shape, make_client
+from serving.cli import output
+from serving.cli.client import Api, ClientFactory, CommandError, Target, expected_shape, make_client
 from serving.cli.output import Json
 from serving.cli.plan import plan
 
@@ -200,13 +200,11 @@ def status(api: Api, replicas: bool, as_json: bool) -> None:
     """Show whether each model is ready and how busy it is."""
     answer = api.json("GET", "/status")
     with expected_shape("GET /status"):
-        engines_ready = [
-            model["ready"] for model in answer["models"] if model["kind"] in ("engine", "upstream")
-        ]
-        text = cli_output.status(answer, replicas)
-    cli_output.write_line(cli_output.one_line(answer) if as_json else text)
-    # No engine at all can serve nothing, so a script that waits must go on waiting.
-    if not engines_ready or not all(engines_ready):
+        ready = output.readiness(answer)
+        text = output.status(answer, replicas)
+    output.write_line(output.one_line(answer) if as_json else text)
+    # Without any model nothing is served, so a script that waits must go on waiting.
+    if not ready or not all(ready):
         raise click.exceptions.Exit(1)
 
 
@@ -240,8 +238,8 @@ def models(api: Api, everything: bool, as_json: bool) -> None:
     """List the model ids this key may call."""
     answer = api.json("GET", "/v1/models?all=true" if everything else "/v1/models")
     with expected_shape("GET /v1/models"):
-        text = cli_output.all_models(answer) if everything else cli_output.models(answer)
-    cli_output.write_line(cli_output.one_line(answer) if as_json else text)
+        text = output.all_models(answer) if everything else output.models(answer)
+    output.write_line(output.one_line(answer) if as_json else text)
 
 
 @main.command(
@@ -303,25 +301,25 @@ def complete(
     except ValueError as error:  # a file or an argument that is not UTF-8; NaN
         raise click.UsageError(f"the request cannot be written as JSON: {error}") from error
 
-    printer = cli_output.CompletionPrinter(stream=stream, as_json=as_json, clock=time.perf_counter)
+    printer = output.CompletionPrinter(stream=stream, as_json=as_json, clock=time.perf_counter)
     if stream:
         with api.request("POST", "/v4/completions", content) as response:
             try:
-                for event in cli_output.events(response.iter_bytes()):
+                for event in output.events(response.iter_bytes()):
                     if event.name == "error":
-                        raise Failure(printer.failed(event.data))
+                        raise CommandError(printer.failed(event.data))
                     with expected_shape("POST /v4/completions"):
                         chunk = json.loads(event.data)
-                        text = cli_output.chunk_text(chunk)
+                        text = output.chunk_text(chunk)
                     printer.add(chunk, text)
             finally:
                 printer.end_line()
         if not printer.finished:
-            raise Failure("the stream ended before its last chunk: the text is incomplete")
+            raise CommandError("the stream ended before its last chunk: the text is incomplete")
     else:
         answer = api.json("POST", "/v4/completions", content)
         with expected_shape("POST /v4/completions"):
-            text = cli_output.chunk_text(answer)
+            text = output.chunk_text(answer)
         printer.add(answer, text)
         printer.end_line()
     if usage:

@@ -62,17 +62,23 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{int(seconds) % 60:02}s"
 
 
+def readiness(answer: Json) -> list[bool]:
+    """Whether each model of `GET /status` that runs by itself is ready: engine models and hosted
+    models. Adapters and aliases are ready when these are."""
+    return [model["ready"] for model in answer["models"] if model["kind"] in ("engine", "upstream")]
+
+
 def status(answer: Json, replicas: bool) -> str:
     """`GET /status` as one line about the router, a table of models and one of replicas."""
-    engines = [model for model in answer["models"] if model["kind"] == "engine"]
-    ready = sum(bool(model["ready"]) for model in engines)
+    ready = readiness(answer)
     parts = [
         f"router {answer['router']}, up {duration(answer['uptime_s'])}, "
-        f"{ready} of {len(engines)} engine models ready"
+        f"{sum(ready)} of {len(ready)} models ready"
     ]
     parts.append(table(MODEL_COLUMNS, map(_model_row, answer["models"])))
     if replicas:
         # Engines only: adapters and aliases would repeat the same replicas.
+        engines = [model for model in answer["models"] if model["kind"] == "engine"]
         rows = [_replica_row(model["id"], each) for model in engines for each in model["replicas"]]
         parts.append("\n" + table(REPLICA_COLUMNS, rows))
     return "\n".join(parts)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from serving.cli import output as cli_output
-from serving.cli.client import Failure
+from serving.cli.client import CommandError
 from serving.cli.output import Json
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ COLUMNS = (
 )
 
 
-class BadFile(Failure):
+class BadFile(CommandError):
     exit_code = EXIT_BAD_FILE
 
 

@@ -40,7 +40,7 @@ ENGINES = {
 }
 
 
-async def serve(config: EngineLaunch, log: Log) -> int:
+async def run(config: EngineLaunch, log: Log) -> int:
     """Run until told to stop; returns the exit status."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -115,7 +115,7 @@ def main() -> None:
     )
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            status = runner.run(serve(config, log))
+            status = runner.run(run(config, log))
     except Exception as error:
         log.exception("engine_failed_to_start", error)
         status = 1

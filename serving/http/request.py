@@ -106,22 +106,23 @@ class Request:
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def respond(
-        self, status: int, body: bytes, content_type: bytes, headers: Headers
-    ) -> None:
-        """Send a whole response: `headers`, then the request's `reply_headers`."""
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send a response's head: `headers`, then the request's `reply_headers`."""
         await self.send(
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [
-                    (b"content-type", content_type),
-                    (b"content-length", str(len(body)).encode()),
-                    *headers,
-                    *self.reply_headers,
-                ],
+                "headers": headers + self.reply_headers,
             }
         )
+
+    async def respond(
+        self, status: int, body: bytes, content_type: bytes, headers: Headers
+    ) -> None:
+        """Send a whole response."""
+        length = str(len(body)).encode()
+        fixed = [(b"content-type", content_type), (b"content-length", length)]
+        await self.start(status, fixed + headers)
         await self.send({"type": "http.response.body", "body": body})
 
     async def _receive(self, timeout_s: float) -> Any:

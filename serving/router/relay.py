@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from serving.errors import ClientLeft, DeadlineExceeded, Ended, ModelUnavailable, ServingError
-from serving.http.request import Headers
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
@@ -166,7 +165,7 @@ class Relay:
             response.whole.append(data)
         else:
             if not response.started:
-                await response.start(head.status, _head_headers(head))
+                await response.start(head)
             response.streams = True
             record.on_bytes()
             await response.body(data, more=True)
@@ -180,10 +179,7 @@ class Relay:
             record.status = head.status
             data = b"data: " + data + b"\n\n"
         if not response.started:
-            headers = _head_headers(head)
-            if not _is_stream(head):
-                headers.append((b"content-length", str(len(data)).encode()))
-            await response.start(head.status, headers)
+            await response.start(head, None if _is_stream(head) else len(data))
         if data:
             record.on_bytes()
         await response.body(data, more=False)
@@ -193,11 +189,3 @@ def _is_stream(head: Head) -> bool:
     return any(
         name.lower() == "content-type" and value.startswith(_SSE) for name, value in head.headers
     )
-
-
-def _head_headers(head: Head) -> Headers:
-    return [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in head.headers
-        if name.lower() != "content-length"
-    ]

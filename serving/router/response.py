@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 from starlette.types import Receive
 
-from serving.api.sse import CONTENT_TYPE, KEEPALIVE
+from serving.api.sse import KEEPALIVE
 from serving.errors import ClientLeft
-from serving.http.request import Headers, Request
+from serving.http.request import Request
 from serving.router.record import Record
+from serving.wire.messages import SSE_HEAD, Head
 
 # A client that takes nothing for this long is treated as gone.
 STALL_S = 60.0
@@ -86,17 +87,18 @@ class Response:
         """True once the client has gone."""
         return self._departure.happened
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the response's head."""
+    async def start(self, head: Head, length: int | None = None) -> None:
+        """Send the response's head. `length` is the body's, where it is known."""
         self.started = True
-        self._record.status = status
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": headers + self._request.reply_headers,
-            }
-        )
+        self._record.status = head.status
+        headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in head.headers
+            if name.lower() != "content-length"
+        ]
+        if length is not None:
+            headers.append((b"content-length", str(length).encode()))
+        await self._request.start(head.status, headers)
 
     async def body(self, data: bytes, *, more: bool) -> None:
         """Send a part of the body; waits while the client does not read."""
@@ -159,5 +161,5 @@ class Response:
         if not self._record.stream or silence_s < self._keepalive_s / 2:
             return
         if not self.started:
-            await self.start(200, [(b"content-type", CONTENT_TYPE)])
+            await self.start(SSE_HEAD)
         await self.body(comment, more=True)

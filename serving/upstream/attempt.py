@@ -11,7 +11,7 @@ import openai
 from openai import AsyncStream
 
 from serving.errors import ModelUnavailable, UpstreamFailed
-from serving.upstream.breaker import CircuitOpen, Ticket
+from serving.upstream.breaker import CircuitOpen, Permit
 from serving.upstream.connection import Connection
 from serving.upstream.failures import Failure
 
@@ -23,7 +23,7 @@ _END: Any = object()  # a stream without a single event
 
 
 @dataclass(frozen=True)
-class Request:
+class Payload:
     """What is sent: the provider's name for the model, whether the answer is streamed, the body."""
 
     model: str
@@ -36,13 +36,13 @@ class Attempt:
     it ends."""
 
     def __init__(
-        self, provider: Connection, request: Request, count: Callable[[str], None]
+        self, provider: Connection, payload: Payload, count: Callable[[str], None]
     ) -> None:
         self._provider = provider
-        self._request = request
+        self._payload = payload
         self._count = count
         self._key = ""
-        self._ticket: Ticket | None = None
+        self._permit: Permit | None = None
         self._stream: AsyncStream[object] | None = None
         self._first: Event = {}
         self._open: set[int] = set()  # choices without a finish reason
@@ -58,7 +58,7 @@ class Attempt:
         provider = self._provider
         self._key = provider.key.read().get_secret_value()
         try:
-            self._ticket = provider.breaker.enter()
+            self._permit = provider.breaker.enter()
         except CircuitOpen as stop:
             raise ModelUnavailable(
                 f"provider '{provider.name}' has failed {provider.breaker.failures} times in "
@@ -69,14 +69,14 @@ class Attempt:
             answer = await provider.openai.post(
                 "/chat/completions",
                 cast_to=object,
-                content=self._request.content,
+                content=self._payload.content,
                 options={
                     "headers": {
                         "Authorization": f"Bearer {self._key}",
                         "Content-Type": "application/json",
                     }
                 },
-                stream=self._request.streams,
+                stream=self._payload.streams,
                 stream_cls=AsyncStream[object],
             )
             if isinstance(answer, AsyncStream):
@@ -85,7 +85,7 @@ class Attempt:
             self._first = self._event(answer)
             if self._stream is None:
                 self._check_end()
-            self._ticket.answers()
+            self._permit.answers()
         except PROVIDER_ERRORS as error:
             failure = self._failed(error)
             await self._close_stream()
@@ -109,15 +109,15 @@ class Attempt:
         except PROVIDER_ERRORS as error:
             failure = self._failed(error)
             self._provider.log.warning(
-                "upstream_broke_off", model=self._request.model, result=failure.result
+                "upstream_broke_off", model=self._payload.model, result=failure.result
             )
             # Whatever it was: the provider has done work, and the status can no longer be changed.
             raise UpstreamFailed(f"{failure.error.message}, in the middle of its answer") from None
-        self._finish("ok", Ticket.success)
+        self._finish("ok", Permit.success)
 
     async def close(self) -> None:
         """Close the stream; if it had not ended, the request was cancelled."""
-        self._finish("cancelled", Ticket.neither)
+        self._finish("cancelled", Permit.neither)
         await self._close_stream()
 
     async def _close_stream(self) -> None:
@@ -133,14 +133,14 @@ class Attempt:
         if not isinstance(event, dict):
             raise self._provider.explain.no_answer("its answer is no completion")
         if event.get("error"):
-            raise self._provider.explain.event(event, self._request.model, self._key)
+            raise self._provider.explain.event(event, self._payload.model, self._key)
         choices = event.get("choices")
         if not isinstance(choices, list):
-            if self._request.streams and choices is None:
+            if self._payload.streams and choices is None:
                 return {**event, "choices": []}  # a provider's own event, such as a ping
             raise self._provider.explain.no_answer("its answer has no choices")
         for choice in choices:
-            if not _is_choice(choice, self._request.streams):
+            if not _is_choice(choice, self._payload.streams):
                 raise self._provider.explain.no_answer("its answer is no completion")
             self._seen_choice = True
             index = choice.get("index", 0)
@@ -158,14 +158,14 @@ class Attempt:
         if isinstance(error, Failure):
             failure = error
         else:
-            failure = self._provider.explain.failure(error, self._request.model, self._key)
-        self._finish(failure.result, Ticket.failure if failure.trips else Ticket.refused)
+            failure = self._provider.explain.failure(error, self._payload.model, self._key)
+        self._finish(failure.result, Permit.failure if failure.trips else Permit.refused)
         return failure
 
-    def _finish(self, result: str, tell: Callable[[Ticket], None]) -> None:
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            tell(ticket)
+    def _finish(self, result: str, tell: Callable[[Permit], None]) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            tell(permit)
             self._count(result)
 
 

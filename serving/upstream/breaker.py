@@ -54,56 +54,56 @@ class Breaker:
         self._clock = clock
         self._failed = 0
         self._until = 0.0
-        self._probe: Ticket | None = None
+        self._probe: Permit | None = None
         self.state: State = "closed"
 
-    def enter(self) -> Ticket:
-        """Permission to send one request; the ticket must be told how it went.
+    def enter(self) -> Permit:
+        """Permission to send one request; the permit must be told how it went.
 
         Raises:
             CircuitOpen: nothing passes now.
         """
         if self.state == "closed":
-            return Ticket(self)
+            return Permit(self)
         remaining = self._until - self._clock()
         if remaining > 0 or self._probe is not None:
             # A probe takes as long as it takes; ask again soon.
             raise CircuitOpen(max(remaining, 1.0))
-        self._probe = ticket = Ticket(self)
+        self._probe = permit = Permit(self)
         self._set("half_open")
-        return ticket
+        return permit
 
     def _set(self, state: State) -> None:
         if state != self.state:
             self.state = state
             self._on_change(state)
 
-    # called by tickets
+    # called by permits
 
-    def answers(self, ticket: Ticket) -> None:
-        if ticket is self._probe:
+    def answers(self, permit: Permit) -> None:
+        if permit is self._probe:
             self._probe = None
             self._failed = 0
             self._set("closed")
 
-    def succeeded(self, ticket: Ticket) -> None:
-        self.answers(ticket)
+    def succeeded(self, permit: Permit) -> None:
+        self.answers(permit)
         if self.state == "closed":
             self._failed = 0
 
-    def failed(self, ticket: Ticket) -> None:
+    def failed(self, permit: Permit) -> None:
         self._failed += 1
-        if ticket is self._probe or (self.state == "closed" and self._failed >= self.failures):
+        if permit is self._probe or (self.state == "closed" and self._failed >= self.failures):
             self._probe = None
             self._until = self._clock() + self._open_s
             self._set("open")
 
-    def left(self, ticket: Ticket) -> None:
-        if ticket is self._probe:  # it said nothing; the next request is the probe
+    def left(self, permit: Permit) -> None:
+        if permit is self._probe:  # it said nothing; the next request is the probe
             self._probe = None
 
 
-class Ticket:
+class Permit:
     """Permission to send one request. Of `success`, `failure`, `refused` and `neither` only the
     first call counts."""
 
@@ -131,7 +131,7 @@ class Ticket:
         """Cancelled: that says nothing about the provider."""
         self._use(self._breaker.left)
 
-    def _use(self, tell: Callable[[Ticket], None]) -> None:
+    def _use(self, tell: Callable[[Permit], None]) -> None:
         if not self._used:
             self._used = True
             tell(self)

@@ -25,7 +25,7 @@ from serving.catalogue.providers import Provider
 from serving.errors import InvalidRequest, ModelUnavailable
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
-from serving.upstream.attempt import Attempt, Event, Request
+from serving.upstream.attempt import Attempt, Event, Payload
 from serving.upstream.backoff import wait_s
 from serving.upstream.breaker import STATES, Breaker, State
 from serving.upstream.connection import Connection
@@ -102,11 +102,11 @@ class ProviderClient:
             content = msgspec.json.encode(body)
         except UnicodeEncodeError:
             raise InvalidRequest("the text is not valid Unicode") from None
-        request = Request(body["model"], bool(body.get("stream")), content)
+        payload = Payload(body["model"], bool(body.get("stream")), content)
         async with self._slots.turn():
             self._gauge.inc()
             try:
-                attempt = await self._begin(request)
+                attempt = await self._begin(payload)
                 try:
                     async with aclosing(attempt.events()) as events:
                         yield events
@@ -139,11 +139,11 @@ class ProviderClient:
             await asyncio.sleep(0.05)
         await self._connection.openai.close()
 
-    async def _begin(self, request: Request) -> Attempt:
+    async def _begin(self, payload: Payload) -> Attempt:
         """The first attempt whose answer begins."""
         number = 0
         while True:
-            attempt = Attempt(self._connection, request, self._count)
+            attempt = Attempt(self._connection, payload, self._count)
             try:
                 await attempt.begin()
                 return attempt
@@ -153,7 +153,7 @@ class ProviderClient:
                     wait = wait_s(number, failure.retry_after_s, self._rng)
                 self._log.warning(
                     "upstream_attempt_failed",
-                    model=request.model,
+                    model=payload.model,
                     result=failure.result,
                     error=failure.error.code,
                     attempt=number + 1,

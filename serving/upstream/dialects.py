@@ -18,9 +18,7 @@ from typing import Any
 
 from serving.catalogue.spec import UpstreamSpec
 from serving.errors import InvalidField
-from serving.wire.messages import CompletionCall, ImageRef, Sampling
-
-DEFAULT_TEMPERATURE = Sampling().temperature
+from serving.wire.messages import DEFAULT_TEMPERATURE, CompletionCall, ImageRef
 
 
 @dataclass(frozen=True)

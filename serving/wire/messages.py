@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 PROTOCOL_VERSION = 1
+DEFAULT_TEMPERATURE = 0.2
 
 
 class AdapterRef(msgspec.Struct, frozen=True):
@@ -33,7 +34,7 @@ class PromptFormat(msgspec.Struct, frozen=True):
 class Sampling(msgspec.Struct, frozen=True):
     """Sampling parameters of one completion, already validated; None means the engine's default."""
 
-    temperature: float = 0.2
+    temperature: float = DEFAULT_TEMPERATURE
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     top_p: float | None = None

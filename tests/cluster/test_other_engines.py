@@ -1,6 +1,6 @@
 """Models that are not text models on vLLM, under their real IDs on the whole stack: the second
 engine's, a vision model and a hosted model (its provider is a double on loopback). How each of them
-answers in detail is tested in tests/gateway/test_transformers.py and test_upstream.py, and in
+answers in detail is tested in tests/gateway/test_transformers.py and upstream/, and in
 test_vision_engine.py.
 """
 

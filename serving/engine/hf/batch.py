@@ -54,7 +54,7 @@ class Limits:
     cells: int
 
 
-class Request:
+class BatchedRequest:
     """One completion: made and awaited in the event loop, worked on in the model's thread, which
     also counts its tokens."""
 
@@ -144,9 +144,9 @@ class Batcher:
         self._limits = limits
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._running: list[Request] = []
+        self._running: list[BatchedRequest] = []
         # Shared with the event loop's thread, under `_wake`.
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[BatchedRequest] = deque()
         self._stopping = False
         self._failed = False
         self._wake = threading.Condition()
@@ -169,7 +169,7 @@ class Batcher:
     def failed(self) -> bool:
         return self._failed
 
-    async def run(self, request: Request) -> None:
+    async def run(self, request: BatchedRequest) -> None:
         """Run a request until its last chunk is emitted; cancelling this frees its row before the
         next step.
 
@@ -194,14 +194,14 @@ class Batcher:
             self._leave(request)
             raise
 
-    def _leave(self, request: Request) -> None:
+    def _leave(self, request: BatchedRequest) -> None:
         request.over = True
         with self._wake:
             if request in self._waiting:
                 self._waiting.remove(request)
             self._wake.notify()
 
-    def _deliver(self, chunks: list[tuple[Request, Chunk]]) -> None:
+    def _deliver(self, chunks: list[tuple[BatchedRequest, Chunk]]) -> None:
         """Emit what one step made, for all its rows."""
         for request, chunk in chunks:
             if request.done.done():  # cancelled
@@ -214,7 +214,7 @@ class Batcher:
             if chunk.finish_reason is not None:
                 request.done.set_result(None)
 
-    def _give_up(self, requests: list[Request]) -> None:
+    def _give_up(self, requests: list[BatchedRequest]) -> None:
         for request in requests:
             if not request.done.done():
                 request.done.set_exception(EngineFailed("the engine of this replica failed"))
@@ -267,10 +267,10 @@ class Batcher:
                 logits = self._rows.decode([request.last for request in self._running])
                 self._take(self._running, logits)
 
-    def _take(self, requests: list[Request], logits: torch.Tensor) -> None:
+    def _take(self, requests: list[BatchedRequest], logits: torch.Tensor) -> None:
         """Choose a token for each of these rows, and send the chunks to the event loop."""
         tokens = choose(logits, [request.sampler for request in requests])
-        chunks: list[tuple[Request, Chunk]] = []
+        chunks: list[tuple[BatchedRequest, Chunk]] = []
         for request, token in zip(requests, tokens, strict=True):
             if (not request.over) and (chunk := request.take(token, self._ends)) is not None:
                 chunks.append((request, chunk))
@@ -285,10 +285,10 @@ class Batcher:
             self._rows.keep(kept)
             self._running = [self._running[place] for place in kept]
 
-    def _next_group(self) -> list[Request]:
+    def _next_group(self) -> list[BatchedRequest]:
         """Take out of the queue the requests whose prompts are to be run now."""
         limits = self._limits
-        group: list[Request] = []
+        group: list[BatchedRequest] = []
         lengths = [_lengths(request) for request in self._running]
         with self._wake:
             for request in self._waiting:
@@ -305,7 +305,7 @@ class Batcher:
                 self._waiting.remove(request)
         return group
 
-    def _fits_group(self, request: Request, group: list[Request]) -> bool:
+    def _fits_group(self, request: BatchedRequest, group: list[BatchedRequest]) -> bool:
         short, long = sorted((len(request.prompt), len(group[0].prompt)))
         width = max(len(request.prompt), *(len(other.prompt) for other in group))
         return (
@@ -319,6 +319,6 @@ class Batcher:
             self._loop.call_soon_threadsafe(callback)
 
 
-def _lengths(request: Request) -> tuple[int, int]:
+def _lengths(request: BatchedRequest) -> tuple[int, int]:
     """Tokens of its prompt, and the most tokens of its completion."""
     return len(request.prompt), request.sampler.params.max_tokens

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from serving.catalogue.spec import EngineSpec, ImageLimits
-from serving.engine.hf.batch import Batcher, Limits, Request
+from serving.engine.hf.batch import BatchedRequest, Batcher, Limits
 from serving.engine.hf.openai_app import OpenAIEndpoints
 from serving.engine.hf.rows import DecoderRows, EncoderDecoderRows, Rows
 from serving.engine.hf.sampling import Params
@@ -154,7 +154,9 @@ class HfEngine(Engine):
         params = self._params(sampling, len(prompt), model, limit_name)
         # An encoder-decoder's completion continues nothing: it is a text of its own.
         detokenizer = self._detokenizers.after([] if self._encoder_decoder else prompt)
-        await self._batcher.run(Request(prompt, params, detokenizer, emit, tally, stream=stream))
+        await self._batcher.run(
+            BatchedRequest(prompt, params, detokenizer, emit, tally, stream=stream)
+        )
 
     def _params(self, given: Sampling, prompt_tokens: int, model: str, limit_name: str) -> Params:
         context = self.max_model_len

@@ -34,7 +34,7 @@ _ERROR_EVENT = b'data: {"error"'
 _SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"))
 
 
-class Asked(NamedTuple):
+class Extras(NamedTuple):
     """What a request asks for beside its body."""
 
     model: str
@@ -43,20 +43,20 @@ class Asked(NamedTuple):
     chat_template: str | None
 
 
-_NOTHING = Asked("", None, [], None)
+_NOTHING = Extras("", None, [], None)
 
 
 class Current:
     """What the current task's request asked for."""
 
     def __init__(self) -> None:
-        self._asked: ContextVar[Asked] = ContextVar("asked", default=_NOTHING)
+        self._asked: ContextVar[Extras] = ContextVar("asked", default=_NOTHING)
 
-    def set(self, asked: Asked) -> None:
+    def set(self, asked: Extras) -> None:
         self._asked.set(asked)
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> Extras:
         return self._asked.get()
 
 
@@ -127,7 +127,7 @@ class OpenAIApp:
             EngineFailed: the engine died; vLLM's own error about it is not written to the reply.
         """
         template = call.prompt_format.chat_template if call.prompt_format else None
-        self._current.set(Asked(call.model, lora, images, template))
+        self._current.set(Extras(call.model, lora, images, template))
         usage = self._usage.begin()
         exchange = _Exchange(call, body, reply, self._llm)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))

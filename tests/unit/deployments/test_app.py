@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -11,28 +12,53 @@ from serving.catalogue.catalogue import Catalogue
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
+class Bound(NamedTuple):
+    """One of Ray Serve's deployments, and the arguments of its replicas."""
+
+    deployment: Any
+    arguments: tuple[Any, ...]
+
+
 def deployments_of(
     fields: dict[str, Any] | None = None, router: int = 2, **more: Any
-) -> dict[str, Any]:
-    """Ray Serve's deployments by application, of a catalogue with model `m`."""
+) -> dict[str, Bound]:
+    """The deployments by application, of a catalogue with model `m`."""
+    from ray.serve import Application, Deployment
+
     from deployments.app import run_targets
 
     model = {"kind": "engine", "id": "m", "weights": "w", "context": 64, **(fields or {})}
     data = {"models": [model], "router": {"replicas": router}, **more}
     catalogue = Catalogue.model_validate(data)
-    return {at.name: at.target._bound_deployment for at in run_targets(catalogue)}
+    bound: list[Bound] = []
+
+    def bind(deployment: Deployment, *arguments: Any) -> Application:
+        bound.append(Bound(deployment, arguments))
+        return Application(deployment)
+
+    with patch.object(Deployment, "bind", bind):
+        targets = run_targets(catalogue)
+    return {target.name: each for target, each in zip(targets, bound, strict=True)}
 
 
 def version(fields: dict[str, Any] | None = None, **more: Any) -> str:
-    return str(deployments_of(fields, **more)["model-m"]._version)
+    found = deployments_of(fields, **more)["model-m"].deployment.version
+    assert isinstance(found, str)
+    return found
+
+
+def schema(fields: dict[str, Any] | None = None) -> Any:
+    from ray.serve.deployment import deployment_to_schema
+
+    return deployment_to_schema(deployments_of(fields)["model-m"].deployment)
 
 
 def test_only_an_engine_that_takes_images_is_told_their_limits() -> None:
     images = {"allowed_hosts": ["a.org"], "max_bytes": 5}
-    told = deployments_of({"vision": True}, images=images)["model-m"].init_args[-1]
+    told = deployments_of({"vision": True}, images=images)["model-m"].arguments[-1]
     assert told["max_bytes"] == 5
     assert told["allowed_hosts"] == ["a.org"]
-    assert deployments_of(images=images)["model-m"].init_args[-1] == {}
+    assert deployments_of(images=images)["model-m"].arguments[-1] == {}
     assert version(images=images) == version()
     assert version({"vision": True}, images=images) != version({"vision": True})
 
@@ -68,18 +94,17 @@ def test_how_many_there_are_does_not(fields: dict[str, Any]) -> None:
 
 
 def test_routers_are_given_a_catalogue_without_being_made_anew() -> None:
-    one, other = (deployments_of({"context": size})["router"] for size in (64, 128))
-    assert one._version == other._version
-    assert one._deployment_config.user_config != other._deployment_config.user_config
+    one, other = (deployments_of({"context": size})["router"].deployment for size in (64, 128))
+    assert one.version == other.version is not None
+    assert one.user_config != other.user_config
 
 
 def test_a_model_that_may_sleep_starts_asleep() -> None:
-    config = deployments_of({"replicas": 3, "min_replicas": 0})["model-m"]._deployment_config
-    scale = config.autoscaling_config
+    scale = schema({"replicas": 3, "min_replicas": 0}).autoscaling_config
     assert (scale.min_replicas, scale.initial_replicas, scale.max_replicas) == (0, None, 3)
     # One lease is enough for Serve to start all replicas.
     assert 1 / scale.target_ongoing_requests == pytest.approx(3)
-    assert deployments_of()["model-m"]._deployment_config.autoscaling_config is None
+    assert "autoscaling_config" not in schema().model_fields_set
 
 
 def test_application_names() -> None:
@@ -93,10 +118,14 @@ def test_application_names() -> None:
 def test_other_code_makes_new_replicas_of_what_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from deployments import app
 
-    before = deployments_of()
+    def versions() -> tuple[str, str]:
+        found = deployments_of()
+        return found["router"].deployment.version, found["model-m"].deployment.version
+
+    router, engine = versions()
     monkeypatch.setattr(app, "router_code", lambda: "other")
-    routers = deployments_of()
-    assert routers["router"]._version != before["router"]._version
-    assert routers["model-m"]._version == before["model-m"]._version
+    new_router, same_engine = versions()
+    assert new_router != router
+    assert same_engine == engine
     monkeypatch.setattr(app, "engine_code", lambda: "other")
-    assert deployments_of()["model-m"]._version != before["model-m"]._version
+    assert versions()[1] != engine

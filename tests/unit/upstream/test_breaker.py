@@ -62,9 +62,9 @@ def test_an_answer_that_begins_closes_it_but_makes_up_for_no_failure(site: Site)
     assert site.breaker.state == "closed"
     probe.failure()
     for _ in range(2):
-        ticket = site.breaker.enter()
-        ticket.answers()
-        ticket.failure()
+        permit = site.breaker.enter()
+        permit.answers()
+        permit.failure()
     assert site.breaker.state == "open"
 
 
@@ -89,10 +89,10 @@ def test_a_cancelled_request_counts_neither_way(site: Site) -> None:
     assert site.breaker.state == "closed"
 
 
-def test_a_ticket_counts_once(site: Site) -> None:
-    ticket = site.breaker.enter()
+def test_a_permit_counts_once(site: Site) -> None:
+    permit = site.breaker.enter()
     for _ in range(5):
-        ticket.failure()
+        permit.failure()
     assert site.breaker.state == "closed"
 
 

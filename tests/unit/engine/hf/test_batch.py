@@ -11,7 +11,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from serving.engine.hf.batch import Batcher, Limits, Request
+from serving.engine.hf.batch import BatchedRequest, Batcher, Limits
 from serving.engine.hf.rows import DecoderRows, Rows
 from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizer
@@ -67,7 +67,9 @@ class Bench:
         params = Params(max_tokens=max_tokens)
         tally = Tally()
         self.tallies.append(tally)
-        request = Request([0] * prompt_tokens, params, text, chunks.append, tally, stream=True)
+        request = BatchedRequest(
+            [0] * prompt_tokens, params, text, chunks.append, tally, stream=True
+        )
         self.chunks.append(chunks)
         self.tasks.append(asyncio.create_task(self.batcher.run(request)))
 

@@ -1,4 +1,4 @@
-"""Writes docs/models.md from the catalogue: `python -m serving.catalogue.document [--check]`."""
+"""Writes docs/models.md from the catalogue: `python -m docs.models [--check]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.catalogue.memory import GIB, UTILIZATION, shape
 from serving.catalogue.plan import plan_model
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docs" / "models.md"
 NOTHING = "nothing yet"
 
@@ -40,9 +40,7 @@ MERGED = Proof(
     "a tiny adapter on a tiny base of this class: greedy tokens equal the merged model's",
     "tests/cluster/test_architectures.py",
 )
-UPSTREAM = Proof(
-    "a local server that speaks the provider's dialect", "tests/gateway/test_upstream.py"
-)
+UPSTREAM = Proof("a local server that speaks the provider's dialect", "tests/gateway/upstream")
 RETIRED = Proof("the 410, its date and successor", "tests/gateway/test_models.py")
 
 BY_ARCHITECTURE: dict[str, tuple[Proof, ...]] = {
@@ -61,7 +59,7 @@ MERGED_CLASSES = ("MistralForCausalLM", "Phi3ForCausalLM")
 HEAD = f"""# Models
 
 Every model ID of the API, from the catalogue (`serving/catalogue/seed/`). This file is generated:
-change the catalogue and run `python -m serving.catalogue.document`.
+change the catalogue and run `python -m docs.models`.
 
 None of them is served until a models file names it (docs/operations.md, "Models files"); a request
 for one that is not gets a 404 that says how to deploy it, and one for a retired model a 410.
@@ -216,7 +214,7 @@ def main(arguments: Sequence[str]) -> int:
     if "--check" in arguments:
         if FILE.exists() and FILE.read_text(encoding="utf-8") == text:
             return 0
-        sys.stderr.write(f"{FILE} is stale; run `python -m serving.catalogue.document`\n")
+        sys.stderr.write(f"{FILE} is stale; run `python -m docs.models`\n")
         return 1
     FILE.write_text(text, encoding="utf-8")
     return 0

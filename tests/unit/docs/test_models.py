@@ -4,37 +4,37 @@ from pathlib import Path
 
 import pytest
 
-from serving.catalogue import document
+from docs import models
 from serving.catalogue.load import seed_catalogue
 
 
 def test_docs_models_md_is_not_stale() -> None:
-    assert document.main(["--check"]) == 0, "run `python -m serving.catalogue.document`"
+    assert models.main(["--check"]) == 0, "run `python -m docs.models`"
 
 
 def test_a_stale_file_is_told_and_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(document, "FILE", tmp_path / "models.md")
-    assert document.main(["--check"]) == 1
+    monkeypatch.setattr(models, "FILE", tmp_path / "models.md")
+    assert models.main(["--check"]) == 1
     assert "is stale; run" in capsys.readouterr().err
-    assert document.main([]) == 0
-    assert document.main(["--check"]) == 0
+    assert models.main([]) == 0
+    assert models.main(["--check"]) == 0
 
 
 def test_every_id_has_a_row() -> None:
-    lines = document.document().splitlines()
+    lines = models.document().splitlines()
     for model in seed_catalogue().models:
         assert sum(line.startswith(f"| `{model.id}` |") for line in lines) == 1
 
 
 def test_rows_are_as_wide_as_their_headers() -> None:
-    for line in document.document().splitlines():
+    for line in models.document().splitlines():
         if line.startswith("| `"):
             width = line.replace("\\|", "").count("|")
             assert width in (14, 10)
 
 
 def test_a_proof_without_its_test_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document, "RETIRED", document.Proof("wonders", "tests/none.py"))
-    assert "wonders" not in document.document()
+    monkeypatch.setattr(models, "RETIRED", models.Proof("wonders", "tests/none.py"))
+    assert "wonders" not in models.document()
