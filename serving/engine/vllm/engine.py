@@ -24,7 +24,7 @@ from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.adapter_files import check_adapter
 from serving.engine.adapters import AdapterPool
 from serving.engine.checkpoints import fetch_adapter, local_checkpoint
-from serving.engine.images.chat import load_images
+from serving.engine.images.chat import load_taken
 from serving.engine.images.loader import ImageLoader
 from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Tally
 from serving.engine.prompt_size import completion_limit
@@ -35,6 +35,7 @@ from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.preparation import Preparation
 from serving.engine.vllm.usage import UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
@@ -48,10 +49,17 @@ class VllmEngine(Engine):
     """One `AsyncLLM` and vLLM's OpenAI app on it. Make it with `start`."""
 
     def __init__(
-        self, spec: EngineSpec, llm: AsyncLLM, stats: patches.LatestStats, images: ImageLimits
+        self,
+        spec: EngineSpec,
+        llm: AsyncLLM,
+        stats: patches.LatestStats,
+        images: ImageLimits,
+        preparation: Preparation,
     ) -> None:
         self._spec = spec
         self._llm = llm
+        self._preparation = preparation
+        preparation.rehearsed.install(llm)
         self._stats = stats
         self._usage = UsageWatch(llm)
         self._lora_numbers = itertools.count(1)
@@ -86,6 +94,7 @@ class VllmEngine(Engine):
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
+        nursery = Preparation.nursery(spec, args, config)
         llm = AsyncLLM.from_vllm_config(
             config,
             usage_context=UsageContext.OPENAI_API_SERVER,
@@ -97,7 +106,7 @@ class VllmEngine(Engine):
                 f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
                 "for embeddings"
             )
-        engine = cls(spec, llm, stats, images)
+        engine = cls(spec, llm, stats, images, Preparation.of(nursery))
         engine._app = await OpenAIApp.build(llm, args, spec.id, engine._usage)
         patches.keep_environment()
         return engine
@@ -200,12 +209,15 @@ class VllmEngine(Engine):
         assert self._app is not None
         if self._prompts is not None:
             self._prompts.check(call.prompt_format or AS_THE_BASE)
-        body, images = await load_images(body, call.model, self._images)
+        prepared = await self._preparation.prepare(call, body, reply)
+        if prepared is None:
+            return
+        images = await load_taken(prepared.urls, call.model, self._images)
         async with AsyncExitStack() as stack:
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            await self._app.run(call, body, reply, tally, lora, images)
+            await self._app.run(call, prepared.body, reply, tally, lora, images)
 
     # adapters
 
@@ -250,4 +262,5 @@ class VllmEngine(Engine):
 
     async def close(self) -> None:
         """See `Engine.close`."""
+        self._preparation.close()
         await asyncio.to_thread(self._llm.shutdown)

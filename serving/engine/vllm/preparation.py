@@ -15,6 +15,7 @@ from vllm.config import VllmConfig
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.helpers import Helpers, Nursery
+from serving.engine.images.chat import may_hold_media, take_images
 from serving.engine.interface import Reply
 from serving.engine.vllm.patches_rehearsal import Rehearsed
 from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
@@ -38,8 +39,7 @@ class _Look(msgspec.Struct):
     response_format: Raw | UnsetType | None = UNSET
     structured_outputs: Raw | UnsetType | None = UNSET
     tools: Raw | UnsetType | None = UNSET
-    prompt: Raw | UnsetType | None = UNSET
-    input: Raw | UnsetType | None = UNSET
+    bad_words: Raw | UnsetType | None = UNSET
 
 
 _look = msgspec.json.Decoder(_Look).decode
@@ -53,7 +53,7 @@ def is_light(body: bytes) -> bool:
         found = _look(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return False  # whatever it is
-    if found.structured_outputs or found.tools:
+    if found.structured_outputs or found.tools or found.bad_words:
         return False
     form = found.response_format
     if isinstance(form, Raw):
@@ -91,7 +91,10 @@ class Preparation:
         """
         if is_light(body):
             self.rehearsed.set(None, None)
-            return Prepared(body)
+            urls: list[str] = []
+            if may_hold_media(body):
+                urls, body = take_images(body)
+            return Prepared(body, urls)
         job = Job(call, body, call.adapter is not None)
         found: Found = _decode_found(await self._helpers.run(msgspec.msgpack.encode(job)))
         if isinstance(found, Refused):
