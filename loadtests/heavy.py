@@ -228,10 +228,10 @@ def line(found: Figures) -> str:
 
 
 @contextmanager
-def alone(model: Model, folder: Path) -> Iterator[str]:
+def alone(model: Model, folder: Path, stuck_s: float = 60.0) -> Iterator[str]:
     """One engine server and one router, and where the router listens."""
     with ExitStack() as stack:
-        ready = stack.enter_context(_engine(model, folder))
+        ready = stack.enter_context(_engine(model, folder, stuck_s))
         file = folder / "models.yaml"
         file.write_text(yaml.safe_dump(model.file))
         port = free_port()
@@ -249,11 +249,16 @@ def alone(model: Model, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _engine(model: Model, folder: Path) -> Iterator[EngineReady]:
+def _engine(model: Model, folder: Path, stuck_s: float) -> Iterator[EngineReady]:
     read_fd, write_fd = os.pipe()
     spec = EngineSpec.model_validate({"kind": "engine", **model.spec})
     launch = EngineLaunch(
-        spec=spec.model_dump(), replica="r#1", token=KEY, ready_fd=write_fd, drain_s=1
+        spec=spec.model_dump(),
+        replica="r#1",
+        token=KEY,
+        ready_fd=write_fd,
+        drain_s=1,
+        stuck_s=stuck_s,
     )
     env = os.environ | model.env | {"VLLM_PORT": str(free_port())}
     env["SERVING_ENGINE"] = msgspec.json.encode(launch).decode()
@@ -276,8 +281,9 @@ def _engine(model: Model, folder: Path) -> Iterator[EngineReady]:
         if not said:
             raise RuntimeError(f"the engine server did not start: {output.read_text()[-4000:]}")
         yield msgspec.json.decode(said, type=EngineReady)
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        if server.poll() is None:
+            server.send_signal(signal.SIGTERM)
+            server.wait(30)
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Requests that ask for far more work than they look like, a name and a maker for each.
 
-`make heavy` and `tests/cluster/test_heavy.py` send them. Each is made when it is asked for: together
-they are hundreds of megabytes.
+`make heavy` and `tests/cluster/test_heavy.py` send them. Each is made when it is asked for:
+together they are hundreds of megabytes.
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ def _nested(depth: int) -> dict[str, Any]:
 
 def _tags(count: int) -> Maker:
     def fields() -> dict[str, Any]:
-        tags = [
-            {"begin": f"<f{n}>", "schema": _nested(3), "end": f"</f{n}>"} for n in range(count)
-        ]
+        tags = [{"begin": f"<f{n}>", "schema": _nested(3), "end": f"</f{n}>"} for n in range(count)]
         tag = {"type": "structural_tag", "structures": tags, "triggers": ["<f"]}
         return {**_HELLO, "response_format": tag}
 
@@ -99,7 +97,7 @@ def _tools(count: int, choice: str) -> Maker:
 def _anbn(count: int) -> str:
     """A grammar with so many rules, each of which refers to all that follow."""
     rules = [f'r{n} ::= "a{n}" | "b" r{n + 1} | "c" r{min(n + 2, count)}' for n in range(count)]
-    return "\n".join(['root ::= r0', *rules, f'r{count} ::= "z"'])
+    return "\n".join(["root ::= r0", *rules, f'r{count} ::= "z"'])
 
 
 _HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}

@@ -4,9 +4,9 @@ Parsing JSON, checking a body, writing a chat through its template and compiling
 milliseconds to minutes, hold the interpreter and cannot be stopped within a thread. A helper is
 a process: it can be given a deadline and a limit on its memory, and be killed.
 
-Helpers are forked by a process (the nursery) that was itself forked while the engine server had all
-its modules and nothing else: a new helper shares that memory and is there in a moment, and no lock or
-device of a running engine is copied into it.
+Helpers are forked by a process (the nursery) that was itself forked while the engine server had
+all its modules and nothing else: a new helper shares that memory and is there in a moment, and no
+lock or device of a running engine is copied into it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Nursery:
 
     @classmethod
     def fork(cls, prepare: Callable[[], Work]) -> Nursery:
-        """Fork the nursery. Each helper calls `prepare` once, and what that returns for each job."""
+        """Fork the nursery. Each helper calls `prepare` once, and its result for each job."""
         ours, theirs = socket.socketpair()
         parent = os.getpid()
         if os.fork() == 0:

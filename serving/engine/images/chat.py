@@ -7,7 +7,6 @@ names and nothing else. A part that slipped through would find nothing.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -39,9 +38,7 @@ def may_hold_media(body: bytes) -> bool:
     return any(mark in body for mark in _MARKS)
 
 
-async def load_taken(
-    urls: list[str], model: str, loader: ImageLoader | None
-) -> list[Image | None]:
+async def load_taken(urls: list[str], model: str, loader: ImageLoader | None) -> list[Image | None]:
     """Load the images that `take_images` cut out of a body. Without a loader none are taken.
 
     Raises:

@@ -14,6 +14,7 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
+from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -63,6 +64,7 @@ class VllmEngine(Engine):
         self._stats = stats
         self._usage = UsageWatch(llm)
         self._lora_numbers = itertools.count(1)
+        self._proof_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
         self._adapters: AdapterPool[LoRARequest] = AdapterPool(
@@ -259,6 +261,25 @@ class VllmEngine(Engine):
         """See `Engine.check`."""
         if self._llm.errored:
             raise EngineFailed("the engine core is dead")
+
+    def steps(self) -> int:
+        """See `Engine.steps`."""
+        return self._stats.steps
+
+    def held(self) -> int:
+        """See `Engine.held`."""
+        return int(self._llm.get_num_unfinished_requests())
+
+    async def prove(self) -> None:
+        """See `Engine.prove`."""
+        prompt, name = tokens_input([0]), f"proof-{next(self._proof_numbers)}"
+        if self._spec.task == "embed":
+            async for _ in self._llm.encode(prompt, PoolingParams(task="embed"), name):
+                pass
+            return
+        params = SamplingParams(max_tokens=1, output_kind=RequestOutputKind.FINAL_ONLY)
+        outputs = Outputs(lambda chunk: None, settle=lambda: None)
+        await self._run(name, prompt, params, None, outputs)
 
     async def close(self) -> None:
         """See `Engine.close`."""

@@ -1,7 +1,8 @@
 """What preparing a request in a helper process borrows of vLLM's internals.
 
 As in `patches.py`, each part is a function or a class, and
-`tests/unit/engine/vllm/test_patches_rehearsal.py` holds each assumption against the installed version.
+`tests/unit/engine/vllm/test_patches_rehearsal.py` holds each assumption against the installed
+version.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _INPUT_KEYS = frozenset(("type", "prompt_token_ids", "prompt", "arrival_time", "
 class RehearsalEngine(AsyncLLM):  # type: ignore[misc]  # vLLM is not typed for us
     """An `AsyncLLM` without an engine core: whatever a request meets before the core is real.
 
-    `added` is called with the parameters of each request that passed vLLM's checks, `asked` when the
-    first answer is waited for, which never comes: all requests of a call have been added by then.
+    `added` is called with the parameters of each request that passed vLLM's checks, `asked` when
+    the first answer is waited for, which never comes: all requests of a call have been added by then.
     """
 
     def __init__(self, config: VllmConfig, tasks: tuple[str, ...]) -> None:
@@ -161,7 +162,7 @@ def _plain(inputs: Sequence[Mapping[str, Any]]) -> Inputs | None:
 
 
 class Rehearsed:
-    """What a helper has found out about the current task's request, so that it is not done twice."""
+    """What a helper has found out about the current task's request, and is not done twice."""
 
     def __init__(self) -> None:
         self._renders: ContextVar[tuple[list[Any], Inputs] | None] = ContextVar(
@@ -187,7 +188,7 @@ class Rehearsed:
         self._turn.set(asyncio.Lock())
 
     def _replay_renders(self, renderer: BaseRenderer) -> None:
-        """`renderer_chat_async` and `render_cmpl_async` write chats and make tokens."""
+        """`render_chat_async` and `render_cmpl_async` write chats and make tokens."""
         chat, completion = renderer.render_chat_async, renderer.render_cmpl_async
 
         async def render_chat(*args: Any, **kwargs: Any) -> Any:

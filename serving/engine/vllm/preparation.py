@@ -1,7 +1,7 @@
 """Which requests to vLLM's OpenAI app are prepared in a helper process, and what comes of it.
 
-A small body without a grammar costs the event loop about as much as handing it over; it goes straight
-to vLLM. Every other one is prepared by a helper (`rehearsal.py`), within limits of time and memory.
+A small body without a grammar costs the event loop about as much as handing it over; it goes
+straight to vLLM. Every other one is prepared by a helper (`rehearsal.py`), within limits of time and memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from argparse import Namespace
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 from vllm.config import VllmConfig
 
 from serving.catalogue.spec import EngineSpec
@@ -33,13 +33,17 @@ _PLAIN_FORMATS = ({"type": "text"}, {"type": "json_object"})
 _decode_found = msgspec.msgpack.Decoder(Found).decode
 
 
+_NOTHING = Raw(b"null")
+_NOTHINGS = (_NOTHING, Raw(b"[]"))
+
+
 class _Look(msgspec.Struct):
     """The fields of a small body that may make it heavy."""
 
-    response_format: Raw | UnsetType | None = UNSET
-    structured_outputs: Raw | UnsetType | None = UNSET
-    tools: Raw | UnsetType | None = UNSET
-    bad_words: Raw | UnsetType | None = UNSET
+    response_format: Raw = _NOTHING
+    structured_outputs: Raw = _NOTHING
+    tools: Raw = _NOTHING
+    bad_words: Raw = _NOTHING
 
 
 _look = msgspec.json.Decoder(_Look).decode
@@ -53,15 +57,12 @@ def is_light(body: bytes) -> bool:
         found = _look(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return False  # whatever it is
-    if found.structured_outputs or found.tools or found.bad_words:
+    if any(field not in _NOTHINGS for field in (found.structured_outputs, found.bad_words)):
+        return False
+    if found.tools not in _NOTHINGS:
         return False
     form = found.response_format
-    if isinstance(form, Raw):
-        try:
-            return msgspec.json.decode(form) in _PLAIN_FORMATS
-        except (msgspec.MsgspecError, RecursionError):
-            return False
-    return True
+    return form in _NOTHINGS or msgspec.json.decode(form) in _PLAIN_FORMATS
 
 
 class Preparation:
@@ -78,9 +79,7 @@ class Preparation:
 
     @classmethod
     def of(cls, nursery: Nursery) -> Preparation:
-        return cls(
-            Helpers(nursery, most=HELPERS, seconds=PREPARE_S, memory_bytes=PREPARE_BYTES)
-        )
+        return cls(Helpers(nursery, most=HELPERS, seconds=PREPARE_S, memory_bytes=PREPARE_BYTES))
 
     async def prepare(self, call: HttpCall, body: bytes, reply: Reply) -> Prepared | None:
         """What the engine server goes on with, or None if the reply has its answer.

@@ -2,8 +2,8 @@
 
 It runs in a helper process (`serving/engine/helpers.py`), with vLLM's own app on an engine that has
 no core. What vLLM would refuse it refuses here, in its own words; what it would answer without the
-core (`/tokenize`) it answers here. Of a request that passes, the tokens and the checked grammar go back
-to the engine server, and of its body what is needed to answer it.
+core (`/tokenize`) it answers here. Of a request that passes, the tokens and the checked grammar go
+back to the engine server, and of its body what is needed to answer it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from serving.engine.vllm.usage import UsageWatch
 from serving.errors import InvalidField, InvalidRequest, ServingError
 from serving.wire.messages import Head, HttpCall
 
-# What may be left of a body without its prompt, its messages and its images: the engine server parses
-# it on its event loop.
+# What may be left of a body without its prompt, its messages and its images: the engine server
+# parses it on its event loop.
 MAX_REST_BYTES = 512 * 1024
 # CPU time in which a grammar is checked and compiled. The engine core does it again.
 GRAMMAR_CPU_S = 2.0
@@ -153,7 +153,7 @@ class Rehearsal:
         self._constraint = constraint_fields(params.structured_outputs)
 
     async def _prepare(self, job: Job) -> Found:
-        body, urls = job.body, []
+        body, urls = job.body, list[str]()
         if may_hold_media(body):
             urls, body = take_images(body)
         if urls:
@@ -174,9 +174,7 @@ class Rehearsal:
         self._engine.added = added
         reply = _Reply()
         lora = LoRARequest("adapter", 1, "/") if job.adapter else None
-        answering = asyncio.ensure_future(
-            self._app.run(job.call, body, reply, Tally(), lora, [])
-        )
+        answering = asyncio.ensure_future(self._app.run(job.call, body, reply, Tally(), lora, []))
         waiting = asyncio.ensure_future(ready.wait())
         await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -208,8 +206,8 @@ class Rehearsal:
 
 
 def _without_prompt(fields: dict[str, Any]) -> None:
-    """Leave only a mark of what has become tokens. vLLM looks at the last message's role, and counts
-    the tool calls of a chat."""
+    """Leave only a mark of what has become tokens. vLLM looks at the last message's role, and
+    counts the tool calls of a chat."""
     if fields.get("messages"):
         calls = [
             {"role": "assistant", "content": None, "tool_calls": message["tool_calls"]}
