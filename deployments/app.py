@@ -25,6 +25,7 @@ from ray.serve.schema import LoggingConfig
 from deployments.code import engine_code, router_code
 from deployments.engine import STOP_GRACE_S, EngineReplica
 from deployments.names import ENGINE, ROUTER, ROUTER_APP, engine_app_name
+from deployments.ray_internals import with_version
 from deployments.router import RouterReplica
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import load_catalogue
@@ -131,11 +132,6 @@ def _by_leases(spec: EngineSpec) -> AutoscalingConfig:
 
 
 def _versioned(deployment: Deployment, *made_of: Any) -> Deployment:
-    """The deployment, with a version that changes with `made_of`, what its replicas are made of.
-
-    Without a version, Serve takes every `run` for new code and restarts all replicas. The option is
-    no longer public. The public way, `serve deploy`, builds each application in a process of its
-    own, which adds seconds to every start (docs/decisions.md 21).
-    """
+    """The deployment, with a version that changes when what its replicas are made of does."""
     version = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-    return deployment.options(_internal=True, version=version)
+    return with_version(deployment, version)

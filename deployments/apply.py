@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from deployments.environment import local_environment, set_defaults
+from deployments.environment import TOKEN_PATH, local_environment, set_defaults
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
 
@@ -67,10 +67,12 @@ def main(models: Path, address: str | None, run_dir: Path, dry_run: bool, timeou
     _check_reachable(found)
     if found.startswith("127."):
         set_defaults(local_environment())
-    # A cluster that Ray starts asks for a token if its user has one. A process that joins the
-    # cluster has to be told so.
-    if auth_mode := here.get("auth_mode"):
-        set_defaults({"RAY_AUTH_MODE": auth_mode})
+    # A process that joins a cluster has to be told that Ray asks for a token there.
+    set_defaults({"RAY_AUTH_MODE": here.get("auth_mode") or "token"})
+    if token_path := here.get("token_path"):
+        # Of another cluster, and it would come first.
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+        os.environ[TOKEN_PATH] = token_path
     import ray
 
     try:
@@ -120,7 +122,11 @@ def _run(catalogue: Catalogue, dry_run: bool, timeout_s: float) -> None:
 
 def write_cluster_file(run_dir: Path, address: str) -> None:
     """Write what `serving apply` needs to know about the cluster that this process has started."""
-    found = {"address": address, "auth_mode": os.environ.get("RAY_AUTH_MODE")}
+    found = {
+        "address": address,
+        "auth_mode": os.environ["RAY_AUTH_MODE"],
+        "token_path": os.environ.get(TOKEN_PATH),
+    }
     (run_dir / CLUSTER_FILE).write_text(json.dumps(found))
 
 

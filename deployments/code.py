@@ -23,13 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 # What routers and engines have in common.
 _BOTH = (
     "serving",
-    *(f"deployments/{name}.py" for name in ("code", "directory", "leases", "names")),
+    *(
+        f"deployments/{name}.py"
+        for name in ("code", "directory", "leases", "names", "ray_internals")
+    ),
 )
 _NO_REPLICA_RUNS = ("serving/cli",)
 ROUTER_CODE = (*_BOTH, "deployments/router.py")
 NOT_IN_ROUTERS = (
     *_NO_REPLICA_RUNS,
-    *("serving/engine/vllm", "serving/engine/hf", "serving/engine/images"),
+    *(f"serving/engine/{name}" for name in ("bodies", "hf", "images", "vllm")),
 )
 ENGINE_CODE = (*_BOTH, "deployments/engine.py")
 NOT_IN_ENGINES = (*_NO_REPLICA_RUNS, "serving/router", "serving/upstream")

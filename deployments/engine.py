@@ -22,10 +22,11 @@ from ray import serve
 from deployments.code import engine_code
 from deployments.directory import keep_announced, open_directory
 from deployments.leases import LEASE_S
+from deployments.ray_internals import open_no_grpc_port
 from serving.catalogue.spec import EngineSpec
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
-from serving.settings import Settings
+from serving.settings import Settings, is_loopback
 from serving.wire.entry import Entry
 from serving.wire.launch import EngineLaunch, EngineReady
 
@@ -45,6 +46,7 @@ class EngineReplica:
     async def __init__(  # type: ignore[misc]  # Serve awaits an async constructor
         self, spec: dict[str, Any], drain_s: float, images: dict[str, Any]
     ) -> None:
+        open_no_grpc_port()
         self._spec = EngineSpec.model_validate(spec)
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._drain_s = drain_s
@@ -79,14 +81,21 @@ class EngineReplica:
         """Start the engine server and wait until it is ready.
 
         Raises:
-            RuntimeError: it ended or said nothing within the model's `start_timeout_s`.
+            RuntimeError: it ended or said nothing within the model's `start_timeout_s`, or anybody
+                could send it calls.
         """
+        if not (settings.cluster_token.get_secret_value() or is_loopback(host)):
+            raise RuntimeError(
+                f"engines listen on {host}, where other machines may call them without a secret; "
+                "set SERVING_CLUSTER_TOKEN, to the same secret on all nodes"
+            )
         read_fd, write_fd = os.pipe()
         config = EngineLaunch(
             spec=spec,
             replica=self._replica,
             host=host,
             token=settings.cluster_token.get_secret_value(),
+            metrics_token=settings.metrics_token.get_secret_value(),
             log_dir=settings.log_dir,
             ready_fd=write_fd,
             drain_s=self._drain_s,

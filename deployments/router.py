@@ -19,6 +19,7 @@ from deployments.code import router_code
 from deployments.directory import decode, keep_announced, open_directory
 from deployments.leases import Leases
 from deployments.names import ENGINE, engine_app_name
+from deployments.ray_internals import asks_for_token, open_no_grpc_port
 from serving import heap
 from serving.catalogue.catalogue import Catalogue
 from serving.observability.logs import open_log
@@ -37,9 +38,12 @@ class RouterReplica:
     """
 
     async def __init__(self, drain_s: float) -> None:  # type: ignore[misc]
+        open_no_grpc_port()
         settings = Settings()
         identity = serve.get_replica_context().replica_id.unique_id
         self._log = log = open_log("router", settings.log_dir, router=identity)
+        if not asks_for_token():
+            log.error("ray_asks_for_no_token", risk="who reaches Ray's ports may run anything here")
         self._leases = Leases(_hold_lease, log)
         self._router = Router(
             settings,

@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -25,8 +24,15 @@ from typing import Any, TextIO
 
 import click
 
+from deployments.address import not_free, unguarded, url_of
 from deployments.apply import CLUSTER_FILE, write_cluster_file
-from deployments.environment import local_environment, serve_environment, set_defaults
+from deployments.environment import (
+    asks_for_no_token,
+    local_environment,
+    make_token,
+    serve_environment,
+    set_defaults,
+)
 from deployments.processes import adopt_orphans, end_descendants
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
@@ -50,7 +56,7 @@ Examples:
 \b
 Environment:
   SERVING_API_KEYS   keys callers may use, "KEY" or "KEY:ACCOUNT", comma-separated
-                     (default: "sk-local", for this machine only)
+                     (default: "sk-local", which is refused unless --host is loopback)
   SERVING_LOG_DIR    where the JSON logs go (default: --run-dir/logs)
 \b
 Exit codes: 0 stopped when told to; 1 a model failed to start; 2 a mistake in the
@@ -85,11 +91,21 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> N
     if not catalogue.deployed:
         click.echo(f"serving up: {models}: names no model to serve; add one to `models:`", err=True)
         sys.exit(EXIT_USAGE)
+    os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
+    if problem := unguarded(host):
+        click.echo(f"serving up: {problem}", err=True)
+        sys.exit(EXIT_USAGE)
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    url = url_of(host, port)
     with _only_one(port, url):
-        _check_port(host, port)
+        if problem := not_free(host, port):
+            click.echo(
+                f"serving up: cannot listen on {host}:{port}: {problem}; stop what runs there, or "
+                "choose another --port",
+                err=True,
+            )
+            sys.exit(EXIT_RUNNING)
         sys.exit(Up(catalogue, host, port, url, run_dir, timeout).run())
 
 
@@ -112,20 +128,6 @@ def _only_one(port: int, url: str) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            click.echo(
-                f"serving up: cannot listen on {host}:{port}: {error.strerror}; stop what runs "
-                "there, or choose another --port",
-                err=True,
-            )
-            sys.exit(EXIT_RUNNING)
 
 
 class Up:
@@ -172,13 +174,16 @@ class Up:
         return status
 
     def _prepare_environment(self) -> None:
-        os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
         os.environ.setdefault("SERVING_LOG_DIR", str(self._run_dir / "logs"))
         os.environ["SERVING_CLUSTER_TOKEN"] = secrets.token_hex(16)
         os.environ["SERVING_HOST"] = self._host
         os.environ["SERVING_PORT"] = str(self._port)
         set_defaults(serve_environment())
         set_defaults(local_environment())
+        self._token_file = self._run_dir / f"ray-{self._port}.token"
+        make_token(self._token_file)
+        if asks_for_no_token():
+            self._say("RAY_AUTH_MODE lets every user of this machine run programs as this user")
 
     def _start_cluster(self) -> None:
         import ray
@@ -268,6 +273,7 @@ class Up:
 
             ray.shutdown()
         end_descendants(grace_s=3.0)
+        self._token_file.unlink(missing_ok=True)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stop.is_set():

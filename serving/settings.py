@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+# The key of `serving up` where none is given, for callers on this machine: everybody knows it.
 LOCAL_KEY = "sk-local"
+MAKE_A_KEY = "python -c \"import secrets; print('sk-' + secrets.token_urlsafe(32))\""
 
 
 class Settings(BaseSettings):
@@ -31,6 +34,20 @@ class Settings(BaseSettings):
     )
     log_dir: str | None = Field(default=None, description="folder of JSON logs; default: stderr")
     # Room for two images of 10 MiB, which base64 makes a third longer. The link carries 64 MiB.
+    public_pages: Literal["auto", "open", "closed"] = Field(
+        default="auto",
+        description="whether /ready names models and /metrics answers without a key on the shared "
+        "port; auto: on loopback only",
+    )
+    metrics_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="what /metrics of routers' own ports and of engine servers asks for, if set",
+    )
+    cache_salt: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="keep each account's prompts apart in the engines' prefix caches; auto: where "
+        "there may be more than one account",
+    )
     max_body_bytes: Annotated[int, Field(gt=0, le=60 * 1024 * 1024)] = 32 * 1024 * 1024
     max_header_bytes: Annotated[int, Field(gt=0)] = 16 * 1024
     body_timeout_s: Annotated[float, Field(gt=0)] = 20.0
@@ -51,3 +68,50 @@ class Settings(BaseSettings):
         "one of its own in half that time, or is replaced",
     )
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    quarantine_s: Annotated[float, Field(ge=0)] = Field(
+        default=600.0, description="how long a request that an engine died of is refused"
+    )
+
+    @property
+    def keys(self) -> dict[str, str | None]:
+        """The API keys, each with the account it is for; None: it may use any."""
+        found = {}
+        for item in self.api_keys.get_secret_value().split(","):
+            key, _, account = item.strip().partition(":")
+            if key:
+                found[key] = account or None
+        return found
+
+    @property
+    def pages_are_open(self) -> bool:
+        """Whether the shared port shows pages that name models without a key."""
+        if self.public_pages == "auto":
+            return is_loopback(self.host)
+        return self.public_pages == "open"
+
+    def check_key(self) -> None:
+        """Refuse a key that everybody knows where others than this machine may call.
+
+        Raises:
+            ValueError: the sentence says how to make a key.
+        """
+        if LOCAL_KEY in self.keys and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.host or 'every address'} can be reached from other machines, and everybody "
+                f"knows the key '{LOCAL_KEY}'; set SERVING_API_KEYS to a key of your own, made "
+                f"with: {MAKE_A_KEY}"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that only this machine can reach: 127.0.0.0/8, ::1 and `localhost`. Other
+    names are not looked up: what they stand for may change."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback

@@ -36,7 +36,9 @@ class Relayed:
 class Endpoint:
     """One path and method.
 
-    `public` endpoints ask for no key. A `probe` is asked every few seconds by machines; it is
+    `public` endpoints ask for no key, but for those that name models: a listener that others than
+    operators reach shows them only with a key (`serving/router/doors.py`), and without one `bare`,
+    if there is one.  A `probe` is asked every few seconds by machines; it is
     counted, and logged only when it fails.
     """
 
@@ -46,6 +48,8 @@ class Endpoint:
     answer: ShowPage | Relayed
     public: bool = False
     probe: bool = False
+    names_models: bool = False
+    bare: ShowPage | None = None
 
 
 def _openai(path: str, needs: Ability) -> Endpoint:
@@ -62,8 +66,11 @@ def _page(path: str, show: ShowPage, dialect: Dialect = CREATE_COMPLETION) -> En
     return Endpoint("GET", path, dialect, show)
 
 
-def _probe(path: str, show: ShowPage) -> Endpoint:
-    return Endpoint("GET", path, CREATE_COMPLETION, show, public=True, probe=True)
+def _probe(
+    path: str, show: ShowPage, *, names_models: bool = False, bare: ShowPage | None = None
+) -> Endpoint:
+    dialect = CREATE_COMPLETION
+    return Endpoint("GET", path, dialect, show, True, True, names_models, bare)
 
 
 ENDPOINTS = (
@@ -81,9 +88,9 @@ ENDPOINTS = (
     _page("/user-info", pages.user_info),
     _page("/status", pages.status),
     _page("/metrics/targets", pages.targets),
-    _probe("/metrics", pages.metrics),
+    _probe("/metrics", pages.metrics, names_models=True),
     _probe("/health", pages.health),
-    _probe("/ready", pages.ready),
+    _probe("/ready", pages.ready, names_models=True, bare=pages.bare_ready),
     # What KubeRay's probes ask every pod that serves.
     _probe("/-/healthz", pages.health),
 )

@@ -141,6 +141,12 @@ def ready(view: View, ask: Ask) -> Page:
     return _json(body, 200 if is_ready else 503)
 
 
+def bare_ready(view: View, ask: Ask) -> Page:
+    """`GET /ready` without the models, for callers who may not know which there are."""
+    is_ready, _ = view.readiness()
+    return _json({"ready": is_ready}, 200 if is_ready else 503)
+
+
 def metrics(view: View, ask: Ask) -> Page:
     """`GET /metrics`."""
     return Page(view.metrics(), content_type=CONTENT_TYPE_LATEST.encode())

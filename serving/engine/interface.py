@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from serving.wire.messages import CompletionCall, End, Head, HttpCall
+from serving.wire.messages import Call, CompletionCall, End, Head, HttpCall
 
 
 class Chunk(msgspec.Struct):
@@ -66,6 +66,13 @@ class EngineLoad(msgspec.Struct, frozen=True):
     running: int = 0
     waiting: int = 0
     adapters: tuple[str, ...] = ()
+
+
+class Suspect(NamedTuple):
+    """A call that the engine most likely died of, and its HTTP body."""
+
+    call: Call
+    body: bytes
 
 
 class Engine(ABC):
@@ -126,6 +133,14 @@ class Engine(ABC):
         Raises:
             Exception: it failed.
         """
+
+    def suspects(self) -> Sequence[Suspect]:
+        """The calls that the engine died of: those that were new in the step whose exception ended
+        it. None while it lives, and none if a signal killed it.
+
+        Once `check`, or a call's own `EngineFailed`, says that the engine is dead, they are known.
+        """
+        return ()
 
     @abstractmethod
     async def close(self) -> None:

@@ -17,8 +17,10 @@ import msgspec
 
 from serving.engine.completion_writer import run_completion
 from serving.engine.interface import Engine, Tally
-from serving.errors import ServingError
-from serving.observability.logs import Log
+from serving.engine.strangers import Strangers
+from serving.engine.suspects import Blame
+from serving.errors import EngineFailed, ServingError
+from serving.observability.logs import Log, Sparing
 from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, split_open
 from serving.wire.messages import (
     PROTOCOL_VERSION,
@@ -37,6 +39,8 @@ from serving.wire.outbox import Outbox
 LOAD_INTERVAL_S = 0.02
 HEARTBEAT_S = 1.0
 MAX_HELLO = 4096
+# Links of routers, which have shown the token.
+MAX_LINKS = 1024
 
 _encode = msgspec.json.encode
 _decode_call = msgspec.json.Decoder(Call).decode
@@ -46,23 +50,20 @@ _decode_hello = msgspec.json.Decoder(Hello).decode
 class LinkReply:
     """Writes one call's answer into its link."""
 
-    __slots__ = ("_link", "_stream", "started")
+    __slots__ = ("_link", "_stream")
 
     def __init__(self, link: Link, stream: int) -> None:
         self._link = link
         self._stream = stream
-        self.started = False
 
     @property
     def writable(self) -> bool:
         return self._link.writable.is_set()
 
     def head(self, head: Head) -> None:
-        self.started = True
         self._link.outbox.send(Kind.HEAD, self._stream, _encode(head))
 
     def data(self, data: bytes) -> None:
-        self.started = True
         self._link.outbox.send(Kind.DATA, self._stream, data)
 
     async def drained(self) -> None:
@@ -94,14 +95,15 @@ class Link(asyncio.Protocol):
         # Not isinstance: uvloop's transports do not derive from asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
         self.outbox.open(self._transport)
+        self._server.strangers.add(self)
 
     def data_received(self, data: bytes) -> None:
         try:
             for kind, stream, payload in self._reader.feed(data):
                 self._on_frame(kind, stream, payload)
-        except (FrameError, msgspec.MsgspecError) as error:
-            self._server.log.warning("link_refused", router=self.router, reason=str(error))
-            self.close()
+        # msgspec has no error of its own for a string that is not UTF-8.
+        except (FrameError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self.refuse(str(error))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.forget(self)
@@ -120,6 +122,13 @@ class Link(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def refuse(self, reason: str) -> None:
+        """Close the link of what does not behave like a router; the log says why."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._server.refused.warning("link_refused", router=self.router, reason=reason)
+            # Not `close`, which waits for a peer that may not read.
+            self._transport.abort()
 
     # frames
 
@@ -142,7 +151,7 @@ class Link(asyncio.Protocol):
         encoded, body = split_open(payload)
         try:
             call = _decode_call(encoded)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Only this call fails. A router of another version may send one that is not understood;
             # its other calls on this link are sound.
             self._server.log.error("call_not_understood", router=self.router, reason=str(error))
@@ -155,6 +164,8 @@ class Link(asyncio.Protocol):
     def _on_hello(self, hello: Hello) -> None:
         if not hmac.compare_digest(hello.token.encode(), self._server.token.encode()):
             raise FrameError("wrong cluster token")
+        if self.router:
+            raise FrameError("a second HELLO")
         if hello.version != PROTOCOL_VERSION:
             raise FrameError(f"protocol version {hello.version}")
         self.router = hello.router or "router"
@@ -180,8 +191,10 @@ class Link(asyncio.Protocol):
             self.outbox.send(Kind.END, stream, _encode(tally.used()))
             outcome = "cancelled"
         except ServingError as error:
+            if isinstance(error, EngineFailed):
+                error = await server.failed(call, error)
             outcome = "error" if error.status >= 500 else "rejected"
-            retryable = error.status >= 500 and error.retryable and not reply.started
+            retryable = error.status >= 500 and error.retryable
             fail = Fail(
                 error.status,
                 error.code,
@@ -228,8 +241,11 @@ class LinkServer:
         self.on_call_end = on_call_end
         self._replica = replica
         self._model = model
+        self.refused = Sparing(log)
         self._links: set[Link] = set()
+        self.strangers = Strangers()
         self._draining = False
+        self.blame = Blame(engine, self._tell_suspects, log)
         self._dirty = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._reporter: asyncio.Task[None] | None = None
@@ -260,20 +276,47 @@ class LinkServer:
             self._server.close()
         for link in list(self._links):
             link.close()
+        for stranger in self.strangers:
+            stranger.refuse("this replica stops")
 
     # called by links
 
     def welcome(self, link: Link) -> None:
+        """Called for a link whose HELLO is right.
+
+        Raises:
+            FrameError: there are too many.
+        """
+        if len(self._links) >= MAX_LINKS:
+            raise FrameError(f"there are {MAX_LINKS} links already")
+        self.strangers.discard(link)
         self._links.add(link)
         hello = Welcome(self._replica, self._model, self.engine.max_model_len, self._load(link))
         link.outbox.send(Kind.WELCOME, 0, _encode(hello))
         self.log.info("link_opened", router=link.router)
 
     def forget(self, link: Link) -> None:
+        self.strangers.discard(link)
         if link in self._links:
             self._links.discard(link)
             self.changed()
             self.log.info("link_closed", router=link.router)
+
+    async def failed(self, call: Call, error: EngineFailed) -> ServingError:
+        """What a call fails with that ended in `error`. If the engine is dead, no router sends
+        anything more here: calls that fail at once would make it the least busy replica."""
+        blamed = self.blame.error(call, error)
+        try:
+            await self.engine.check()
+        except EngineFailed:
+            if not self._draining:
+                self._draining = True
+                self._send_load()
+        return blamed
+
+    def _tell_suspects(self, payload: bytes) -> None:
+        for link in self._links:
+            link.outbox.send(Kind.SUSPECTS, 0, payload)
 
     def changed(self) -> None:
         self._dirty.set()
@@ -290,6 +333,10 @@ class LinkServer:
             draining=self._draining,
         )
 
+    def _send_load(self) -> None:
+        for link in self._links:
+            link.outbox.send(Kind.LOAD, 0, _encode(self._load(link)))
+
     async def _report(self) -> None:
         while True:
             # Not `wait_for`: on Python 3.11 it loses a cancellation that comes with the event.
@@ -297,6 +344,5 @@ class LinkServer:
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._dirty.wait()
             self._dirty.clear()
-            for link in self._links:
-                link.outbox.send(Kind.LOAD, 0, _encode(self._load(link)))
+            self._send_load()
             await asyncio.sleep(LOAD_INTERVAL_S)

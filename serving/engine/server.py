@@ -24,7 +24,7 @@ from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.interface import Engine
 from serving.engine.lifetime import die_with_parent
 from serving.engine.link import LinkServer
-from serving.engine.ops import ops_app
+from serving.engine.ops import MAX_CONNECTIONS, ops_app
 from serving.engine.watchdog import Watchdog
 from serving.errors import EngineFailed
 from serving.http.listener import HttpServer, listen
@@ -63,8 +63,8 @@ async def run(config: EngineLaunch, log: Log) -> int:
         on_call_end=CallMetrics().count,
     )
     port = await links.start(config.host)
-    app = ops_app(engine, model=spec.id, replica=config.replica)
-    ops = HttpServer(app, [listen(config.host)])
+    app = ops_app(engine, model=spec.id, replica=config.replica, token=config.metrics_token)
+    ops = HttpServer(app, [listen(config.host)], max_connections=MAX_CONNECTIONS)
     await ops.start()
     heap.settle()
     ready = EngineReady(port, ops.port, engine.max_model_len)
@@ -87,6 +87,7 @@ async def run(config: EngineLaunch, log: Log) -> int:
         await links.drain(config.drain_s)
     else:
         log.error("engine_died", in_flight=links.in_flight)
+        links.blame.tell()  # of suspects whose callers have left: no call has failed of them
         await asyncio.sleep(CHECK_INTERVAL_S)  # lets the calls' last frames out
     await links.close()
     await ops.close()

@@ -1,8 +1,8 @@
 """Finds an engine that is stuck: it lives, requests wait, and nothing comes any more.
 
 A core that hangs in a kernel, or a queue that leaks have filled, does not die, so no other check
-sees it. When requests wait and the engine has made no step for a while, it has to prove itself with a
-request of one token. A long prompt is no reason: it makes steps, and the proof runs beside it.
+sees it. When requests wait and the engine has made no step for a while, it has to prove itself with
+a request of one token. A long prompt is no reason: it makes steps, and the proof runs beside it.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ class HttpServer:
     Args:
         drain_s: how long `close` waits for requests that are being answered, in seconds.
         header_timeout_s: how long a client may take to send a request's headers, in seconds.
+        max_connections: further ones are closed at once; None: as many as the system allows.
     """
 
     def __init__(
@@ -73,13 +74,17 @@ class HttpServer:
         *,
         drain_s: float = 0.0,
         header_timeout_s: float = HEADER_TIMEOUT_S,
+        max_connections: int | None = None,
     ) -> None:
+        protocol = partial(
+            _Protocol, header_timeout_s=header_timeout_s, max_connections=max_connections
+        )
         self._sockets = list(sockets)
         self._drain_s = drain_s
         self._server = _Server(
             uvicorn.Config(
                 cast(Any, app),  # uvicorn and starlette spell the same protocol in other types
-                http=cast(Any, partial(_Protocol, header_timeout_s=header_timeout_s)),
+                http=cast(Any, protocol),
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -130,8 +135,11 @@ class _Server(uvicorn.Server):
 class _Protocol(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, header_timeout_s: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, header_timeout_s: float, max_connections: int | None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._max_connections = max_connections
         self._header_timeout_s = header_timeout_s
         self._header_timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
@@ -139,6 +147,8 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect_headers()
+        if self._max_connections is not None and len(self.connections) > self._max_connections:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_are_in()

@@ -136,6 +136,12 @@ class Request:
         return message
 
 
+def bearer(headers: Mapping[bytes, bytes]) -> bytes:
+    """The token of `Authorization: Bearer TOKEN`; empty if there is none."""
+    scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
+    return rest.strip() if scheme.lower() == b"bearer" else b""
+
+
 def request_id(scope: Scope) -> str:
     """The caller's `x-request-id` if it is printable and short, else a new one."""
     for name, value in scope["headers"]:

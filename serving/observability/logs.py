@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
+from collections import Counter
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,25 @@ class Log:
     def exception(self, event: str, error: BaseException, **fields: Any) -> None:
         """An unexpected exception with its stack; only for bugs, never for bad input."""
         self._logger.error(event, exc_info=error, extra={**self._fields, **fields})
+
+
+class Sparing:
+    """Writes at most one warning of each event in `every_s` seconds: for what strangers can cause
+    as often as they like. The next line says how many were left out since (`left_out`)."""
+
+    def __init__(self, log: Log, every_s: float = 1.0) -> None:
+        self._log = log
+        self._every_s = every_s
+        self._last: dict[str, float] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def warning(self, event: str, **fields: Any) -> None:
+        now = time.monotonic()
+        if now - self._last.get(event, -self._every_s) < self._every_s:
+            self._left_out[event] += 1
+            return
+        self._last[event] = now
+        self._log.warning(event, **fields, left_out=self._left_out.pop(event, 0))
 
 
 class _File(RotatingFileHandler):

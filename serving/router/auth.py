@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serving.errors import Forbidden, InvalidRequest, Unauthenticated
-from serving.http.request import Request
+from serving.http.request import Request, bearer
 from serving.observability.metrics import RouterMetrics
 
 ACCOUNT_HEADER = b"x-selected-account-id"
@@ -33,13 +33,11 @@ class KeyRing:
     wrong key and a dump of this process's tables shows none.
     """
 
-    def __init__(self, keys: str) -> None:
+    def __init__(self, keys: Mapping[str, str | None]) -> None:
         self._callers: dict[bytes, Caller] = {}
-        for item in keys.split(","):
-            key, _, account = item.strip().partition(":")
-            if key:
-                digest = hashlib.sha256(key.encode()).digest()
-                self._callers[digest] = Caller(digest.hex()[:8], account or None)
+        for key, account in keys.items():
+            digest = hashlib.sha256(key.encode()).digest()
+            self._callers[digest] = Caller(digest.hex()[:8], account)
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> Caller:
         """The caller of a request, by `x-api-key` or `Authorization: Bearer`.
@@ -49,8 +47,7 @@ class KeyRing:
         """
         key = headers.get(b"x-api-key")
         if key is None:
-            scheme, _, rest = headers.get(b"authorization", b"").partition(b" ")
-            key = rest.strip() if scheme.lower() == b"bearer" else None
+            key = bearer(headers)
         if not key:
             raise Unauthenticated(
                 "no API key: send 'x-api-key: KEY' or 'Authorization: Bearer KEY'"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
 from serving.api.asked import Asked
@@ -31,16 +32,19 @@ from serving.errors import (
     MethodNotAllowed,
     NotFound,
     ServingError,
+    Unauthenticated,
 )
 from serving.http.request import Request
 from serving.observability.logs import Log
 from serving.router.admission import Admission
 from serving.router.auth import ANYONE, Accounts, Caller, KeyRing, choose_account
+from serving.router.doors import Doors
 from serving.router.record import Record, Recorder
 from serving.router.relay import Job, Relay
 from serving.router.replica import CLOSING_S
 from serving.router.resolve import Resolver, Route
 from serving.router.response import Response
+from serving.router.spaces import CacheSpaces
 from serving.router.view import RouterView
 from serving.settings import Settings
 from serving.wire.messages import End
@@ -55,7 +59,9 @@ class Pipeline:
         settings: Settings,
         endpoints: Endpoints,
         keys: KeyRing,
+        doors: Doors,
         accounts: Accounts,
+        spaces: CacheSpaces,
         admission: Admission,
         relay: Relay,
         view: RouterView,
@@ -65,7 +71,9 @@ class Pipeline:
         self._settings = settings
         self._endpoints = endpoints
         self._keys = keys
+        self._doors = doors
         self._accounts = accounts
+        self._spaces = spaces
         self._admission = admission
         self._resolver = Resolver(Catalogue(models=()))
         self._relay = relay
@@ -108,11 +116,31 @@ class Pipeline:
         request.read_headers(self._settings.max_header_bytes)
         endpoint = _endpoint(request, match)
         record.quiet = endpoint.probe
-        caller = ANYONE if endpoint.public else self._keys.authenticate(request.headers)
-        if isinstance(endpoint.answer, Relayed):
-            await self._complete(request, endpoint.answer, endpoint.dialect, caller, record)
+        caller, answer = self._authenticate(request, endpoint)
+        if isinstance(answer, Relayed):
+            await self._complete(request, answer, endpoint.dialect, caller, record)
         else:
-            await self._show(request, endpoint.answer, match.name, caller, record)
+            await self._show(request, answer, match.name, caller, record)
+
+    def _authenticate(
+        self, request: Request, endpoint: Endpoint
+    ) -> tuple[Caller, ShowPage | Relayed]:
+        """Who calls, and the answer that this caller may have.
+
+        Raises:
+            Unauthenticated: it needs a key.
+        """
+        headers = request.headers
+        if endpoint.public and not (
+            endpoint.names_models and not self._doors.shows_pages(request.scope, headers)
+        ):
+            return ANYONE, endpoint.answer
+        try:
+            return self._keys.authenticate(headers), endpoint.answer
+        except Unauthenticated:
+            if endpoint.bare is None:
+                raise
+            return ANYONE, endpoint.bare
 
     async def _complete(
         self, request: Request, endpoint: Relayed, dialect: Dialect, caller: Caller, record: Record
@@ -130,6 +158,8 @@ class Pipeline:
         route = self._resolve(request, endpoint, asked, caller)
         record.engine, record.kind = route.engine.id, route.kind
         call, body = asked.call(request.id, route)
+        if space := self._spaces.of(caller, account):
+            call = structs.replace(call, cache_space=space)
         job = Job(call, body, route, partial(dialect.event, request_id=request.id), ticket.settle)
         response = Response(request, record, keepalive_s=self._settings.keepalive_s)
         try:

@@ -13,12 +13,16 @@ from serving.observability.metrics import RouterMetrics
 from serving.router.admission import Admission, OpenDoor, Policy
 from serving.router.auth import Accounts, KeyRing
 from serving.router.demand import Demand
+from serving.router.doors import Doors
 from serving.router.fleet import Fleet
 from serving.router.hosted import HostedModels
 from serving.router.pipeline import Pipeline
+from serving.router.quarantine import Quarantine
 from serving.router.record import Recorder
 from serving.router.relay import Relay
 from serving.router.resolve import Resolver
+from serving.router.retry_budget import RetryBudget
+from serving.router.spaces import CacheSpaces
 from serving.router.view import RouterView
 from serving.router.waiting import Waiting
 from serving.settings import Settings
@@ -39,6 +43,9 @@ class Router:
         code: digest of the code that this process runs.
         want: called with a model that sleeps and whether it is needed now (`demand.py`).
         policy: which requests may run, and who pays; by default all may, and nobody pays.
+
+    Raises:
+        ValueError: other machines could call with a key that everybody knows.
     """
 
     def __init__(
@@ -54,7 +61,9 @@ class Router:
         rng: random.Random | None = None,
         code: str = "",
     ) -> None:
+        settings.check_key()
         self._settings = settings
+        self._doors = Doors(settings)
         self._code = code
         self._id = router
         self._own_host = own_host
@@ -63,6 +72,7 @@ class Router:
         self.metrics = metrics = RouterMetrics()
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
+        self.quarantine = Quarantine(metrics, log, keep_s=settings.quarantine_s)
         self.fleet = Fleet(
             router=router,
             token=settings.cluster_token.get_secret_value(),
@@ -70,6 +80,7 @@ class Router:
             log=log,
             rng=rng or random.Random(),
             local=self.hosted.replicas,
+            on_suspects=self.quarantine.add,
         )
         self.waiting = Waiting(
             self.fleet,
@@ -82,6 +93,8 @@ class Router:
             self.fleet,
             self._demand,
             self.waiting,
+            self.quarantine,
+            RetryBudget(),
             metrics,
             log,
             timeout_s=settings.request_timeout_s,
@@ -89,8 +102,10 @@ class Router:
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(),
-            keys=KeyRing(settings.api_keys.get_secret_value()),
+            keys=KeyRing(settings.keys),
+            doors=self._doors,
             accounts=Accounts(settings.account_policy, metrics),
+            spaces=CacheSpaces(settings),
             admission=Admission(policy or OpenDoor()),
             relay=relay,
             view=RouterView(router, Resolver(Catalogue(models=())), self.fleet, metrics),
@@ -128,6 +143,7 @@ class Router:
         sockets = [listen(self._own_host), listen(settings.host, settings.port, shared=True)]
         self._http = HttpServer(self.pipeline, sockets, drain_s=self._drain_s)
         await self._http.start()
+        self._doors.own_port = self._http.port
 
     async def close(self) -> None:
         """Stop listening, so that other routers take what comes; let running requests end."""

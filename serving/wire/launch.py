@@ -17,6 +17,7 @@ class EngineLaunch(msgspec.Struct, frozen=True):
     replica: str
     host: str = "127.0.0.1"
     token: str = ""
+    metrics_token: str = ""
     log_dir: str | None = None
     ready_fd: int | None = None
     drain_s: float = 30.0

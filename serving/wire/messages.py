@@ -52,7 +52,11 @@ class ImageRef(msgspec.Struct, frozen=True):
 
 
 class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
-    """Run one Create Completion request. `model` is the ID the caller asked for."""
+    """Run one Create Completion request.
+
+    `model` is the ID the caller asked for. `cache_space` names the callers who may share the
+    engine's prefix cache with this one; if it is empty, all do.
+    """
 
     request_id: str
     model: str
@@ -63,6 +67,7 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     adapter: AdapterRef | None = None
     images: tuple[ImageRef, ...] = ()
     prompt_format: PromptFormat | None = None
+    cache_space: str = ""
 
 
 class HttpCall(msgspec.Struct, tag="http", frozen=True):
@@ -76,6 +81,7 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     adapter: AdapterRef | None = None
     prompt_format: PromptFormat | None = None
+    cache_space: str = ""
 
 
 Call = CompletionCall | HttpCall
@@ -143,7 +149,7 @@ class End(msgspec.Struct, frozen=True):
 class Fail(msgspec.Struct, frozen=True):
     """Last frame of a call that failed, with the tokens it had used by then.
 
-    `retryable`: another replica may succeed.
+    `retryable`: another replica may succeed, if the caller has seen nothing of this answer.
     """
 
     status: int

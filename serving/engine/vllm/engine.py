@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -24,20 +25,25 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.adapter_files import check_adapter
 from serving.engine.adapters import AdapterPool
+from serving.engine.bodies.check import Checked
 from serving.engine.checkpoints import fetch_adapter, local_checkpoint
 from serving.engine.images.chat import load_taken
 from serving.engine.images.loader import ImageLoader
-from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Tally
+from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Suspect, Tally
 from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import AS_THE_BASE, Prompts
+from serving.engine.suspects import RunningCalls
 from serving.engine.vllm import patches
+from serving.engine.vllm.accused import AccusedRequests
 from serving.engine.vllm.arguments import cli_arguments
 from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.patches import admission
 from serving.engine.vllm.preparation import Preparation
-from serving.engine.vllm.usage import UsageWatch
+from serving.engine.vllm.salts import Salts
+from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
@@ -56,13 +62,18 @@ class VllmEngine(Engine):
         stats: patches.LatestStats,
         images: ImageLimits,
         preparation: Preparation,
+        accused: AccusedRequests,
     ) -> None:
         self._spec = spec
         self._llm = llm
         self._preparation = preparation
         preparation.rehearsed.install(llm)
         self._stats = stats
+        admission.free_failed_requests(llm)
         self._usage = UsageWatch(llm)
+        self._salts = Salts()
+        patches.salt_requests(llm, self._salts.salt)
+        self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.runs(accused.read()))
         self._lora_numbers = itertools.count(1)
         self._proof_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
@@ -93,6 +104,8 @@ class VllmEngine(Engine):
         args: Namespace = parser.parse_args(cli_arguments(spec, images))
         validate_parsed_serve_args(args)
         stats = patches.LatestStats()
+        accused = AccusedRequests()
+        patches.spawn_processes()
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
@@ -108,8 +121,8 @@ class VllmEngine(Engine):
                 f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
                 "for embeddings"
             )
-        engine = cls(spec, llm, stats, images, Preparation.of(nursery))
-        engine._app = await OpenAIApp.build(llm, args, spec.id, engine._usage)
+        engine = cls(spec, llm, stats, images, Preparation.of(nursery), accused)
+        engine._app = await OpenAIApp.build(llm, args, spec.id)
         patches.keep_environment()
         return engine
 
@@ -122,7 +135,9 @@ class VllmEngine(Engine):
                 f"model '{call.model}' makes embeddings and no text; use /v1/embeddings",
                 param="model",
             )
+        usage = self._usage.begin()
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._calls.run(call, b"", usage))
             if call.images:
                 prompt = await self._prompt_with_images(call)
                 stack.push(partial(self._image_prompts.forget_failed, prompt))
@@ -133,7 +148,7 @@ class VllmEngine(Engine):
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            usage = self._usage.begin()
+            self._salts.enter(call.cache_space)
             outputs = Outputs(emit, settle=lambda: usage.fill(tally))
             try:
                 await self._run(call.request_id, prompt, params, lora, outputs)
@@ -211,15 +226,19 @@ class VllmEngine(Engine):
         assert self._app is not None
         if self._prompts is not None:
             self._prompts.check(call.prompt_format or AS_THE_BASE)
-        prepared = await self._preparation.prepare(call, body, reply)
+        self._salts.enter(call.cache_space)
+        prepared = await self._preparation.prepare(call, body, reply, self._app.check)
         if prepared is None:
             return
-        images = await load_taken(prepared.urls, call.model, self._images)
+        usage = self._usage.begin()
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._calls.run(call, body, usage))
+            images = await load_taken(prepared.urls, call.model, self._images)
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            await self._app.run(call, prepared.body, reply, tally, lora, images)
+            checked = Checked(constrained=prepared.constrained)
+            await self._app.run(call, prepared.body, reply, tally, usage, lora, images, checked)
 
     # adapters
 
@@ -280,6 +299,10 @@ class VllmEngine(Engine):
         params = SamplingParams(max_tokens=1, output_kind=RequestOutputKind.FINAL_ONLY)
         outputs = Outputs(lambda chunk: None, settle=lambda: None)
         await self._run(name, prompt, params, None, outputs)
+
+    def suspects(self) -> Sequence[Suspect]:
+        """See `Engine.suspects`."""
+        return self._calls.look()
 
     async def close(self) -> None:
         """See `Engine.close`."""

@@ -33,7 +33,8 @@ class RehearsalEngine(AsyncLLM):  # type: ignore[misc]  # vLLM is not typed for 
     """An `AsyncLLM` without an engine core: whatever a request meets before the core is real.
 
     `added` is called with the parameters of each request that passed vLLM's checks, `asked` when
-    the first answer is waited for, which never comes: all requests of a call have been added by then.
+    the first answer is waited for, which never comes: all requests of a call have been added by
+    then.
     """
 
     def __init__(self, config: VllmConfig, tasks: tuple[str, ...]) -> None:

@@ -1,12 +1,14 @@
 """Which requests to vLLM's OpenAI app are prepared in a helper process, and what comes of it.
 
 A small body without a grammar costs the event loop about as much as handing it over; it goes
-straight to vLLM. Every other one is prepared by a helper (`rehearsal.py`), within limits of time and memory.
+straight to vLLM. Every other one is prepared by a helper (`rehearsal.py`), within limits of time
+and memory.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -14,12 +16,12 @@ from msgspec import Raw
 from vllm.config import VllmConfig
 
 from serving.catalogue.spec import EngineSpec
+from serving.engine.bodies.check import Checked
 from serving.engine.helpers import Helpers, Nursery
 from serving.engine.images.chat import may_hold_media, take_images
 from serving.engine.interface import Reply
 from serving.engine.vllm.patches_rehearsal import Rehearsed
 from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
-from serving.errors import InvalidField, InvalidRequest
 from serving.wire.messages import HttpCall
 
 # Of the event loop, 16 KiB of the dearest JSON that vLLM takes (messages without text) cost 20 ms.
@@ -81,24 +83,33 @@ class Preparation:
     def of(cls, nursery: Nursery) -> Preparation:
         return cls(Helpers(nursery, most=HELPERS, seconds=PREPARE_S, memory_bytes=PREPARE_BYTES))
 
-    async def prepare(self, call: HttpCall, body: bytes, reply: Reply) -> Prepared | None:
+    async def prepare(
+        self,
+        call: HttpCall,
+        body: bytes,
+        reply: Reply,
+        check: Callable[[HttpCall, bytes], Checked],
+    ) -> Prepared | None:
         """What the engine server goes on with, or None if the reply has its answer.
 
+        Args:
+            check: of a small body, before vLLM sees it; helpers check the others.
+
         Raises:
-            InvalidRequest, InvalidField: the request is refused.
+            ServingError: the request is refused.
             Overloaded: too many wait.
         """
         if is_light(body):
             self.rehearsed.set(None, None)
+            constrained = check(call, body).constrained
             urls: list[str] = []
             if may_hold_media(body):
                 urls, body = take_images(body)
-            return Prepared(body, urls)
+            return Prepared(body, urls, constrained=constrained)
         job = Job(call, body, call.adapter is not None)
         found: Found = _decode_found(await self._helpers.run(msgspec.msgpack.encode(job)))
         if isinstance(found, Refused):
-            kind = InvalidField if found.field else InvalidRequest
-            raise kind(found.message, param=found.param)
+            raise found.error()
         if isinstance(found, Answered):
             if found.head is not None:
                 reply.head(found.head)

@@ -19,6 +19,7 @@ import msgspec
 from vllm.config import VllmConfig
 from vllm.lora.request import LoRARequest
 
+from serving import errors
 from serving.catalogue.spec import EngineSpec
 from serving.engine.images.chat import may_hold_media, take_images
 from serving.engine.interface import Tally
@@ -29,8 +30,8 @@ from serving.engine.vllm.patches_rehearsal import (
     constraint_fields,
     record_renders,
 )
-from serving.engine.vllm.usage import UsageWatch
-from serving.errors import InvalidField, InvalidRequest, ServingError
+from serving.engine.vllm.usage import CallUsage
+from serving.errors import InvalidRequest, ServingError
 from serving.wire.messages import Head, HttpCall
 
 # What may be left of a body without its prompt, its messages and its images: the engine server
@@ -58,11 +59,17 @@ class Answered(msgspec.Struct, tag="answered"):
 
 
 class Refused(msgspec.Struct, tag="refused"):
-    """A refusal in our own words. `field`: it names a field (422), else the request (400)."""
+    """A refusal: the name of its class in `serving/errors.py`, and what it says."""
 
+    kind: str
     message: str
     param: str | None
-    field: bool
+
+    def error(self) -> ServingError:
+        """The error to raise."""
+        kind = getattr(errors, self.kind)
+        assert issubclass(kind, ServingError)
+        return kind(self.message, param=self.param)
 
 
 class Prepared(msgspec.Struct, tag="prepared"):
@@ -77,6 +84,7 @@ class Prepared(msgspec.Struct, tag="prepared"):
     inputs: list[dict[str, Any]] | None = None
     last: list[Any] = []
     constraint: dict[str, Any] | None = None
+    constrained: bool = False
 
 
 Found = Answered | Refused | Prepared
@@ -111,8 +119,7 @@ class Rehearsal:
         self._engine = RehearsalEngine(config, (spec.task,))
         self._grammars = Grammars(config)
         record_renders(self._engine.renderer, self._rendered)
-        usage = UsageWatch(self._engine)
-        self._app = self._runner.run(OpenAIApp.build(self._engine, args, spec.id, usage))
+        self._app = self._runner.run(OpenAIApp.build(self._engine, args, spec.id))
         self._forget()
 
     def __call__(self, job: bytes) -> bytes:
@@ -125,9 +132,10 @@ class Rehearsal:
         except ServingError as error:
             if error.status >= 500:
                 raise
-            found = Refused(error.message, error.param, isinstance(error, InvalidField))
+            found = Refused(type(error).__name__, error.message, error.param)
         except MemoryError:
-            found = Refused("this request takes too much memory; make it smaller", None, False)
+            message = "this request takes too much memory; make it smaller"
+            found = Refused(InvalidRequest.__name__, message, None)
         return msgspec.msgpack.encode(found)
 
     def _forget(self) -> None:
@@ -154,11 +162,13 @@ class Rehearsal:
 
     async def _prepare(self, job: Job) -> Found:
         body, urls = job.body, list[str]()
+        checked = self._app.check(job.call, body)
+        self._constrained = checked.constrained
         if may_hold_media(body):
             urls, body = take_images(body)
         if urls:
             # Its tokens come with the pixels.
-            return Prepared(_bounded(body), urls)
+            return Prepared(_bounded(body), urls, constrained=self._constrained)
         self._began = time.process_time()
         ready, failure = asyncio.Event(), None
         self._engine.asked = ready.set
@@ -174,7 +184,9 @@ class Rehearsal:
         self._engine.added = added
         reply = _Reply()
         lora = LoRARequest("adapter", 1, "/") if job.adapter else None
-        answering = asyncio.ensure_future(self._app.run(job.call, body, reply, Tally(), lora, []))
+        answering = asyncio.ensure_future(
+            self._app.run(job.call, body, reply, Tally(), CallUsage(), lora, [], checked)
+        )
         waiting = asyncio.ensure_future(ready.wait())
         await asyncio.wait({answering, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -194,7 +206,9 @@ class Rehearsal:
         inputs = self._inputs
         if inputs is None:
             # Several texts of an embedding's input, or media: vLLM goes by the body.
-            return Prepared(_bounded(body), constraint=self._constraint)
+            return Prepared(
+                _bounded(body), constraint=self._constraint, constrained=self._constrained
+            )
         repeats = bool(fields.get("echo") or fields.get("return_prompt_text"))
         for found in inputs:
             if not repeats and len(found.get("prompt", "")) > MAX_PROMPT_TEXT:
@@ -202,7 +216,7 @@ class Rehearsal:
         _without_prompt(fields)
         rest = json.dumps(fields).encode()
         last = self._last if repeats else []
-        return Prepared(_bounded(rest), [], inputs, last, self._constraint)
+        return Prepared(_bounded(rest), [], inputs, last, self._constraint, self._constrained)
 
 
 def _without_prompt(fields: dict[str, Any]) -> None:

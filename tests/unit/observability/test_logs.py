@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serving.observability.logs import open_log
+from serving.observability.logs import Sparing, open_log
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -62,3 +63,14 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
     captured = capsys.readouterr()
     assert json.loads(captured.err)["event"] == "hello"
     assert captured.out == ""
+
+
+def test_what_strangers_cause_is_logged_sparingly(tmp_path: Path) -> None:
+    log = Sparing(open_log("log-test", str(tmp_path)), every_s=0.2)
+    for _ in range(10):
+        log.warning("refused", reason="why")
+    log.warning("another")
+    time.sleep(0.25)
+    log.warning("refused", reason="why")
+    found = [(line["event"], line["left_out"]) for line in lines(tmp_path)]
+    assert found == [("refused", 0), ("another", 0), ("refused", 9)]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from serving.errors import Forbidden, InvalidRequest, Unauthenticated
 from serving.router.auth import Caller, KeyRing, choose_account
+from serving.settings import Settings
 
-KEYS = KeyRing("sk-any, sk-acme:acme,,")
+KEYS = KeyRing(Settings(api_keys=SecretStr("sk-any, sk-acme:acme,,")).keys)
 ANY = Caller("k", None)
 ACME = Caller("k", "acme")
 
@@ -49,7 +51,7 @@ def test_strangers(headers: dict[bytes, bytes]) -> None:
 
 def test_no_keys_let_nobody_in() -> None:
     with pytest.raises(Unauthenticated):
-        KeyRing("").authenticate({b"x-api-key": b""})
+        KeyRing({}).authenticate({b"x-api-key": b""})
 
 
 def test_no_key_is_kept() -> None:
@@ -89,5 +91,7 @@ def test_another_account_is_forbidden(header: bytes | None, body: str | None) ->
 
 
 def test_a_key_may_hold_equals_signs() -> None:
-    caller = KeyRing("c2VjcmV0==:acme").authenticate({b"x-api-key": b"c2VjcmV0=="})
+    caller = KeyRing(Settings(api_keys=SecretStr("c2VjcmV0==:acme")).keys).authenticate(
+        {b"x-api-key": b"c2VjcmV0=="}
+    )
     assert caller.account == "acme"

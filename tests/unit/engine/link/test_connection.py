@@ -53,6 +53,8 @@ async def test_a_refused_router_does_not_hammer_the_replica(
     [
         frame(Kind.OPEN, 1, open_payload(b"{}", b"")),
         frame(Kind.HELLO, 0, b"not json"),
+        frame(Kind.HELLO, 0, b'{"router":"r","token":"\xff"}'),
+        frame(Kind.HELLO, 0, b'{"router":"r","token":"\\ud800"}'),
         frame(Kind.HELLO, 0, msgspec.json.encode(Hello("r", TOKEN, version=99))),
         HEADER.pack(MAX_HELLO + 1, Kind.HELLO, 0),
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -65,6 +67,14 @@ async def test_a_stranger_is_disconnected(pair: Pair, data: bytes) -> None:
         assert await reader.read() == b""
     writer.close()
     assert pair.server.in_flight == 0
+
+
+async def test_a_second_hello_is_refused(pair: Pair) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)
+    writer.write(frame(Kind.HELLO, 0, msgspec.json.encode(Hello("r", TOKEN))) * 2)
+    async with asyncio.timeout(2):
+        await reader.read()  # it may have been welcomed first
+    writer.close()
 
 
 async def test_it_reconnects(pair: Pair, link: ReplicaLink, eventually: Eventually) -> None:

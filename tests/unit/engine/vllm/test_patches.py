@@ -1,4 +1,4 @@
-"""What `patches.py` assumes of vLLM, against the installed version.
+"""What `patches/` assumes of vLLM, against the installed version.
 
 A test here that fails says what vLLM has changed and which patch to look at.
 """
@@ -29,11 +29,14 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.cache import BaseMultiModalProcessorCache
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
+from vllm.plugins import load_general_plugins
 from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, chat_utils
 from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_content_format
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.system_utils import get_mp_context
+from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine import EngineCoreEvent, EngineCoreEventType, EngineCoreOutput, FinishReason
 from vllm.v1.engine import EngineCoreRequest as CoreRequest
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -44,6 +47,7 @@ from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
+from serving.engine.vllm.usage import CallUsage
 
 
 def parameters(function: Any) -> list[str]:
@@ -68,6 +72,14 @@ def test_the_environment_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept == 1111, "enable_envs_cache keeps nothing any more: see keep_environment"
 
 
+def test_processes_are_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked one would load no plugins: `load_general_plugins` does so once."""
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "fork")
+    patches.spawn_processes()
+    assert get_mp_context().get_start_method() == "spawn"
+    assert "if plugins_loaded:" in source(load_general_plugins)
+
+
 def test_the_interface_of_a_stat_logger() -> None:
     ours, theirs = parameters(patches.LatestStats.record), parameters(StatLoggerBase.record)
     assert ours == theirs, f"StatLoggerBase.record takes {theirs} now: see LatestStats"
@@ -85,6 +97,29 @@ def test_what_the_engine_calls_of_async_llm() -> None:
     assert isinstance(AsyncLLM.errored, property), "AsyncLLM.errored: see VllmEngine.check"
 
 
+def requests(kind: RequestOutputKind, n: int) -> Iterator[tuple[CoreRequest, Any, int]]:
+    """One request, or one for each choice of a request with n > 1, with their parent and number."""
+    request = CoreRequest(
+        request_id="r",
+        external_req_id="outside",
+        prompt_token_ids=[1, 2, 3],
+        mm_features=None,
+        sampling_params=SamplingParams(max_tokens=9, n=n, output_kind=kind),
+        pooling_params=None,
+        arrival_time=0.0,
+        lora_request=None,
+        cache_salt=None,
+        data_parallel_rank=None,
+    )
+    parent = ParentRequest(request) if n > 1 else None
+    for index in range(n):
+        # As vLLM does: the last is the request itself.
+        child = request if index == n - 1 else copy.copy(request)
+        if parent is not None:
+            child.request_id, child.sampling_params = parent.get_child_info(index)
+        yield child, parent, index
+
+
 class Engine:
     """vLLM's output processor with one request, or one choice each of a request with n > 1."""
 
@@ -95,23 +130,7 @@ class Engine:
         self.collector = RequestOutputCollector(kind, "r")
         self.put: list[Any] = []
         patches.take_outputs(self.collector, self.put.append)
-        request = CoreRequest(
-            request_id="r",
-            external_req_id="outside",
-            prompt_token_ids=[1, 2, 3],
-            mm_features=None,
-            sampling_params=SamplingParams(max_tokens=9, n=n, output_kind=kind),
-            pooling_params=None,
-            arrival_time=0.0,
-            lora_request=None,
-            cache_salt=None,
-            data_parallel_rank=None,
-        )
-        parent = ParentRequest(request) if n > 1 else None
-        for index in range(n):
-            if parent is not None:
-                request = copy.copy(request)
-                request.request_id, request.sampling_params = parent.get_child_info(index)
+        for request, parent, index in requests(kind, n):
             self.output_processor.add_request(request, None, parent, index, self.collector)
 
     @property
@@ -131,6 +150,49 @@ class Engine:
             events=events if state.is_prefilling else None,
         )
         self.output_processor.process_outputs([output], 11.0, IterationStats())
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_each_request_is_salted_once(n: int) -> None:
+    processor = OutputProcessor(None, log_stats=True)
+    patches.salt_requests(
+        SimpleNamespace(output_processor=processor),  # type: ignore[arg-type]
+        lambda own: f"<{own}>",
+    )
+    added = list(requests(STREAMED, n))
+    for request, parent, index in added:
+        collector = RequestOutputCollector(STREAMED, "r")
+        processor.add_request(request, None, parent, index, collector)
+    assert [request.cache_salt for request, _, _ in added] == ["<None>"] * n
+
+
+def test_all_requests_are_registered_before_they_leave() -> None:
+    """What `salt_requests` goes by: no request goes to the core but after `add_request` of the
+    output processor, as the same object."""
+    for method in (AsyncLLM.add_request, AsyncLLM._add_request):
+        text = source(method)
+        if "add_request_async(" in text:
+            registered = text.index("self.output_processor.add_request(")
+            assert registered < text.index("self.engine_core.add_request_async(")
+    senders = [
+        name
+        for name, method in vars(AsyncLLM).items()
+        if inspect.isfunction(method) and "add_request_async(" in source(method)
+    ]
+    # The last one sends a request that is to be refused, and runs nothing.
+    known = ["add_request", "_add_request", "notify_kv_transfer_request_rejected"]
+    assert senders == known, "see salt_requests"
+
+
+def test_the_salt_is_part_of_the_cache_key() -> None:
+    def keys(salt: str | None, start: int) -> Any:
+        request = SimpleNamespace(
+            cache_salt=salt, lora_request=None, mm_features=[], prompt_embeds=None
+        )
+        return kv_cache_utils.generate_block_hash_extra_keys(request, start, start + 16, 0)[0]
+
+    assert keys("a", 0) != keys("b", 0) != keys(None, 0), "see salt_requests"
+    assert keys("a", 16) is None, "the first block's key is in all that follow"
 
 
 STREAMED, WHOLE = RequestOutputKind.DELTA, RequestOutputKind.FINAL_ONLY
@@ -213,6 +275,35 @@ def test_steps_of_beam_search_are_told_apart_by_their_id() -> None:
     state = SimpleNamespace(external_req_id="cmpl-1-ab-beam-0", max_tokens_param=1)
     assert patches.is_beam_step(state)
     assert not patches.is_beam_step(SimpleNamespace(external_req_id="cmpl-1", max_tokens_param=1))
+    internal = f"{state.external_req_id}-0a1b2c3d"
+    assert internal.startswith(patches.beam_of(state))
+    assert patches.beam_of(state) == "cmpl-1-ab-beam-"
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_call_knows_its_requests_by_the_ids_that_the_core_has(n: int) -> None:
+    """A core that dies names requests by these; a request with n > 1 has one for each choice."""
+    engine = Engine(RequestOutputKind.DELTA, n=n)
+    call = CallUsage()
+    for state in engine.states:
+        call.add(state)
+    known = {state.request_id for state in engine.states}
+    assert known == set(engine.output_processor.request_states)
+    for name in known:
+        assert call.runs(frozenset((name, "another")))
+    assert not call.runs(frozenset(("outside", "another")))
+    assert not call.runs(frozenset())
+
+
+def test_a_call_knows_the_steps_of_its_beam_search() -> None:
+    call = CallUsage()
+    for step in range(3):
+        name = f"cmpl-1-ab-beam-{step}"
+        call.add(
+            SimpleNamespace(external_req_id=name, request_id=f"{name}-0a1b", max_tokens_param=1)
+        )
+    assert call.runs(frozenset(("cmpl-1-ab-beam-7-2c3d",)))
+    assert not call.runs(frozenset(("cmpl-1-abc-beam-7-2c3d",)))
 
 
 # the OpenAI app

@@ -1,0 +1,48 @@
+"""All that this package borrows of Ray's internals, a function each.
+
+Public parts of Ray used as documented are imported where they are used. What is here may change
+with any release of Ray. `tests/unit/deployments/test_ray_internals.py` holds each assumption
+against the installed version.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray._raylet import (  # type: ignore[attr-defined]  # compiled
+    AuthenticationMode,
+    get_authentication_mode,
+)
+from ray.serve import Deployment
+from ray.serve._private import replica
+
+
+def with_version(deployment: Deployment, version: str) -> Deployment:
+    """The deployment, whose replicas stay as they are as long as its version does.
+
+    Without one, Serve takes every `run` for new code and restarts all replicas. The option is no
+    longer public; what `serve deploy` does instead builds each application in a process of its
+    own, which adds seconds to every start (docs/decisions.md 21).
+    """
+    return deployment.options(_internal=True, version=version)
+
+
+def open_no_grpc_port() -> None:
+    """Keep the replica in this process from opening Serve's gRPC port.
+
+    Each replica opens one on all addresses and unpickles what it is sent there. Handles call by
+    gRPC or by Ray's own actor calls; ours do the latter (RAY_SERVE_USE_GRPC_BY_DEFAULT=0 in
+    `environment.py`), so nobody asks this port. Serve opens it after the constructor of the class
+    that it deploys, which is where this is called. The server itself still starts and stops.
+    """
+    replica.add_port_to_grpc_server = _no_port
+
+
+def _no_port(server: Any, address: str) -> int:
+    """The port that Serve tells its controller: none."""
+    return 0
+
+
+def asks_for_token() -> bool:
+    """True if Ray's servers in this process refuse calls without the cluster's token."""
+    return bool(get_authentication_mode() == AuthenticationMode.TOKEN)

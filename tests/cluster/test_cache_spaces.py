@@ -1,0 +1,167 @@
+"""No account finds another's prompts in an engine's prefix cache: a router with two accounts in
+front of a real vLLM engine, whose own counter of prefix cache hits is compared. No Ray."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.catalogue.catalogue import Catalogue
+from serving.observability.logs import open_log
+from serving.router.router import Router
+from serving.settings import Settings
+from serving.wire.entry import Entry
+from serving.wire.launch import EngineReady
+from tests.cluster.conftest import local_model
+from tests.cluster.engine_server import REPLICA, TOKEN, engine_server
+from tests.conftest import Eventually
+from tests.live import BASE, PIRATE
+
+ACME, OTHER, ANY = "sk-acme", "sk-other", "sk-any"
+KEYS = f"{ACME}:acme,{OTHER}:other,{ANY}"
+CHAT = {
+    "kind": "engine",
+    "chat_template": "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
+}
+
+Ask = Callable[..., Awaitable[float]]
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return Catalogue.model_validate({"models": [local_model(BASE) | CHAT, local_model(PIRATE)]})
+
+
+@pytest.fixture(scope="module")
+def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineReady]:
+    with engine_server(catalogue.engines[0], tmp_path_factory.mktemp("engine")) as ready:
+        yield ready
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+async def ask(
+    catalogue: Catalogue,
+    engine: EngineReady,
+    settings: dict[str, Any],
+    tmp_path: Path,
+    eventually: Eventually,
+) -> AsyncIterator[Ask]:
+    """`await ask(key, path, body)`: how many tokens of the request the engine had in its cache."""
+    fields = {"host": "127.0.0.1", "port": 0, "api_keys": KEYS, "cluster_token": TOKEN, **settings}
+    router = Router(
+        Settings.model_validate(fields),
+        router="r1",
+        own_host="127.0.0.1",
+        drain_s=0.0,
+        log=open_log("spaces-test", str(tmp_path)),
+    )
+    await router.set_catalogue(catalogue)
+    router.fleet.update(
+        [Entry(REPLICA, "engine", BASE, "127.0.0.1", engine.link_port, f"x:{engine.ops_port}")]
+    )
+    await eventually(lambda: router.fleet.ready(BASE) == 1)
+    async with (
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(router.pipeline), base_url="http://router", timeout=60
+        ) as client,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{engine.ops_port}", trust_env=False
+        ) as metrics,
+    ):
+
+        async def hits() -> float:
+            text = (await metrics.get("/metrics")).text
+            return sum(
+                sample.value
+                for family in text_string_to_metric_families(text)
+                for sample in family.samples
+                if sample.name == "vllm:prefix_cache_hits_total"
+            )
+
+        async def ask(key: str, path: str, body: dict[str, Any], **headers: str) -> float:
+            before = await hits()
+            sent = {"x-api-key": key, **headers}
+            response = await client.post(path, json={"model": BASE, **body}, headers=sent)
+            assert response.status_code == 200, response.text
+            return await hits() - before
+
+        yield ask
+    await router.close()
+
+
+def prompt() -> str:
+    """A long one that no test has asked before."""
+    return f"{uuid.uuid4().hex} " + "the river and the people of the water " * 50
+
+
+def completion(**fields: Any) -> dict[str, Any]:
+    return {"prompt": prompt(), "model_parameters": {"max_tokens": 1}, **fields}
+
+
+def openai(**fields: Any) -> dict[str, Any]:
+    return {"prompt": prompt(), "max_tokens": 1, **fields}
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": prompt()}]
+    return {"messages": messages, "max_tokens": 1, **fields}
+
+
+REQUESTS = [
+    ("/v4/completions", completion()),
+    ("/v2/completions", completion(stream=True)),
+    ("/v4/completions", completion(model=PIRATE)),
+    ("/v1/completions", openai()),
+    ("/v1/completions", openai(stream=True, cache_salt="mine")),
+    ("/v1/completions", openai(n=3, cache_salt="mine")),
+    ("/v1/completions", openai(model=PIRATE, cache_salt="mine")),
+    ("/v1/completions", openai(n=2, use_beam_search=True, max_tokens=3)),
+    ("/v1/chat/completions", chat()),
+    ("/v1/chat/completions", chat(stream=True)),
+    ("/v1/chat/completions", chat(cache_salt="mine")),
+    ("/v1/chat/completions", chat(model=PIRATE, stream=True, cache_salt="mine")),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), REQUESTS)
+async def test_hits_within_an_account_and_none_across(
+    ask: Ask, path: str, body: dict[str, Any]
+) -> None:
+    # A request with choices or beams may find what it has written itself.
+    cold = await ask(ACME, path, body)
+    assert await ask(ACME, path, body) > cold, "its own prompt"
+    assert await ask(OTHER, path, body) == cold, "another account's"
+    assert await ask(OTHER, path, body) > cold
+    assert await ask(ANY, path, body) == cold, "a key without an account"
+    acme = {"x-selected-account-id": "acme"}
+    assert await ask(ANY, path, body, **acme) > cold, "the account's, by another key"
+
+
+async def test_a_salt_of_ones_own_divides_ones_own_space(ask: Ask) -> None:
+    for path, body in (("/v1/completions", openai()), ("/v1/chat/completions", chat())):
+        await ask(ACME, path, body)
+        assert await ask(ACME, path, body | {"cache_salt": "a"}) == 0
+        assert await ask(ACME, path, body | {"cache_salt": "a"}) > 0
+        assert await ask(ACME, path, body | {"cache_salt": "b"}) == 0
+        assert await ask(OTHER, path, body | {"cache_salt": "a"}) == 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"cache_salt": "off"}, {"api_keys": f"{ACME}:acme,{OTHER}:acme"}]
+)
+async def test_where_all_share_the_cache_all_hit(ask: Ask, settings: dict[str, Any]) -> None:
+    """Off, or a single account. It also shows that the hits above can be seen across keys."""
+    path, body = "/v4/completions", completion()
+    assert await ask(ACME, path, body) == 0
+    assert await ask(OTHER, path, body) > 0
