@@ -32,7 +32,7 @@ _NO_REPLICA_RUNS = ("serving/cli",)
 ROUTER_CODE = (*_BOTH, "deployments/router.py")
 NOT_IN_ROUTERS = (
     *_NO_REPLICA_RUNS,
-    *("serving/engine/vllm", "serving/engine/hf", "serving/engine/images"),
+    *(f"serving/engine/{name}" for name in ("bodies", "hf", "images", "vllm")),
 )
 ENGINE_CODE = (*_BOTH, "deployments/engine.py")
 NOT_IN_ENGINES = (*_NO_REPLICA_RUNS, "serving/router", "serving/upstream")

@@ -18,6 +18,9 @@
     ├── ClientLeft                    499 client_left          (recorded, never sent)
     ├── BadAdapter                    500 bad_adapter
     ├── BadTemplate                   500 bad_template
+    ├── EngineError                   500 engine_error
+    ├── EngineKilled                  500 engine_killed_by_request
+    │   └── Quarantined               500 request_quarantined
     ├── Ended                         500                      (already told in the stream)
     ├── UpstreamFailed                502 upstream_failed
     │   └── UpstreamMisconfigured     502 upstream_misconfigured
@@ -193,6 +196,32 @@ class BadTemplate(ServingError):
 
     code = "bad_template"
     retryable = False
+
+
+class EngineError(ServingError):
+    """The engine failed on this request alone and serves the others.
+
+    Another replica would most likely fail on it too: no retry.
+    """
+
+    code = "engine_error"
+    retryable = False
+
+
+class EngineKilled(ServingError):
+    """The engine died of an exception in the step that first ran this request.
+
+    Sent again, it would most likely end another replica, so no retry.
+    """
+
+    code = "engine_killed_by_request"
+    retryable = False
+
+
+class Quarantined(EngineKilled):
+    """An engine died of the same request a short while ago; this one was sent to none."""
+
+    code = "request_quarantined"
 
 
 class Ended(ServingError):

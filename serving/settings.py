@@ -63,6 +63,9 @@ class Settings(BaseSettings):
         description="requests that may wait like this at one router; more are refused at once",
     )
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    quarantine_s: Annotated[float, Field(ge=0)] = Field(
+        default=600.0, description="how long a request that an engine died of is refused"
+    )
 
     @property
     def keys(self) -> dict[str, str | None]:

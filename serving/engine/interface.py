@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from serving.wire.messages import CompletionCall, End, Head, HttpCall
+from serving.wire.messages import Call, CompletionCall, End, Head, HttpCall
 
 
 class Chunk(msgspec.Struct):
@@ -68,6 +68,13 @@ class EngineLoad(msgspec.Struct, frozen=True):
     adapters: tuple[str, ...] = ()
 
 
+class Suspect(NamedTuple):
+    """A call that the engine most likely died of, and its HTTP body."""
+
+    call: Call
+    body: bytes
+
+
 class Engine(ABC):
     """One model on one set of devices. Implementations: `vllm/`, `hf/` (transformers),
     `serving/upstream/` (hosted providers), `echo.py` (test double)."""
@@ -109,6 +116,14 @@ class Engine(ABC):
     @abstractmethod
     async def check(self) -> None:
         """Raise `EngineFailed` if the engine cannot serve any more."""
+
+    def suspects(self) -> Sequence[Suspect]:
+        """The calls that the engine died of: those that were new in the step whose exception ended
+        it. None while it lives, and none if a signal killed it.
+
+        Once `check`, or a call's own `EngineFailed`, says that the engine is dead, they are known.
+        """
+        return ()
 
     @abstractmethod
     async def close(self) -> None:

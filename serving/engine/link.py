@@ -18,7 +18,8 @@ import msgspec
 from serving.engine.completion_writer import run_completion
 from serving.engine.interface import Engine, Tally
 from serving.engine.strangers import Strangers
-from serving.errors import ServingError
+from serving.engine.suspects import Blame
+from serving.errors import EngineFailed, ServingError
 from serving.observability.logs import Log, Sparing
 from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, split_open
 from serving.wire.messages import (
@@ -49,23 +50,20 @@ _decode_hello = msgspec.json.Decoder(Hello).decode
 class LinkReply:
     """Writes one call's answer into its link."""
 
-    __slots__ = ("_link", "_stream", "started")
+    __slots__ = ("_link", "_stream")
 
     def __init__(self, link: Link, stream: int) -> None:
         self._link = link
         self._stream = stream
-        self.started = False
 
     @property
     def writable(self) -> bool:
         return self._link.writable.is_set()
 
     def head(self, head: Head) -> None:
-        self.started = True
         self._link.outbox.send(Kind.HEAD, self._stream, _encode(head))
 
     def data(self, data: bytes) -> None:
-        self.started = True
         self._link.outbox.send(Kind.DATA, self._stream, data)
 
     async def drained(self) -> None:
@@ -193,8 +191,10 @@ class Link(asyncio.Protocol):
             self.outbox.send(Kind.END, stream, _encode(tally.used()))
             outcome = "cancelled"
         except ServingError as error:
+            if isinstance(error, EngineFailed):
+                error = await server.failed(call, error)
             outcome = "error" if error.status >= 500 else "rejected"
-            retryable = error.status >= 500 and error.retryable and not reply.started
+            retryable = error.status >= 500 and error.retryable
             fail = Fail(
                 error.status,
                 error.code,
@@ -245,6 +245,7 @@ class LinkServer:
         self._links: set[Link] = set()
         self.strangers = Strangers()
         self._draining = False
+        self.blame = Blame(engine, self._tell_suspects, log)
         self._dirty = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._reporter: asyncio.Task[None] | None = None
@@ -301,6 +302,22 @@ class LinkServer:
             self.changed()
             self.log.info("link_closed", router=link.router)
 
+    async def failed(self, call: Call, error: EngineFailed) -> ServingError:
+        """What a call fails with that ended in `error`. If the engine is dead, no router sends
+        anything more here: calls that fail at once would make it the least busy replica."""
+        blamed = self.blame.error(call, error)
+        try:
+            await self.engine.check()
+        except EngineFailed:
+            if not self._draining:
+                self._draining = True
+                self._send_load()
+        return blamed
+
+    def _tell_suspects(self, payload: bytes) -> None:
+        for link in self._links:
+            link.outbox.send(Kind.SUSPECTS, 0, payload)
+
     def changed(self) -> None:
         self._dirty.set()
 
@@ -316,6 +333,10 @@ class LinkServer:
             draining=self._draining,
         )
 
+    def _send_load(self) -> None:
+        for link in self._links:
+            link.outbox.send(Kind.LOAD, 0, _encode(self._load(link)))
+
     async def _report(self) -> None:
         while True:
             # Not `wait_for`: on Python 3.11 it loses a cancellation that comes with the event.
@@ -323,6 +344,5 @@ class LinkServer:
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._dirty.wait()
             self._dirty.clear()
-            for link in self._links:
-                link.outbox.send(Kind.LOAD, 0, _encode(self._load(link)))
+            self._send_load()
             await asyncio.sleep(LOAD_INTERVAL_S)

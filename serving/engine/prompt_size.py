@@ -33,6 +33,11 @@ class PromptSize:
         self._context = context
         self._most = context * max(FEWEST_CHARACTERS, longest)
 
+    @property
+    def most(self) -> int:
+        """The most characters that a prompt may have."""
+        return self._most
+
     def check(self, characters: int) -> None:
         """Refuse a prompt of `characters` characters if it cannot fit.
 

@@ -40,7 +40,7 @@ class Prompts:
         in_parts: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
-        self._size = PromptSize(tokenizer, context)
+        self.size = PromptSize(tokenizer, context)
         self._style = style
         self._template = template
         self._in_parts = in_parts
@@ -88,7 +88,7 @@ class Prompts:
 
     async def encode_text(self, text: str) -> list[int]:
         """The token IDs of the text as it is, with the special tokens that the tokenizer adds."""
-        return await self._size.tokenize(len(text), lambda: list(self._tokenizer.encode(text)))
+        return await self.size.tokenize(len(text), lambda: list(self._tokenizer.encode(text)))
 
     async def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The token IDs of a chat, written with the chat template.
@@ -120,7 +120,7 @@ class Prompts:
             )
 
         try:
-            return await self._size.tokenize(characters, encode)
+            return await self.size.tokenize(characters, encode)
         except TemplateSyntaxError as error:
             where = "this fine-tuned model's" if template else "the model's"
             raise BadTemplate(f"{where} chat_template is not valid: {error}") from None

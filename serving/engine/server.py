@@ -75,6 +75,7 @@ async def run(config: EngineLaunch, log: Log) -> int:
         await links.drain(config.drain_s)
     else:
         log.error("engine_died", in_flight=links.in_flight)
+        links.blame.tell()  # of suspects whose callers have left: no call has failed of them
         await asyncio.sleep(CHECK_INTERVAL_S)  # lets the calls' last frames out
     await links.close()
     await ops.close()

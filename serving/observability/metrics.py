@@ -84,7 +84,26 @@ class RouterMetrics:
         )
         self.retries = Counter(
             "serving_retries_total",
-            "Requests sent to a second replica because the first failed before it sent a byte.",
+            "Requests sent to a second replica because the first failed before a byte was sent.",
+            model,
+            registry=registry,
+        )
+        self.retries_refused = Counter(
+            "serving_retries_refused_total",
+            "Requests that failed and were not sent again because the router's budget of retries "
+            "was used up.",
+            model,
+            registry=registry,
+        )
+        self.suspects = Counter(
+            "serving_suspects_total",
+            "Requests that this router was told an engine died of.",
+            model,
+            registry=registry,
+        )
+        self.quarantined = Counter(
+            "serving_quarantined_total",
+            "Requests refused because an engine died of the same request before.",
             model,
             registry=registry,
         )

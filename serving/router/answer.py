@@ -17,8 +17,8 @@ MAX_UNREAD = 4 * 1024 * 1024
 class AttemptFailed(Exception):
     """A call failed on its replica.
 
-    `retryable`: nothing was produced yet, so another replica may run it. `used`: what the call had
-    used by then, None if the replica cannot say.
+    `retryable`: another replica may run it, if its caller has seen nothing of the answer. `used`:
+    what the call had used by then, None if the replica cannot say.
     """
 
     def __init__(self, error: ServingError, *, retryable: bool, used: End | None = None) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from serving.errors import ModelUnavailable
 from serving.observability.logs import Log
@@ -19,6 +20,7 @@ from serving.router.balance import Pool
 from serving.router.local import LocalReplica
 from serving.router.replica import ReplicaLink
 from serving.wire.entry import Entry
+from serving.wire.fingerprint import Fingerprint
 
 RETRY_AFTER_S = 5.0
 
@@ -40,6 +42,7 @@ class Fleet:
         token: the cluster's secret, which engine servers ask of routers.
         local: the replicas inside this process, by model ID: those of hosted models. The mapping
             may change.
+        on_suspects: called with a model and the requests that one of its engines died of.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class Fleet:
         log: Log,
         rng: random.Random,
         local: Mapping[str, LocalReplica] | None = None,
+        on_suspects: Callable[[str, tuple[Fingerprint, ...]], None] = lambda *_: None,
     ) -> None:
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._local = {} if local is None else local
         self._models: dict[str, _Model] = {}
         self._rng = rng
+        self._on_suspects = on_suspects
         self._router = router
         self._token = token
         self._metrics = metrics
@@ -105,6 +110,7 @@ class Fleet:
                 log=self._log.bind(model=entry.model),
                 on_change=self._rebuild,
                 on_adapter=model.pool.holds,
+                on_suspects=partial(self._on_suspects, entry.model),
             )
         for model in self._models.values():
             for replica in [name for name in model.links if name not in wanted]:

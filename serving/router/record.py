@@ -11,7 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.errors import ClientLeft, Ended, EngineFailed, ModelUnavailable, ServingError
+from serving.errors import (
+    ClientLeft,
+    Ended,
+    EngineFailed,
+    ModelUnavailable,
+    Quarantined,
+    ServingError,
+)
 from serving.observability.logs import Log
 from serving.observability.metrics import NO_MODEL, RouterMetrics
 from serving.router.admission import Ticket
@@ -171,6 +178,6 @@ class Recorder:
 def _outcome(error: ServingError) -> str:
     if isinstance(error, EngineFailed):
         return "error"
-    if error.status < 500 or isinstance(error, ModelUnavailable):
+    if error.status < 500 or isinstance(error, ModelUnavailable | Quarantined):
         return "rejected"
     return "error"

@@ -1,8 +1,10 @@
 """Carries one request to a replica and its answer, unparsed, back to the client.
 
 The status line is held back until the replica has answered, so an early failure has its real
-status. A request that fails before its first byte is sent once more, to another replica. Once bytes
-have left, a failure is an event in the stream. When the client leaves, or has read nothing for too
+status. A request whose replica fails before a byte of the answer has left is sent once more, to
+another replica, if the router's budget of retries allows it (`retry_budget.py`) and it is not
+suspected of the failure (`quarantine.py`); there is no other retry. Once bytes have left, a failure
+is an event in the stream. When the client leaves, or has read nothing for too
 long, the replica is told at once to stop.
 
 A stream's first bytes are sent by the request's task, the others in the callback that reads them
@@ -16,15 +18,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from serving.errors import ClientLeft, DeadlineExceeded, Ended, ModelUnavailable, ServingError
+from serving.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    Ended,
+    ModelUnavailable,
+    Quarantined,
+    ServingError,
+)
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
 from serving.router.demand import Demand
 from serving.router.fleet import Fleet
+from serving.router.quarantine import Quarantine
 from serving.router.record import Record
 from serving.router.resolve import Route
 from serving.router.response import Response
+from serving.router.retry_budget import RetryBudget
 from serving.router.waiting import Waiting
 from serving.wire.messages import Call, End, Head
 
@@ -54,6 +65,8 @@ class Relay:
         fleet: Fleet,
         demand: Demand,
         waiting: Waiting,
+        quarantine: Quarantine,
+        budget: RetryBudget,
         metrics: RouterMetrics,
         log: Log,
         *,
@@ -62,6 +75,8 @@ class Relay:
         self._fleet = fleet
         self._demand = demand
         self._waiting = waiting
+        self._quarantine = quarantine
+        self._budget = budget
         self._metrics = metrics
         self._log = log
         self._timeout_s = timeout_s
@@ -86,6 +101,8 @@ class Relay:
         except OSError:  # raised by `send`
             raise ClientLeft("the client left") from None
         except ServingError as error:
+            if isinstance(error, Quarantined):
+                self._metrics.quarantined.labels(job.route.engine.id).inc()
             await self._fail(error, job, response)
         except Exception as error:
             if not response.started:
@@ -106,11 +123,14 @@ class Relay:
         raise Ended(error)
 
     async def _attempts(self, job: Job, record: Record, response: Response) -> None:
-        """Send the job to a replica, and to another if the first fails before its first byte."""
+        """Send the job to a replica, and to another if the first fails before a byte has left."""
         engine = job.route.engine.id
         adapter = job.route.adapter.id if job.route.adapter else None
         tried: frozenset[str] = frozenset()
+        self._budget.request()
         while True:
+            # At every turn: it may have become a suspect while it waited or ran.
+            self._quarantine.check(engine, job.call, job.body)
             try:
                 replica = self._fleet.pick(engine, adapter, tried)
             except ModelUnavailable:
@@ -122,12 +142,17 @@ class Relay:
             try:
                 record.answer = answer = replica.open(job.call, job.body)
                 try:
-                    return await self._copy(answer, job, record, response)
+                    with self._quarantine.sent(answer, engine, job.call, job.body, response):
+                        return await self._copy(answer, job, record, response)
                 finally:
                     answer.abandon()
             except AttemptFailed as failed:
-                if not failed.retryable or tried:
+                if not failed.retryable or tried or response.streams:
                     raise failed.error from None
+                if not self._budget.take():
+                    self._metrics.retries_refused.labels(engine).inc()
+                    raise failed.error from None
+                response.whole.clear()
                 record.retried = True
                 self._metrics.retries.labels(engine).inc()
                 tried = frozenset((replica.replica,))
@@ -142,7 +167,8 @@ class Relay:
                     if response.left:
                         raise ClientLeft("the client left")
                     if answer.failed is not None:
-                        await self._flush(answer, record, response)
+                        if response.streams or not answer.failed.retryable:
+                            await self._flush(answer, record, response)
                         raise answer.failed
                     if answer.end is not None:
                         await job.settle(answer.end)

@@ -14,6 +14,7 @@ import msgspec
 from serving.errors import EngineFailed, error_class
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
+from serving.wire.fingerprint import Fingerprint
 from serving.wire.frames import FrameError, FrameReader, Kind, open_payload
 from serving.wire.messages import Call, End, Fail, Head, Hello, Load, Welcome
 from serving.wire.outbox import Outbox
@@ -35,6 +36,7 @@ _decode_head = msgspec.json.Decoder(Head).decode
 _decode_end = msgspec.json.Decoder(End).decode
 _decode_fail = msgspec.json.Decoder(Fail).decode
 _decode_load = msgspec.json.Decoder(Load).decode
+_decode_suspects = msgspec.json.Decoder(tuple[Fingerprint, ...]).decode
 _decode_welcome = msgspec.json.Decoder(Welcome).decode
 
 
@@ -46,6 +48,7 @@ class ReplicaLink(asyncio.Protocol):
         host, port: where its engine server accepts links.
         on_change: called when the link comes up, goes down or starts to drain.
         on_adapter: called with the link, an adapter's ID and whether the replica holds it now.
+        on_suspects: called with the requests that the replica says its engine died of.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ReplicaLink(asyncio.Protocol):
         log: Log,
         on_change: Callable[[], None],
         on_adapter: Callable[[ReplicaLink, str, bool], None],
+        on_suspects: Callable[[tuple[Fingerprint, ...]], None] = lambda _: None,
     ) -> None:
         self.replica = replica
         self.address = (host, port)
@@ -66,6 +70,7 @@ class ReplicaLink(asyncio.Protocol):
         self._log = log.bind(replica=replica)
         self._on_change = on_change
         self._on_adapter = on_adapter
+        self._on_suspects = on_suspects
         self._streams: dict[int, Answer] = {}
         # Answers to calls that the replica was told to stop and has not said its last word on.
         self._closing: dict[int, Answer] = {}
@@ -227,8 +232,7 @@ class ReplicaLink(asyncio.Protocol):
         for answer in (*streams.values(), *closing.values()):
             answer.on_fail(
                 AttemptFailed(
-                    EngineFailed("the replica that worked on this request died"),
-                    retryable=answer.head is None,
+                    EngineFailed("the replica that worked on this request died"), retryable=True
                 )
             )
         if was_up:
@@ -260,6 +264,8 @@ class ReplicaLink(asyncio.Protocol):
     def _on_link_frame(self, kind: int, payload: bytes) -> None:
         if kind == Kind.LOAD:
             self._on_load(_decode_load(payload))
+        elif kind == Kind.SUSPECTS:
+            self._on_suspects(_decode_suspects(payload))
         elif kind == Kind.WELCOME:
             welcome = _decode_welcome(payload)
             if welcome.replica != self.replica:

@@ -17,9 +17,11 @@ from serving.router.doors import Doors
 from serving.router.fleet import Fleet
 from serving.router.hosted import HostedModels
 from serving.router.pipeline import Pipeline
+from serving.router.quarantine import Quarantine
 from serving.router.record import Recorder
 from serving.router.relay import Relay
 from serving.router.resolve import Resolver
+from serving.router.retry_budget import RetryBudget
 from serving.router.spaces import CacheSpaces
 from serving.router.view import RouterView
 from serving.router.waiting import Waiting
@@ -70,6 +72,7 @@ class Router:
         self.metrics = metrics = RouterMetrics()
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
+        self.quarantine = Quarantine(metrics, log, keep_s=settings.quarantine_s)
         self.fleet = Fleet(
             router=router,
             token=settings.cluster_token.get_secret_value(),
@@ -77,6 +80,7 @@ class Router:
             log=log,
             rng=rng or random.Random(),
             local=self.hosted.replicas,
+            on_suspects=self.quarantine.add,
         )
         self.waiting = Waiting(
             self.fleet,
@@ -89,6 +93,8 @@ class Router:
             self.fleet,
             self._demand,
             self.waiting,
+            self.quarantine,
+            RetryBudget(),
             metrics,
             log,
             timeout_s=settings.request_timeout_s,

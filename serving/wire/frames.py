@@ -36,6 +36,7 @@ class Kind(enum.IntEnum):
     END = 19
     FAIL = 20
     LOAD = 21
+    SUSPECTS = 22  # of the link: fingerprints of the requests that the engine died of
 
 
 class FrameError(Exception):

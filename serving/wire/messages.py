@@ -149,7 +149,7 @@ class End(msgspec.Struct, frozen=True):
 class Fail(msgspec.Struct, frozen=True):
     """Last frame of a call that failed, with the tokens it had used by then.
 
-    `retryable`: another replica may succeed.
+    `retryable`: another replica may succeed, if the caller has seen nothing of this answer.
     """
 
     status: int

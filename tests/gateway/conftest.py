@@ -37,7 +37,9 @@ class Site:
         engine_args: dict[str, Any],
         hosted: dict[str, Any],
         policy: Policy | None,
+        double: type[EchoEngine] = EchoEngine,
     ) -> None:
+        self.double = double
         defaults = {
             "host": "127.0.0.1",
             "port": 0,
@@ -86,7 +88,7 @@ class Site:
         self._starting = asyncio.Lock()
 
     async def add_replica(self) -> EchoEngine:
-        engine = EchoEngine(self.catalogue.engines[0])
+        engine = self.double(self.catalogue.engines[0])
         number = len(self.servers) + 1
         server = LinkServer(
             engine,
@@ -212,9 +214,10 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
         engine: dict[str, Any] | None = None,
         hosted: dict[str, Any] | None = None,
         policy: Policy | None = None,
+        double: type[EchoEngine] = EchoEngine,
         **settings: Any,
     ) -> Site:
-        site = Site(tmp_path, settings, engine or {}, hosted or {}, policy)
+        site = Site(tmp_path, settings, engine or {}, hosted or {}, policy, double)
         sites.append(site)
         await site.router.set_catalogue(site.catalogue)
         for _ in range(replicas):

@@ -45,8 +45,12 @@ def test_an_unknown_pair_is_a_plain_error() -> None:
 def test_what_a_caller_did_wrong_is_not_retryable() -> None:
     for cls in classes():
         later = cls.status >= 500 or cls.status == 429
-        mended_by_operator = cls.code in ("bad_adapter", "bad_template", "upstream_misconfigured")
-        assert cls.retryable == (later and not mended_by_operator), cls
+        mended_by_operator = cls.code in (
+            *("bad_adapter", "bad_template", "upstream_misconfigured"),
+            *("engine_killed_by_request", "request_quarantined"),
+        )
+        of_this_request = cls.code == "engine_error"
+        assert cls.retryable == (later and not mended_by_operator and not of_this_request), cls
 
 
 def test_an_error_keeps_what_it_was_told() -> None:

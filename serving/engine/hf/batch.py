@@ -149,6 +149,10 @@ class Batcher:
         self._waiting: deque[BatchedRequest] = deque()
         self._stopping = False
         self._failed = False
+        # The group whose prompts run in this turn; if the model fails in it, they are accused.
+        self._starting: list[BatchedRequest] = []
+        # The tallies of the requests that were new in the turn in which the model failed.
+        self.accused: tuple[Tally, ...] = ()
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._main, name="model", daemon=True)
         metrics.watch(lambda: self.running, lambda: self.waiting)
@@ -237,6 +241,7 @@ class Batcher:
         except BaseException as error:  # noqa: BLE001 - whatever it is, nobody else would see it
             _log.error("model_failed", exc_info=error)
             with self._wake:
+                self.accused = tuple(request.tally for request in self._starting)
                 self._failed = True
                 left = [*self._running, *self._waiting]
                 self._running, self._waiting = [], deque()
@@ -258,8 +263,10 @@ class Batcher:
             with self._metrics.step("prefill", len(group)):
                 # Before the prompts run: if the model fails, the requests in this list are told.
                 self._running += group
+                self._starting = group
                 logits = self._rows.admit([request.prompt for request in group])
                 self._take(group, logits)
+            self._starting = []
             self._metrics.prompt_tokens(sum(len(request.prompt) for request in group))
             self._drop()
         if self._running:

@@ -8,6 +8,7 @@ never run.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -27,9 +28,10 @@ from serving.engine.hf.openai_app import OpenAIEndpoints
 from serving.engine.hf.rows import DecoderRows, EncoderDecoderRows, Rows
 from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizers
-from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Tally
+from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Suspect, Tally
 from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import Prompts
+from serving.engine.suspects import RunningCalls
 from serving.errors import EngineFailed, InvalidField
 from serving.observability.metrics import BatchMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
@@ -88,7 +90,12 @@ class HfEngine(Engine):
         self._detokenizers = detokenizers
         self._batcher = batcher
         self._encoder_decoder = encoder_decoder
-        self._openai = OpenAIEndpoints(prompts, self.complete)
+        self._calls: RunningCalls[Tally] = RunningCalls(
+            lambda tally: any(tally is each for each in batcher.accused)
+        )
+        self._openai = OpenAIEndpoints(
+            prompts, self.complete, context=spec.context, prompt_chars=prompts.size.most
+        )
 
     @classmethod
     async def start(
@@ -126,15 +133,16 @@ class HfEngine(Engine):
         if call.images:
             raise InvalidField(f"model '{call.model}' takes no images", param="images")
         prompt = await self._prompts.encode(call.prompt)
-        await self.complete(
-            prompt,
-            call.sampling,
-            emit,
-            tally,
-            model=call.model,
-            stream=call.stream,
-            limit_name="model_parameters.max_tokens",
-        )
+        with self._calls.run(call, b"", tally):
+            await self.complete(
+                prompt,
+                call.sampling,
+                emit,
+                tally,
+                model=call.model,
+                stream=call.stream,
+                limit_name="model_parameters.max_tokens",
+            )
 
     async def complete(
         self,
@@ -192,7 +200,8 @@ class HfEngine(Engine):
     async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         """See `Engine.http`."""
         self._refuse_adapter(call.adapter)
-        await self._openai.run(call, body, reply, tally)
+        with self._calls.run(call, body, tally):
+            await self._openai.run(call, body, reply, tally)
 
     # state
 
@@ -204,6 +213,10 @@ class HfEngine(Engine):
         """See `Engine.check`."""
         if self._batcher.failed:
             raise EngineFailed("the model failed")
+
+    def suspects(self) -> Sequence[Suspect]:
+        """See `Engine.suspects`."""
+        return self._calls.look()
 
     async def close(self) -> None:
         """See `Engine.close`."""

@@ -10,6 +10,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
+from serving.engine.bodies.check import BodyCheck
+from serving.engine.bodies.limits import BodyLimits
 from serving.engine.hf.openai_body import Body, ChatBody, CompletionBody, parse
 from serving.engine.interface import Chunk, Emit, Reply, Tally
 from serving.engine.prompts import Prompts
@@ -38,7 +40,17 @@ class Complete(Protocol):
 class OpenAIEndpoints:
     """Answers `HttpCall`s."""
 
-    def __init__(self, prompts: Prompts, complete: Complete) -> None:
+    def __init__(
+        self, prompts: Prompts, complete: Complete, *, context: int, prompt_chars: int
+    ) -> None:
+        self._bodies = BodyCheck(
+            BodyLimits(),
+            {},  # the models of `openai_body.py` check the kinds themselves
+            context=context,
+            prompt_chars=prompt_chars,
+            sequences=None,
+            reserved={},
+        )
         self._prompts = prompts
         self._complete = complete
 
@@ -49,6 +61,7 @@ class OpenAIEndpoints:
             ServingError: the request cannot be served; nothing has been written, unless the
                 engine failed.
         """
+        self._bodies.check(call.path, body)
         given: CompletionBody | ChatBody
         if call.path == "/v1/completions":
             given = parse(CompletionBody, body)

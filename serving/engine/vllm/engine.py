@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -26,17 +27,20 @@ from serving.engine.adapters import AdapterPool
 from serving.engine.checkpoints import fetch_adapter, local_checkpoint
 from serving.engine.images.chat import load_images
 from serving.engine.images.loader import ImageLoader
-from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Tally
+from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Suspect, Tally
 from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import AS_THE_BASE, Prompts
+from serving.engine.suspects import RunningCalls
 from serving.engine.vllm import patches
+from serving.engine.vllm.accused import AccusedRequests
 from serving.engine.vllm.arguments import cli_arguments
 from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.patches import admission
 from serving.engine.vllm.salts import Salts
-from serving.engine.vllm.usage import UsageWatch
+from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
@@ -49,14 +53,21 @@ class VllmEngine(Engine):
     """One `AsyncLLM` and vLLM's OpenAI app on it. Make it with `start`."""
 
     def __init__(
-        self, spec: EngineSpec, llm: AsyncLLM, stats: patches.LatestStats, images: ImageLimits
+        self,
+        spec: EngineSpec,
+        llm: AsyncLLM,
+        stats: patches.LatestStats,
+        images: ImageLimits,
+        accused: AccusedRequests,
     ) -> None:
         self._spec = spec
         self._llm = llm
         self._stats = stats
+        admission.free_failed_requests(llm)
         self._usage = UsageWatch(llm)
         self._salts = Salts()
         patches.salt_requests(llm, self._salts.salt)
+        self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.runs(accused.read()))
         self._lora_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
@@ -86,6 +97,8 @@ class VllmEngine(Engine):
         args: Namespace = parser.parse_args(cli_arguments(spec, images))
         validate_parsed_serve_args(args)
         stats = patches.LatestStats()
+        accused = AccusedRequests()
+        patches.spawn_processes()
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
@@ -100,8 +113,8 @@ class VllmEngine(Engine):
                 f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
                 "for embeddings"
             )
-        engine = cls(spec, llm, stats, images)
-        engine._app = await OpenAIApp.build(llm, args, spec.id, engine._usage)
+        engine = cls(spec, llm, stats, images, accused)
+        engine._app = await OpenAIApp.build(llm, args, spec.id)
         patches.keep_environment()
         return engine
 
@@ -114,7 +127,9 @@ class VllmEngine(Engine):
                 f"model '{call.model}' makes embeddings and no text; use /v1/embeddings",
                 param="model",
             )
+        usage = self._usage.begin()
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._calls.run(call, b"", usage))
             if call.images:
                 prompt = await self._prompt_with_images(call)
                 stack.push(partial(self._image_prompts.forget_failed, prompt))
@@ -126,7 +141,6 @@ class VllmEngine(Engine):
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
             self._salts.enter(call.cache_space)
-            usage = self._usage.begin()
             outputs = Outputs(emit, settle=lambda: usage.fill(tally))
             try:
                 await self._run(call.request_id, prompt, params, lora, outputs)
@@ -204,13 +218,16 @@ class VllmEngine(Engine):
         assert self._app is not None
         if self._prompts is not None:
             self._prompts.check(call.prompt_format or AS_THE_BASE)
+        checked = self._app.check(call, body)
         self._salts.enter(call.cache_space)
-        body, images = await load_images(body, call.model, self._images)
+        usage = self._usage.begin()
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._calls.run(call, body, usage))
+            body, images = await load_images(body, call.model, self._images)
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            await self._app.run(call, body, reply, tally, lora, images)
+            await self._app.run(call, body, reply, tally, usage, lora, images, checked)
 
     # adapters
 
@@ -252,6 +269,10 @@ class VllmEngine(Engine):
         """See `Engine.check`."""
         if self._llm.errored:
             raise EngineFailed("the engine core is dead")
+
+    def suspects(self) -> Sequence[Suspect]:
+        """See `Engine.suspects`."""
+        return self._calls.look()
 
     async def close(self) -> None:
         """See `Engine.close`."""

@@ -16,21 +16,26 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 from PIL.Image import Image
+from pydantic import BaseModel
 from starlette.types import Message
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from serving.engine.bodies.check import BodyCheck, Checked
+from serving.engine.bodies.fields import fields_of
+from serving.engine.bodies.limits import BodyLimits
 from serving.engine.interface import Reply, Tally
+from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
-from serving.engine.vllm.usage import UsageWatch
-from serving.errors import EngineFailed
+from serving.engine.vllm.patches import admission
+from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
+from serving.engine.vllm.usage import CallUsage
+from serving.errors import EngineFailed, ServingError
 from serving.wire.messages import Head, HttpCall
 
-# How vLLM writes a failure into a stream that has begun.
-_ERROR_EVENT = b'data: {"error"'
 _SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"))
 
 
@@ -83,16 +88,14 @@ class AskedAdapter(Mapping[str, LoRARequest]):
 class OpenAIApp:
     """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
 
-    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current, usage: UsageWatch) -> None:
+    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current, bodies: BodyCheck) -> None:
+        self._bodies = bodies
         self._app = app
         self._llm = llm
         self._current = current
-        self._usage = usage
 
     @classmethod
-    async def build(
-        cls, llm: AsyncLLM, args: Namespace, model: str, usage: UsageWatch
-    ) -> OpenAIApp:
+    async def build(cls, llm: AsyncLLM, args: Namespace, model: str) -> OpenAIApp:
         """The app for `model` with the arguments of `vllm serve`."""
         tasks = await llm.get_supported_tasks()
         app = build_app(args, tasks, llm.model_config)
@@ -110,7 +113,27 @@ class OpenAIApp:
             model_name=lambda lora=None: current.asked.model or model,
         )
         patches.prefer_template(app, lambda: current.asked.chat_template)
-        return cls(app, llm, current, usage)
+        admission.refuse_what_validators_raise(app)
+        context = int(llm.model_config.max_model_len)
+        models = admission.request_models(app)
+        bodies = BodyCheck(
+            BodyLimits(),
+            {path: fields_of(kinds) for path, kinds in models.items()},
+            context=context,
+            prompt_chars=PromptSize(llm.renderer.get_tokenizer(), context).most,
+            sequences=admission.queue_limit(llm),
+            reserved=admission.RESERVED,
+        )
+        return cls(app, llm, current, bodies)
+
+    @property
+    def request_models(self) -> Mapping[str, tuple[type[BaseModel], ...]]:
+        """The models of the bodies that each path takes."""
+        return admission.request_models(self._app)
+
+    def check(self, call: HttpCall, body: bytes) -> Checked:
+        """Look at a body before vLLM does; raises as `BodyCheck.check`."""
+        return self._bodies.check(call.path, body)
 
     async def run(
         self,
@@ -118,18 +141,23 @@ class OpenAIApp:
         body: bytes,
         reply: Reply,
         tally: Tally,
+        usage: CallUsage,
         lora: LoRARequest | None,
         images: list[Image | None],
+        checked: Checked = Checked(),  # noqa: B008 - a tuple
     ) -> None:
         """Answer one request; cancelling this tells vLLM that its client left.
 
+        Args:
+            checked: what `check` says of the body.
+
         Raises:
             EngineFailed: the engine died; vLLM's own error about it is not written to the reply.
+            ServingError: vLLM refused the request, or failed on it.
         """
         template = call.prompt_format.chat_template if call.prompt_format else None
         self._current.set(Extras(call.model, lora, images, template))
-        usage = self._usage.begin()
-        exchange = _Exchange(call, body, reply, self._llm)
+        exchange = _Exchange(call, body, reply, self._llm, constrained=checked.constrained)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
         try:
             await asyncio.shield(task)
@@ -140,12 +168,10 @@ class OpenAIApp:
             await asyncio.wait([task], timeout=5)
             task.cancel()
             raise
-        except EngineFailed:
-            raise
         except Exception:
-            if exchange.failure is not None:
-                raise exchange.failure from None
-            raise
+            # One that nothing in vLLM's app handles, which has made a 500 of it: the link logs it.
+            if not isinstance(exchange.failure, EngineFailed):
+                raise
         finally:
             usage.fill(tally)
             if (said := patches.final_usage(exchange.scope)) is not None:
@@ -159,12 +185,19 @@ class OpenAIApp:
 class _Exchange:
     """One request and response in ASGI's terms (asgi.readthedocs.io/en/latest/specs/www.html)."""
 
-    def __init__(self, call: HttpCall, body: bytes, reply: Reply, llm: AsyncLLM) -> None:
+    def __init__(
+        self, call: HttpCall, body: bytes, reply: Reply, llm: AsyncLLM, *, constrained: bool
+    ) -> None:
+        self._constrained = constrained
+        # The response's head, until its first byte: a stream may yet turn out to be an error.
+        self._head: Head | None = None
+        self._status = 0
+        self._refusal: list[bytes] = []
         self._reply = reply
         self._llm = llm
         self._body: bytes | None = body
         self._left = asyncio.Event()
-        self.failure: EngineFailed | None = None
+        self.failure: ServingError | None = None
         self.refused = True
         headers = [
             (name.encode("latin-1"), value.encode("latin-1")) for name, value in call.headers
@@ -204,25 +237,43 @@ class _Exchange:
             # unclosed, and its request runs on in the engine until the next garbage collection.
             return
         if message["type"] == "http.response.start":
-            status = int(message["status"])
-            self.refused = status >= 400
-            if status >= 500 and self._llm.errored:
-                self._fail()
+            self._status = int(message["status"])
+            self.refused = self._status >= 400
             headers = tuple(
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in message["headers"]
                 if name.lower() not in _SKIPPED_HEADERS
             )
-            self._reply.head(Head(status, headers))
-        elif message["type"] == "http.response.body" and (body := message.get("body")):
-            if body.startswith(_ERROR_EVENT):
-                self._fail()
-            reply = self._reply
+            self._head = Head(self._status, headers)
+        elif message["type"] == "http.response.body":
+            body, more = message.get("body", b""), message.get("more_body", False)
+            if self.refused:
+                self._refuse(body, more)
+            elif body.startswith(ERROR_EVENT):
+                self._fail(error_of_event(body, constrained=self._constrained))
+            elif body or not more:
+                await self._pass_on(body)
+
+    async def _pass_on(self, body: bytes) -> None:
+        reply = self._reply
+        if self._head is not None:
+            reply.head(self._head)
+            self._head = None
+        if body:
             reply.data(body)
             if not reply.writable:
                 await reply.drained()
 
-    def _fail(self) -> None:
-        self.failure = EngineFailed("the engine of this replica failed")
+    def _refuse(self, body: bytes, more: bool) -> None:
+        """Collect the body of an answer that is an error."""
+        self._refusal.append(body)
+        if not more:
+            said = b"".join(self._refusal)
+            self._fail(error_of_response(self._status, said, constrained=self._constrained))
+
+    def _fail(self, error: ServingError) -> None:
+        """End the answer with an error. Of a dead engine's, only its death is told."""
+        if error.status >= 500 and self._llm.errored:
+            error = EngineFailed("the engine of this replica failed")
+        self.failure = error
         self.disconnect()
-        raise self.failure

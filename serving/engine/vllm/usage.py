@@ -20,12 +20,14 @@ class CallUsage:
     def __init__(self) -> None:
         self._states: list[Any] = []
         self._beam_steps = 0
+        self._beam = ""
 
     def add(self, state: Any) -> None:
         if self._states and patches.is_beam_step(state):
             # Not kept, as there are thousands. Each makes one token, and its prompt continues the
             # first request's.
             self._beam_steps += 1
+            self._beam = patches.beam_of(state)
         else:
             self._states.append(state)
 
@@ -43,6 +45,15 @@ class CallUsage:
         tally.prompt_tokens = sum(prompts.values())
         tally.completion_tokens = completion_tokens
         tally.queue_s = min(queues_s, default=None)
+
+    def runs(self, ids: frozenset[str]) -> bool:
+        """True if one of these is vLLM's own ID of a request of this call."""
+        if not ids:
+            return False
+        beam = self._beam
+        return any(patches.internal_id(state) in ids for state in self._states) or bool(
+            beam and any(name.startswith(beam) for name in ids)
+        )
 
 
 class UsageWatch:

@@ -183,3 +183,43 @@ async def test_whoever_is_in_a_prefill_that_fails_is_told(
         await asyncio.wait_for(bench.tasks[0], 5)
     assert bench.batcher.failed
     assert bench.tallies[0].prompt_tokens == 5, "the model had begun with it"
+
+
+@pytest.mark.parametrize("bench", [{}], indirect=True)
+@pytest.mark.parametrize("method", ["admit", "_logits"])
+async def test_whoever_is_new_in_the_turn_that_fails_is_accused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Neither who has run before nor who waits; that the sampling fails is no difference."""
+    bench.ask(5, max_tokens=400)
+    bench.rows.go.release(1)
+    while not bench.chunks[0]:
+        await asyncio.sleep(0)
+    original = getattr(bench.rows, method)
+
+    def fail(what: Any) -> torch.Tensor:
+        if method == "admit" or len(bench.rows.groups) > 1:
+            raise RuntimeError("out of memory")
+        return original(what)
+
+    monkeypatch.setattr(bench.rows, method, fail)
+    bench.ask(6)
+    bench.rows.go.release(1)
+    await asyncio.wait(bench.tasks, timeout=5)
+    assert [type(task.exception()) for task in bench.tasks] == [EngineFailed, EngineFailed]
+    assert [tally is bench.tallies[1] for tally in bench.batcher.accused] == [True]
+
+
+@pytest.mark.parametrize("bench", [{}], indirect=True)
+async def test_a_later_turn_that_fails_accuses_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(tokens: Sequence[int]) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(bench.rows, "decode", fail)
+    bench.ask(5)
+    bench.rows.go.release(1)
+    with pytest.raises(EngineFailed):
+        await asyncio.wait_for(bench.tasks[0], 5)
+    assert bench.batcher.accused == ()

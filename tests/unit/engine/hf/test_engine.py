@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
 from collections import Counter
@@ -15,9 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.hf import engine as hf_engine
-from serving.engine.interface import Tally
+from serving.engine.interface import Suspect, Tally
 from serving.errors import ContextLengthExceeded, EngineFailed, InvalidField, Overloaded
-from serving.wire.messages import AdapterRef, CompletionCall, ImageRef, Sampling
+from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, ImageRef, Sampling
 from tests.conftest import Eventually
 from tests.unit.engine.conftest import HALF, OPEN, Completion, Reference, Start, call_of, gate
 
@@ -352,6 +353,55 @@ async def test_the_model_fails(start: Start, eventually: Eventually) -> None:
     with pytest.raises(EngineFailed):
         await Completion().of(engine, "four")
     assert (engine.load().running, engine.load().waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("openai", [False, True])
+async def test_the_call_that_the_model_fails_of_is_a_suspect(start: Start, openai: bool) -> None:
+    engine = await start("mpt")
+    rows = engine._batcher._rows
+    admit = rows.admit
+
+    def fail(prompts: Any) -> Any:
+        if any(len(prompt) > 20 for prompt in prompts):
+            raise RuntimeError("CUDA error")
+        return admit(prompts)
+
+    rows.admit = fail  # type: ignore[method-assign]
+    other = asyncio.create_task(Completion().of(engine, "one", max_tokens=LONG))
+    while not engine.load().running:
+        await asyncio.sleep(0.001)
+    assert engine.suspects() == []
+    prompt = "a long prompt " * 20
+    call: Any = call_of(prompt, max_tokens=2)
+    body = b""
+    if openai:
+        call = HttpCall("r1", "m", "POST", "/v1/completions")
+        body = json.dumps({"model": "m", "prompt": prompt, "max_tokens": 2}).encode()
+    run = engine.generate(call, lambda _: None, Tally())
+    if openai:
+        run.close()
+        run = engine.http(call, body, Silent(), Tally())
+    with pytest.raises(EngineFailed):
+        await run
+    with pytest.raises(EngineFailed):
+        await other
+    assert engine.suspects() == [Suspect(call, body)]
+    assert engine.suspects()[0].call is call
+
+
+class Silent:
+    """A reply that nobody reads."""
+
+    writable = True
+
+    def head(self, head: Any) -> None:
+        pass
+
+    def data(self, data: bytes) -> None:
+        pass
+
+    async def drained(self) -> None:
+        pass
 
 
 async def test_closing_ends_what_runs(start: Start, eventually: Eventually) -> None:

@@ -295,3 +295,21 @@ async def test_cancelling_a_whole_answer(start: Start, eventually: Eventually) -
         await task
     assert tally.prompt_tokens > 0
     assert 5 <= tally.completion_tokens < 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_k": 2**70}, "top_k"),
+        ({"messages": [MESSAGES[0]] * 1025}, "messages"),
+        ({"messages": [{"role": "user", "content": "a" * 1_000_000}]}, "messages"),
+        ({"metadata": {"a": "\ud800"}}, None),
+    ],
+)
+async def test_bodies_are_checked_as_those_for_vllm(
+    start: Start, fields: dict[str, Any], param: str | None
+) -> None:
+    engine = await start("llama")
+    with pytest.raises(InvalidRequest) as caught:
+        await ask(engine, CHAT, **{"messages": MESSAGES, **fields})
+    assert caught.value.param == param

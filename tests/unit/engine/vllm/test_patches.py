@@ -1,4 +1,4 @@
-"""What `patches.py` assumes of vLLM, against the installed version.
+"""What `patches/` assumes of vLLM, against the installed version.
 
 A test here that fails says what vLLM has changed and which patch to look at.
 """
@@ -29,11 +29,13 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.cache import BaseMultiModalProcessorCache
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
+from vllm.plugins import load_general_plugins
 from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, chat_utils
 from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_content_format
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.system_utils import get_mp_context
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine import EngineCoreEvent, EngineCoreEventType, EngineCoreOutput, FinishReason
 from vllm.v1.engine import EngineCoreRequest as CoreRequest
@@ -45,6 +47,7 @@ from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
+from serving.engine.vllm.usage import CallUsage
 
 
 def parameters(function: Any) -> list[str]:
@@ -67,6 +70,14 @@ def test_the_environment_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         envs.disable_envs_cache()
     assert kept == 1111, "enable_envs_cache keeps nothing any more: see keep_environment"
+
+
+def test_processes_are_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked one would load no plugins: `load_general_plugins` does so once."""
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "fork")
+    patches.spawn_processes()
+    assert get_mp_context().get_start_method() == "spawn"
+    assert "if plugins_loaded:" in source(load_general_plugins)
 
 
 def test_the_interface_of_a_stat_logger() -> None:
@@ -264,6 +275,35 @@ def test_steps_of_beam_search_are_told_apart_by_their_id() -> None:
     state = SimpleNamespace(external_req_id="cmpl-1-ab-beam-0", max_tokens_param=1)
     assert patches.is_beam_step(state)
     assert not patches.is_beam_step(SimpleNamespace(external_req_id="cmpl-1", max_tokens_param=1))
+    internal = f"{state.external_req_id}-0a1b2c3d"
+    assert internal.startswith(patches.beam_of(state))
+    assert patches.beam_of(state) == "cmpl-1-ab-beam-"
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_call_knows_its_requests_by_the_ids_that_the_core_has(n: int) -> None:
+    """A core that dies names requests by these; a request with n > 1 has one for each choice."""
+    engine = Engine(RequestOutputKind.DELTA, n=n)
+    call = CallUsage()
+    for state in engine.states:
+        call.add(state)
+    known = {state.request_id for state in engine.states}
+    assert known == set(engine.output_processor.request_states)
+    for name in known:
+        assert call.runs(frozenset((name, "another")))
+    assert not call.runs(frozenset(("outside", "another")))
+    assert not call.runs(frozenset())
+
+
+def test_a_call_knows_the_steps_of_its_beam_search() -> None:
+    call = CallUsage()
+    for step in range(3):
+        name = f"cmpl-1-ab-beam-{step}"
+        call.add(
+            SimpleNamespace(external_req_id=name, request_id=f"{name}-0a1b", max_tokens_param=1)
+        )
+    assert call.runs(frozenset(("cmpl-1-ab-beam-7-2c3d",)))
+    assert not call.runs(frozenset(("cmpl-1-abc-beam-7-2c3d",)))
 
 
 # the OpenAI app

@@ -7,6 +7,7 @@ installed version.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -43,6 +44,15 @@ def keep_environment() -> None:
     this for its own process; the process of `AsyncLLM` is left out.
     """
     enable_envs_cache()
+
+
+def spawn_processes() -> None:
+    """Have vLLM spawn its processes, and not fork them where it could.
+
+    A forked process takes the plugins for loaded, which they are in the engine server: it would not
+    die with its parent (`lifetime.py`), nor have our patches (`plugin.py`).
+    """
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 
 
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us
@@ -156,6 +166,17 @@ def is_beam_step(state: Any) -> bool:
     """True for a step of beam search. vLLM makes each step a request for one token, whose prompt is
     the text so far; only its ID tells it from other requests."""
     return state.max_tokens_param == 1 and "-beam-" in state.external_req_id
+
+
+def beam_of(state: Any) -> str:
+    """What the internal IDs of all steps of a beam search begin with; `state` is one of them."""
+    stem, mark, _ = str(state.external_req_id).partition("-beam-")
+    return stem + mark
+
+
+def internal_id(state: Any) -> str:
+    """The ID by which the engine core knows a request: the caller's one is made unique."""
+    return str(state.request_id)
 
 
 # the OpenAI app

@@ -1,0 +1,1 @@
+"""The check of an OpenAI body before an engine sees it."""

@@ -1,0 +1,210 @@
+"""The check of an OpenAI body before an engine's app sees it.
+
+It closes three classes at once: values that an engine's core cannot be sent (`values.py`), kinds of
+value that an engine's own validation takes for granted (`fields.py`), and sizes and counts that
+make others wait (`limits.py`, `schemas.py`). Whatever else is wrong is for the app to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from serving.engine.bodies.fields import Kinds, check_kind
+from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.schemas import FIELDS, Schemas
+from serving.engine.bodies.values import check_structure, check_values, read, read_fields, shown
+from serving.errors import ContextLengthExceeded, InvalidRequest
+
+# What an engine is to read as text or tokens; its size is measured against the context.
+TEXTS = frozenset(("prompt", "input", "messages", "tokens", "suffix", "documents"))
+# The fields of those that may hold several prompts.
+_PROMPTS = ("prompt", "input", "tokens")
+_CONSTRAINTS = ("response_format", "structured_outputs", "tools")
+_STRINGS = frozenset(("stop", "bad_words"))
+
+
+class Checked(NamedTuple):
+    """What is known of a body that passed.
+
+    `constrained`: the answer has to fit a grammar of the caller's.
+    """
+
+    constrained: bool = False
+
+
+class BodyCheck:
+    """Checks bodies of one engine.
+
+    Args:
+        endpoints: the fields of each path's bodies and the kinds of value they take.
+        context: of the model, in tokens.
+        prompt_chars: a prompt with more characters fits no context; None: not known.
+        sequences: choices of all prompts of a request together, at most; None: any number.
+        reserved: entries of fields that are objects, which the engine sets itself.
+    """
+
+    def __init__(
+        self,
+        limits: BodyLimits,
+        endpoints: Mapping[str, Mapping[str, Kinds]],
+        *,
+        context: int,
+        prompt_chars: int | None,
+        sequences: int | None,
+        reserved: Mapping[str, frozenset[str]],
+    ) -> None:
+        self._reserved = reserved
+        self._limits = limits
+        self._endpoints = endpoints
+        self._token_ids = max(limits.token_ids, context)
+        self._prompt_chars = prompt_chars
+        self._sequences = sequences
+        self._context = context
+
+    def check(self, path: str, body: bytes) -> Checked:
+        """
+        Raises:
+            InvalidRequest: which field the engine's app is not to see, and why.
+        """
+        limits = self._limits
+        check_structure(body, limits)
+        sizes = read_fields(body)
+        if len(sizes) > limits.fields:
+            raise InvalidRequest(
+                f"the body has {len(sizes)} fields; at most {limits.fields} are taken"
+            )
+        for name, size in sizes.items():
+            most = limits.field_bytes
+            if name in TEXTS:
+                # Images are measured by who loads them.
+                most = len(body) if name == "messages" and _has_media(body) else limits.text_bytes
+            if size > most:
+                _refuse(name, f"has {size} bytes of JSON; at most {most} are taken")
+        given = read(body)
+        fields = self._endpoints.get(path, {})
+        schemas = Schemas(limits)
+        for name, value in given.items():
+            check_kind(name, value, fields)
+            most = self._token_ids + limits.values if name in TEXTS else limits.values
+            check_values(name, value, most, limits)
+            if name in TEXTS:
+                continue
+            self._check_size(name, value)
+            if name in FIELDS:
+                schemas.check(name, value)
+        self._check_texts(given)
+        return Checked(constrained=any(given.get(name) for name in _CONSTRAINTS))
+
+    def _check_size(self, name: str, value: Any) -> None:
+        limits = self._limits
+        if type(value) is str and len(value) > limits.string_chars:
+            _refuse(name, f"has {len(value)} characters; at most {limits.string_chars} are taken")
+        if type(value) is list:
+            most = {"tools": limits.tools, "stop": limits.stops}.get(name, limits.items)
+            if len(value) > most:
+                _refuse(name, f"has {len(value)} items; at most {most} are taken")
+        if type(value) is dict:
+            if len(value) > limits.entries:
+                _refuse(name, f"has {len(value)} entries; at most {limits.entries} are taken")
+            for taken in self._reserved.get(name, frozenset()) & value.keys():
+                _refuse(name, f"has '{taken}', which is a field of its own")
+        if name in _STRINGS:
+            for one in value if type(value) is list else (value,):
+                if type(one) is str and len(one) > limits.stop_chars:
+                    _refuse(
+                        name,
+                        f"has a string of {len(one)} characters; at most {limits.stop_chars} are "
+                        "taken",
+                    )
+
+    def _check_texts(self, given: Mapping[str, Any]) -> None:
+        prompts = 1
+        for name in _PROMPTS:
+            found = given.get(name)
+            if type(found) is list and found and type(found[0]) is not int and name != "tokens":
+                prompts = max(prompts, len(found))
+                if len(found) > self._limits.prompts:
+                    _refuse(
+                        name, f"has {len(found)} prompts; at most {self._limits.prompts} are taken"
+                    )
+                for prompt in found:
+                    self._check_prompt(name, prompt)
+            else:
+                self._check_prompt(name, found)
+        for name in ("messages", "documents"):
+            self._check_prompt(name, given.get(name))
+        self._check_prompt("suffix", given.get("suffix"))
+        most, n = self._sequences, _whole_number(given.get("n", 1))
+        if most is not None and n * prompts > most:
+            asked = f"n is {n}" if prompts == 1 else f"n is {n} for {prompts} prompts"
+            _refuse(
+                "n", f"{asked}; this model takes at most {most} choices and prompts of all requests"
+            )
+
+    def _check_prompt(self, name: str, prompt: Any) -> None:
+        """Check one text, list of token IDs, chat or list of chats."""
+        if type(prompt) is str:
+            self._check_chars(name, len(prompt))
+        elif type(prompt) is list and prompt and type(prompt[0]) is int:
+            if len(prompt) > self._token_ids:
+                _refuse(name, f"has {len(prompt)} token IDs; at most {self._token_ids} are taken")
+        elif type(prompt) is list:
+            chats = [chat if type(chat) is list else [chat] for chat in prompt]
+            self._check_chat(name, [message for chat in chats for message in chat])
+        elif type(prompt) is dict:
+            self._check_chat(name, [prompt])
+
+    def _check_chat(self, name: str, messages: list[Any]) -> None:
+        limits = self._limits
+        if len(messages) > limits.messages:
+            _refuse(name, f"has {len(messages)} messages; at most {limits.messages} are taken")
+        parts = 0
+        for message in messages:
+            if type(message) is dict:
+                for value in message.values():
+                    parts += len(value) if type(value) is list else 0
+        if parts > limits.parts:
+            _refuse(
+                name, f"has {parts} content parts and tool calls; at most {limits.parts} are taken"
+            )
+        self._check_chars(name, _characters(messages))
+
+    def _check_chars(self, name: str, characters: int) -> None:
+        most = self._prompt_chars
+        if most is not None and characters > most:
+            raise ContextLengthExceeded(
+                f"'{name}': has {characters} characters; at most {most} are taken, which no "
+                f"tokenization fits into the context of {self._context} tokens",
+                param=name,
+            )
+
+
+def _refuse(name: str, message: str) -> None:
+    raise InvalidRequest(f"'{shown(name)}': {message}", param=shown(name))
+
+
+def _has_media(body: bytes) -> bool:
+    return b'"image' in body or b'"input_image' in body
+
+
+def _characters(value: Any) -> int:
+    """Of all strings in a chat but the URLs of its images."""
+    characters, todo = 0, [value]
+    while todo:
+        item = todo.pop()
+        if type(item) is str:
+            characters += len(item)
+        elif type(item) is list:
+            todo += item
+        elif type(item) is dict:
+            todo += [inside for key, inside in item.items() if key != "image_url"]
+    return characters
+
+
+def _whole_number(value: Any) -> int:
+    """As vLLM reads it: "3" and 3.0 are 3. What is no number is for vLLM to refuse."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return 1

@@ -1,0 +1,124 @@
+"""Which calls an engine died of, and who is told.
+
+A call is a suspect when its engine died of an exception in the step that first ran it. Most often
+that is the one request that the step cannot do; the others of the step had been run before. What
+killed an engine without an exception, a signal for one, accuses nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import msgspec
+
+from serving.engine.interface import Engine, Suspect
+from serving.errors import EngineFailed, EngineKilled, ServingError
+from serving.observability.logs import Log
+from serving.wire.fingerprint import fingerprint
+from serving.wire.messages import Call
+
+# Of calls that were cancelled: how long an engine may still run them, in seconds, how many are
+# remembered, and how many bytes of their bodies.
+LEFT_S = 30.0
+LEFT_CALLS = 256
+LEFT_BYTES = 16 * 1024 * 1024
+
+K = TypeVar("K")
+
+
+class RunningCalls(Generic[K]):
+    """The calls that an engine works on, with what it knows each by.
+
+    A call that was cancelled is remembered for a while: its request may be in a step that has
+    begun, and whoever sends a deadly request and leaves must be known as well.
+
+    Args:
+        accused: True for the key of a call that the engine died of; asked once it is dead.
+        clock: the time in seconds, of any origin.
+    """
+
+    def __init__(
+        self, accused: Callable[[K], bool], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._accused = accused
+        self._clock = clock
+        self._running: dict[int, tuple[K, Suspect]] = {}
+        self._left: deque[tuple[float, K, Suspect]] = deque(maxlen=LEFT_CALLS)
+        self._left_bytes = 0
+        self._found: list[Suspect] = []
+
+    @contextmanager
+    def run(self, call: Call, body: bytes, key: K) -> Iterator[None]:
+        """While the block runs, the engine works on this call."""
+        self._running[id(call)] = (key, Suspect(call, body))
+        try:
+            yield
+        except EngineFailed:
+            self.look()
+            raise
+        except asyncio.CancelledError:
+            self._leave(key, Suspect(call, body))
+            raise
+        finally:
+            self._running.pop(id(call), None)
+
+    def look(self) -> Sequence[Suspect]:
+        """The calls that the engine died of, as far as it is known now."""
+        now = self._clock()
+        found = [call for key, call in self._running.values() if self._accused(key)]
+        found += [call for at, key, call in self._left if now - at < LEFT_S and self._accused(key)]
+        known = {id(suspect.call) for suspect in self._found}
+        self._found += [suspect for suspect in found if id(suspect.call) not in known]
+        return self._found
+
+    def _leave(self, key: K, suspect: Suspect) -> None:
+        left, now = self._left, self._clock()
+        self._left_bytes += len(suspect.body)
+        left.append((now, key, suspect))
+        while left and (
+            now - left[0][0] >= LEFT_S
+            or len(left) == LEFT_CALLS
+            or (self._left_bytes > LEFT_BYTES and len(left) > 1)
+        ):
+            self._left_bytes -= len(left.popleft()[2].body)
+
+
+class Blame:
+    """Tells all routers of an engine's suspects, before any call fails of its death.
+
+    Args:
+        broadcast: sends a JSON list of fingerprints to every router.
+    """
+
+    def __init__(self, engine: Engine, broadcast: Callable[[bytes], None], log: Log) -> None:
+        self._engine = engine
+        self._broadcast = broadcast
+        self._log = log
+        self._told = 0
+
+    def tell(self) -> None:
+        """Tell of the suspects that have not been told of; there are none while it lives."""
+        suspects = self._engine.suspects()
+        new, self._told = suspects[self._told :], len(suspects)
+        if not new:
+            return
+        prints = {fingerprint(*suspect) for suspect in new}
+        self._broadcast(msgspec.json.encode(list(prints)))
+        ids = [suspect.call.request_id for suspect in new]
+        self._log.error("engine_killed_by_request", request_ids=ids)
+
+    def error(self, call: Call, error: EngineFailed) -> ServingError:
+        """What a call fails with that ended in `error`: `EngineKilled` for a suspect."""
+        self.tell()
+        if any(suspect.call is call for suspect in self._engine.suspects()):
+            return EngineKilled(
+                "the engine died of an exception in the step that first ran this request. It was "
+                "not sent to another replica, and the same request is refused for a while: change "
+                "it, and tell the operator its request ID"
+            )
+        return error

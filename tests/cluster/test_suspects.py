@@ -1,0 +1,142 @@
+"""Whom a real vLLM engine accuses when it dies. No Ray: the engine server runs by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serving.catalogue.spec import EngineSpec
+from serving.errors import EngineFailed, EngineKilled, ServingError
+from serving.observability.logs import Log
+from serving.router.answer import AttemptFailed
+from serving.wire.fingerprint import fingerprint
+from serving.wire.messages import AdapterRef, Call, CompletionCall, Sampling
+from tests.cluster.conftest import local_model
+from tests.cluster.engine_server import EngineLink, engine_link, engine_server, http_call
+from tests.cluster.fault import MARK, install
+from tests.conftest import Eventually
+from tests.live import BASE, PIRATE
+
+
+@contextlib.asynccontextmanager
+async def mortal(
+    folder: Path, log: Log, eventually: Eventually, fault: str = "", multiprocessing: str = "0"
+) -> AsyncIterator[EngineLink]:
+    """A link to an engine server that dies of marked requests at `fault`."""
+    model = local_model(BASE)
+    model["env"] |= {"VLLM_ENABLE_V1_MULTIPROCESSING": multiprocessing, **install(folder, fault)}
+    with engine_server(EngineSpec.model_validate(model), folder) as ready:
+        async with engine_link(ready, log) as link:
+            await eventually(lambda: link.up)
+            yield link
+
+
+def completion(prompt: str, stop: tuple[str, ...] = ()) -> tuple[Call, bytes]:
+    sampling = Sampling(temperature=0, stop=stop, frequency_penalty=-2.0)
+    return CompletionCall("req-2", BASE, prompt, True, sampling, BASE), b""
+
+
+async def failure(link: EngineLink, call: Call, body: bytes) -> tuple[ServingError, bool]:
+    """What a call fails with, and whether another replica may run it."""
+    with pytest.raises(AttemptFailed) as caught:
+        await link.call(call, body)
+    return caught.value.error, caught.value.retryable
+
+
+async def running(
+    link: EngineLink, eventually: Eventually, call: Call, body: bytes
+) -> asyncio.Task:
+    """A call that fails later, once it has its first bytes."""
+    answer = link.open(call, body)
+    await eventually(lambda: answer.ready, 30)
+
+    async def end() -> tuple[ServingError, bool]:
+        while answer.failed is None:
+            answer.take()
+            assert answer.end is None, "it ended well"
+            await answer.wait()
+        return answer.failed.error, answer.failed.retryable
+
+    return asyncio.create_task(end())
+
+
+ENDLESS = {"max_tokens": 1000, "ignore_eos": True, "stream": True, "temperature": 0}
+
+
+@pytest.mark.parametrize(
+    ("fault", "multiprocessing"),
+    [("execute_model", "0"), ("sample_tokens", "0"), ("execute_model", "1")],
+)
+async def test_the_marked_request_is_accused_and_no_other(
+    tmp_path: Path, log: Log, eventually: Eventually, fault: str, multiprocessing: str
+) -> None:
+    async with mortal(tmp_path, log, eventually, fault, multiprocessing) as link:
+        pirate = AdapterRef(PIRATE, local_model(PIRATE)["weights"])
+        old = [
+            await running(link, eventually, *call)
+            for call in (
+                http_call("/v1/completions", BASE, prompt="Once", **ENDLESS),
+                http_call("/v1/completions", PIRATE, pirate, prompt="Twice", **ENDLESS),
+                completion("Once upon a time"),
+            )
+        ]
+        if fault == "sample_tokens":
+            marked = completion("My name is", (MARK,))
+        else:
+            body = {"prompt": ["My name", "is"], "stop": [MARK], "n": 2, "stream": True}
+            marked = http_call("/v1/completions", BASE, **body)
+        error, retryable = await failure(link, *marked)
+        assert isinstance(error, EngineKilled), error
+        assert not retryable
+        for error, retryable in await asyncio.gather(*old):
+            assert isinstance(error, EngineFailed), error
+            assert retryable
+        assert link.told == [fingerprint(*marked)]
+
+
+async def test_whoever_sends_it_and_leaves_is_accused(
+    tmp_path: Path, log: Log, eventually: Eventually
+) -> None:
+    async with mortal(tmp_path, log, eventually, "execute_model") as link:
+        others = [
+            await running(link, eventually, *completion(f"Once upon {word}"))
+            for word in ("a time", "a day")
+        ]
+        marked = http_call("/v1/completions", BASE, prompt="My name is", stop=[MARK])
+        answer = link.open(*marked)
+        await asyncio.sleep(0.02)
+        answer.abandon()
+        done, _ = await asyncio.wait(others, timeout=20)
+        if not done:
+            pytest.skip("it was gone before the engine had seen it")
+        await eventually(lambda: link.told)
+        assert link.told == [fingerprint(*marked)]
+
+
+async def test_a_killed_core_accuses_nobody(
+    tmp_path: Path, log: Log, eventually: Eventually
+) -> None:
+    async with mortal(tmp_path, log, eventually) as link:
+        old = await running(link, eventually, *completion("Once upon a time"))
+        cores = [
+            child
+            for child in psutil.Process(os.getpid()).children(recursive=True)
+            if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())
+        ]
+        assert len(cores) == 1
+        long = http_call("/v1/completions", BASE, prompt="My name is " * 100, **ENDLESS)
+        new = asyncio.create_task(failure(link, *long))
+        await asyncio.sleep(0.01)
+        os.kill(cores[0].pid, signal.SIGKILL)
+        for error, retryable in await asyncio.gather(old, new):
+            assert isinstance(error, EngineFailed), error
+            assert retryable
+        await eventually(lambda: not link.connected, 10)
+        assert link.told == []

@@ -1,0 +1,285 @@
+"""Hostile OpenAI bodies against one real engine: `python -m tests.fuzz_bodies --cases 2000`.
+
+No body may end in a 5xx (but a full queue's 503), none may leave anything in the engine, and memory
+stays flat. The engine runs in this process, so that its books can be read after each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import yaml
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from serving.api.completion import CompletionRequest, parse_completion
+from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.interface import Tally
+from serving.errors import EngineFailed, Overloaded, ServingError
+from serving.wire.messages import AdapterRef, Head, HttpCall
+from tests.embed_shape import CONTEXT, write_embed
+from tests.hostile import bodies
+from tests.live import LOCAL, PIRATE, free_port
+
+Case = tuple[str, AdapterRef | None, bytes]
+
+MODEL = "tiny-llama"
+WEIGHTS = LOCAL.parents[2] / "local_models" / "weights"
+TOGETHER = 8
+# Cases between two looks at the memory.
+CHUNK = 400
+# A body that is answered later than this has hung.
+PATIENCE_S = 60.0
+# The most that either process may grow after the first quarter of the cases.
+MOST_GROWTH_MIB = 64
+
+MESSAGES = [{"role": "user", "content": "Once upon a time"}]
+CREATE_COMPLETION = "/v4/completions"
+TEXTS: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 3},
+    "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 3},
+    CREATE_COMPLETION: {"prompt": "a", "model_parameters": {"max_new_tokens": 3}},
+}
+TOKENS: dict[str, dict[str, Any]] = {
+    "/tokenize": {"prompt": "Once upon a time"},
+    "/detokenize": {"tokens": [5, 6]},
+}
+# They kill the core of a model with LoRA on CPU when another request is in the step.
+AVOIDED = frozenset(("prompt_logprobs", "echo"))
+
+
+@dataclass
+class Subject:
+    """An engine: what is sent to it, as what, and what is left in it (empty: nothing)."""
+
+    engine: Any
+    bases: dict[str, dict[str, Any]]
+    models: dict[str, Any]
+    left: Callable[[], list[Any]]
+    adapters: tuple[AdapterRef | None, ...] = (None,)
+
+
+class Collected:
+    """The answer to one call."""
+
+    writable = True
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.body = b""
+
+    def head(self, head: Head) -> None:
+        self.status = head.status
+
+    def data(self, data: bytes) -> None:
+        self.body += data
+
+    async def drained(self) -> None:
+        pass
+
+
+class Fuzz:
+    """Sends bodies to one engine and looks at what they leave."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self.statuses: dict[int, int] = {}
+        self.cases = 0
+        self.slowest_s = 0.0
+        self.slowest = ""
+
+    async def round(self, cases: list[Case]) -> None:
+        """Send these together.
+
+        Raises:
+            AssertionError: one of them ended as none may, or left something.
+        """
+        try:
+            await asyncio.gather(*(self._one(*case) for case in cases))
+        finally:
+            try:
+                await self._subject.engine.check()
+            except EngineFailed:
+                # Nothing can be told apart any more, so there is nothing to make smaller either.
+                sys.exit("the engine died of one of these:\n" + "\n".join(map(repr, cases)))
+        left = self._subject.left()
+        assert not any(left), f"left in the engine: {left}"
+
+    async def _one(self, path: str, adapter: AdapterRef | None, body: bytes) -> None:
+        self.cases += 1
+        reply, tally = Collected(), Tally()
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                if path == CREATE_COMPLETION:
+                    await self._complete(body, adapter)
+                    reply.status = 200
+                else:
+                    headers = (("content-type", "application/json"),)
+                    call = HttpCall(
+                        f"r{self.cases}", MODEL, "POST", path, headers=headers, adapter=adapter
+                    )
+                    await self._subject.engine.http(call, body, reply, tally)
+            status, said = reply.status, reply.body
+        except ServingError as error:
+            status, said = error.status, error.message.encode("utf-8", "backslashreplace")
+            if isinstance(error, Overloaded):
+                status = 0
+        assert status is not None, f"no answer to {path} {body[:2000]!r}"
+        assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
+        if status == 200 and said.startswith(b"data: "):
+            assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
+        took_s = time.monotonic() - began
+        if took_s > self.slowest_s:
+            self.slowest_s, self.slowest = took_s, body[:300].decode("utf-8", "replace")
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    async def _complete(self, body: bytes, adapter: AdapterRef | None) -> None:
+        target: Any = SimpleNamespace(model=MODEL, adapter=adapter, prompt_format=None)
+        call, _ = parse_completion(body).call(f"r{self.cases}", target)
+        await self._subject.engine.generate(call, lambda _: None, Tally())
+
+    def memory_mib(self) -> list[int]:
+        """Of this process and the engine's core, in MiB."""
+        own = psutil.Process()
+        return [process.memory_info().rss >> 20 for process in (own, *own.children(recursive=True))]
+
+
+def _model(**fields: Any) -> EngineSpec:
+    """The base of the local profile, with other fields; its environment is this process's."""
+    models = yaml.safe_load(LOCAL.read_text())["models"]
+    (model,) = [model for model in models if model["id"] == MODEL]
+    os.environ.update(model["env"], VLLM_PORT=str(free_port()), VLLM_LOGGING_LEVEL="CRITICAL")
+    return EngineSpec.model_validate({**model, "weights": str(WEIGHTS / MODEL), **fields})
+
+
+async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], list[Any]]]:
+    from serving.engine.vllm.engine import VllmEngine
+
+    engine = await VllmEngine.start(spec, ImageLimits())
+    processor, app = engine._llm.output_processor, engine._app
+    assert app is not None
+
+    def left() -> list[Any]:
+        return [
+            list(processor.request_states),
+            list(processor.parent_requests),
+            list(processor.external_req_ids),
+            [entry for entry in engine._adapters._entries.values() if entry.holders],
+        ]
+
+    return engine, dict(app.request_models), left
+
+
+async def start_vllm(_: Path) -> Subject:
+    """A model that generates, with adapters."""
+    engine, models, left = await _vllm(_model())
+    pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
+    models[CREATE_COMPLETION] = [CompletionRequest]
+    return Subject(engine, TEXTS | TOKENS, models, left, (None, pirate))
+
+
+async def start_embed(folder: Path) -> Subject:
+    """A model that embeds."""
+    write_embed("tiny-embed", folder)
+    spec = _model(weights=str(folder), context=CONTEXT, task="embed", prompt_style="raw", lora=None)
+    engine, models, left = await _vllm(spec)
+    return Subject(engine, {"/v1/embeddings": {"input": "Once upon a time"}} | TOKENS, models, left)
+
+
+async def start_transformers(_: Path) -> Subject:
+    """The other engine."""
+    from serving.engine.hf.engine import HfEngine
+    from serving.engine.hf.openai_body import ChatBody, CompletionBody
+
+    spec = _model(runtime="transformers", lora=None, engine_args={"threads": 1}, env={})
+    engine = await HfEngine.start(spec, ImageLimits())
+    models = {
+        "/v1/completions": [CompletionBody],
+        "/v1/chat/completions": [ChatBody],
+        CREATE_COMPLETION: [CompletionRequest],
+    }
+    return Subject(engine, TEXTS, models, lambda: [engine.load().running, engine.load().waiting])
+
+
+ENGINES = {"vllm": start_vllm, "embed": start_embed, "transformers": start_transformers}
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=2000)
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="vllm")
+    parser.add_argument("--seed", type=int, default=0, help="another sequence of bodies")
+    options = parser.parse_args()
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
+        subject = runner.run(ENGINES[options.engine](Path(folder)))
+        fuzz = Fuzz(subject)
+        cases = [
+            st.tuples(
+                st.just(path),
+                st.sampled_from(subject.adapters),
+                bodies(subject.models[path], {"model": MODEL, **base}, AVOIDED),
+            )
+            for path, base in subject.bases.items()
+        ]
+        memory: list[list[int]] = []
+        began = time.monotonic()
+        rounds = max(1, options.cases // CHUNK)
+        for number in range(rounds):
+            # Not one run: Hypothesis keeps what it has tried, which would look like a leak.
+            @seed(options.seed + number)
+            @settings(
+                max_examples=max(1, options.cases // rounds // TOGETHER),
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.generate, Phase.shrink],
+            )
+            @given(st.lists(st.one_of(cases), min_size=TOGETHER, max_size=TOGETHER))
+            def holds(several: list[Case]) -> None:
+                runner.run(fuzz.round(several))
+
+            holds()
+            gc.collect()
+            memory.append(fuzz.memory_mib())
+        took_s = time.monotonic() - began
+        steady = memory[len(memory) // 4 :]
+        growth = [last - first for first, last in zip(steady[0], steady[-1], strict=False)]
+        print(
+            json.dumps(
+                {
+                    "cases": fuzz.cases,
+                    "seconds": round(took_s, 1),
+                    "statuses": fuzz.statuses,
+                    "slowest_s": round(fuzz.slowest_s, 2),
+                    "slowest": fuzz.slowest,
+                    "growth_mib": growth,
+                    "memory_mib": memory[-1],
+                    "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+                }
+            )
+        )
+        runner.run(subject.engine.close())
+    if max(growth) > MOST_GROWTH_MIB:
+        print(f"memory grew by {max(growth)} MiB", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

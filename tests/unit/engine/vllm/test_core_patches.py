@@ -1,0 +1,172 @@
+"""What `core_patches.py` assumes of vLLM, against the installed version."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vllm.sampling_params import SamplingParams
+from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine.core import EngineCore, EngineCoreProc
+from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+from vllm.v1.request import Request
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from serving.engine.vllm import core_patches
+from serving.engine.vllm.accused import VARIABLE, AccusedRequests
+
+
+def step(*new: str) -> SchedulerOutput:
+    """The scheduler's output with these new requests, beside one that has run before."""
+    output = SchedulerOutput.make_empty()
+    output.scheduled_new_reqs = [
+        NewRequestData(name, [1], [], None, None, ([0],), 0, None) for name in new
+    ]
+    output.scheduled_cached_reqs = CachedRequestData(["old"], set(), [], {}, [None], [5], [1])
+    return output
+
+
+def request(name: str, said: int = 0) -> Request:
+    made = Request(name, [1, 2], SamplingParams(max_tokens=9), None)
+    if said:
+        made.append_output_token_ids([1] * said)
+    return made
+
+
+class Core:
+    """What of an `EngineCoreProc` runs a step, with a worker and a scheduler that may raise."""
+
+    step = EngineCore.step
+
+    def __init__(self, output: SchedulerOutput, raises: str, is_failed: bool = False) -> None:
+        def part(name: str, returns: Any = None) -> Any:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                if name == raises:
+                    raise RuntimeError(name)
+                return returns
+
+            return run
+
+        future = SimpleNamespace(result=part("result", object()))
+        self.model_executor = SimpleNamespace(
+            execute_model=part("execute_model", future), is_failed=is_failed
+        )
+        self.scheduler = SimpleNamespace(
+            has_requests=lambda: True,
+            schedule=part("schedule", output),
+            get_grammar_bitmask=part("get_grammar_bitmask"),
+            make_stats=part("make_stats"),
+            update_from_output=part("update_from_output"),
+        )
+        quiet = SimpleNamespace(enable_logging_iteration_details=False)
+        self.vllm_config = SimpleNamespace(observability_config=quiet)
+        self.log_stats = False
+
+    log_error_detail = EngineCore.log_error_detail
+    capture_iteration_details = EngineCore.capture_iteration_details
+    _should_throttle_prefills = EngineCore._should_throttle_prefills
+
+    def _process_aborts_queue(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "raises", ["execute_model", "get_grammar_bitmask", "result", "update_from_output"]
+)
+def test_whoever_is_new_in_the_failing_step_is_found(raises: str) -> None:
+    """Wherever in the step the exception comes from: in the worker, as its result, or after it."""
+    core = Core(step("a", "b"), raises)
+    with pytest.raises(RuntimeError, match=raises) as caught:
+        core.step()  # type: ignore[misc]
+    assert core_patches.new_requests(caught.value) == ["a", "b"]
+
+
+def test_steps_call_their_plan_what_we_look_for() -> None:
+    for function in (
+        EngineCore.step,
+        EngineCore.step_with_batch_queue,
+        Scheduler.update_from_output,
+        GPUModelRunner.execute_model,
+    ):
+        code = inspect.unwrap(function).__code__
+        assert "scheduler_output" in code.co_varnames, f"{function}: see new_requests"
+
+
+def test_the_innermost_step_counts() -> None:
+    """With asynchronous scheduling the core holds one step while another one fails."""
+
+    def inner(scheduler_output: SchedulerOutput) -> None:
+        raise RuntimeError
+
+    def outer(scheduler_output: SchedulerOutput) -> None:
+        inner(step("b"))
+
+    with pytest.raises(RuntimeError) as caught:
+        outer(step("a"))
+    assert core_patches.new_requests(caught.value) == ["b"]
+
+
+@pytest.mark.parametrize(("said", "found"), [(0, ["r"]), (3, [])])
+def test_in_the_scheduler_it_is_whom_it_looks_at(said: int, found: list[str]) -> None:
+    def schedule(request: Request) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError) as caught:
+        schedule(request("r", said))
+    assert core_patches.new_requests(caught.value) == found
+    code = Scheduler.schedule.__code__
+    assert "request" in (*code.co_varnames, *code.co_cellvars)
+
+
+def test_an_exception_outside_any_step_accuses_nobody() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        raise RuntimeError
+    assert core_patches.new_requests(caught.value) == []
+    assert core_patches.new_requests(None) == []
+
+
+@pytest.mark.parametrize("is_failed", [False, True])
+def test_the_accused_are_written_before_the_core_says_it_is_dead(
+    monkeypatch: pytest.MonkeyPatch, is_failed: bool
+) -> None:
+    """A worker that a signal killed (`is_failed`) accuses nobody."""
+    monkeypatch.setenv(VARIABLE, "")
+    accused = AccusedRequests()
+    read: list[frozenset[str]] = []
+    monkeypatch.setattr(
+        EngineCoreProc, "_send_engine_dead", lambda self: read.append(accused.read())
+    )
+    core_patches.patch_death()
+    core = Core(step("a"), "execute_model", is_failed)
+    try:
+        core.step()  # type: ignore[misc]
+    except RuntimeError:
+        EngineCoreProc._send_engine_dead(core)
+    assert read == [frozenset() if is_failed else frozenset({"a"})]
+
+
+def test_the_core_says_that_it_is_dead_whatever_we_fail_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "/nowhere/at/all")
+    sent: list[bool] = []
+    monkeypatch.setattr(EngineCoreProc, "_send_engine_dead", lambda self: sent.append(True))
+    core_patches.patch_death()
+    try:
+        Core(step("a"), "execute_model").step()  # type: ignore[misc]
+    except RuntimeError:
+        EngineCoreProc._send_engine_dead(Core(step(), ""))
+    assert sent == [True]
+
+
+def test_a_core_handles_its_exception_when_it_says_so() -> None:
+    """`_send_engine_dead` is called in the `except` block of the exception, and only there."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(EngineCoreProc.run_engine_core)))
+    handlers = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)]
+    assert any("_send_engine_dead" in ast.unparse(node) for node in handlers)
+    assert "self.is_failed = False" in inspect.getsource(MultiprocExecutor._init_executor)
+    monitor = inspect.getsource(MultiprocExecutor.start_worker_monitor)
+    assert monitor.index("is_failed = True") < monitor.index(".shutdown()")
