@@ -68,8 +68,9 @@ class Refused(msgspec.Struct, tag="refused"):
     def error(self) -> ServingError:
         """The error to raise."""
         kind = getattr(errors, self.kind)
-        assert issubclass(kind, ServingError)
-        return kind(self.message, param=self.param)
+        error = kind(self.message, param=self.param)
+        assert isinstance(error, ServingError)
+        return error
 
 
 class Prepared(msgspec.Struct, tag="prepared"):
