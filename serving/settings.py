@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         default=1000,
         description="requests that may wait like this at one router; more are refused at once",
     )
+    stuck_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0,
+        description="an engine that makes no step for so long, while requests wait, has to answer "
+        "one of its own in half that time, or is replaced",
+    )
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0
     quarantine_s: Annotated[float, Field(ge=0)] = Field(
         default=600.0, description="how long a request that an engine died of is refused"
