@@ -12,7 +12,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 from serving.errors import ModelUnavailable
@@ -29,19 +28,10 @@ RETRY_AFTER_S = 5.0
 Replica = ReplicaLink | LocalReplica
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """How a model was left without a replica: when, in `time.monotonic` seconds, and whether its
-    last one drained before it went, as one that is put to sleep does."""
-
-    at: float
-    drained: bool
-
-
 class _Model:
     def __init__(self, rng: random.Random) -> None:
         self.start_s: float | None = None
-        self.loss: Loss | None = None
+        self.lost_at: float | None = None
         self.links: dict[str, ReplicaLink] = {}
         self.pool: Pool[ReplicaLink] = Pool(rng)
 
@@ -161,10 +151,11 @@ class Fleet:
         known = self._models.get(model)
         return known.start_s if known else None
 
-    def loss(self, model: str) -> Loss | None:
-        """How the model lost its last replica; None while it has one, or has never had one."""
+    def lost_at(self, model: str) -> float | None:
+        """When the model lost its last replica, in `time.monotonic` seconds; None while it has one,
+        or has never had one."""
         known = self._models.get(model)
-        return known.loss if known else None
+        return known.lost_at if known else None
 
     @contextmanager
     def watch(self, model: str, wake: Callable[[], None]) -> Iterator[None]:
@@ -226,13 +217,9 @@ class Fleet:
             if up != model.pool.up:
                 before = model.pool.up
                 model.pool.set_up(up)
-                if not up:
-                    # Those that are still connected are draining.
-                    model.loss = Loss(time.monotonic(), all(link.connected for link in before))
-                else:
-                    model.loss = None
-                    if any(link not in before for link in up):
-                        self._wake(name)
+                model.lost_at = None if up else time.monotonic()
+                if any(link not in before for link in up):
+                    self._wake(name)
             gauge = self._metrics.replicas
             gauge.labels(name, "ready").set(len(up))
             gauge.labels(name, "not_ready").set(len(model.links) - len(up))

@@ -145,8 +145,8 @@ class Starts:
         is being timed already."""
         if model in self._since:
             return
-        loss = None if self._asleep(model) else self._fleet.loss(model)
-        self._since[model] = loss.at if loss else time.monotonic()
+        lost_at = None if self._asleep(model) else self._fleet.lost_at(model)
+        self._since[model] = time.monotonic() if lost_at is None else lost_at
 
         def changed() -> None:
             stop()
@@ -175,10 +175,10 @@ class Starts:
 
     def expected(self, model: str) -> bool:
         """True if the model lost its last replica so lately that a new one may yet come."""
-        if (loss := self._fleet.loss(model)) is None:
+        if (lost_at := self._fleet.lost_at(model)) is None:
             return False
         patience_s = max(PATIENCE_S, PATIENT_STARTS * (self._usual(model) or 0.0))
-        return time.monotonic() - loss.at < patience_s
+        return time.monotonic() - lost_at < patience_s
 
     def state(self, model: str) -> str:
         """Why the model has no replica, as the rest of a sentence."""
@@ -191,9 +191,11 @@ class Starts:
 
     def _asleep(self, model: str) -> bool:
         """True if the model has no replica because nobody asked for it; False if it lost the last
-        one while it was needed."""
-        loss = self._fleet.loss(model)
-        return self._demand.sleeps(model) and (loss is None or loss.drained)
+        one while it was needed here."""
+        if not self._demand.sleeps(model):
+            return False
+        lost_at = self._fleet.lost_at(model)
+        return lost_at is None or lost_at < self._demand.wanted_since(model)
 
     def _usual(self, model: str) -> float | None:
         """How long the model's last start took, in seconds: as seen here, or else as its replica

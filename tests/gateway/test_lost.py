@@ -9,7 +9,7 @@ import pytest
 
 from serving.catalogue.catalogue import Catalogue
 from serving.engine.interface import Emit, Tally
-from serving.errors import Overloaded
+from serving.errors import EngineFailed, Overloaded
 from serving.router import waiting
 from serving.wire.messages import CompletionCall
 from tests.conftest import Eventually
@@ -87,14 +87,17 @@ async def test_a_dying_replica_may_close_after_the_new_one_is_there(
 
 
 async def test_a_replica_that_failed_and_did_not_die_is_asked_again(
-    site: Site, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "DYING_S", 0.2)
-    site.engines[0].dead = True
-    asking = asyncio.create_task(site.complete())
-    await eventually(lambda: site.engines[0].calls)
-    site.engines[0].dead = False
-    assert (await asyncio.wait_for(asking, 2)).status_code == 200
+    works = site.engines[0].generate
+
+    async def fail_once(call: CompletionCall, emit: Emit, tally: Tally) -> None:
+        monkeypatch.setattr(site.engines[0], "generate", works)
+        raise EngineFailed("the engine of this replica failed")
+
+    monkeypatch.setattr(site.engines[0], "generate", fail_once)
+    assert (await asyncio.wait_for(site.complete(), 5)).status_code == 200
 
 
 async def test_a_replica_that_drained_is_followed_by_another(

@@ -9,7 +9,6 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.router.demand import Demand
-from serving.router.fleet import Loss
 from serving.router.waiting import PATIENCE_S, PATIENT_STARTS, SOON_S, UNKNOWN_START_S, Starts
 
 
@@ -19,7 +18,7 @@ class Fleet:
     def __init__(self) -> None:
         self.replicas = 0
         self.said: float | None = None
-        self.lost: Loss | None = None
+        self.lost: float | None = None
         self.watchers: list[Callable[[], None]] = []
 
     def ready(self, model: str) -> int:
@@ -28,7 +27,7 @@ class Fleet:
     def start_s(self, model: str) -> float | None:
         return self.said
 
-    def loss(self, model: str) -> Loss | None:
+    def lost_at(self, model: str) -> float | None:
         return self.lost
 
     def subscribe(self, model: str, wake: Callable[[], None]) -> Callable[[], None]:
@@ -133,7 +132,7 @@ def test_a_removed_model_has_not_started(starts: Starts, fleet: Fleet, clock: Cl
 
 
 def test_a_lost_replica_is_timed_from_its_loss(starts: Starts, fleet: Fleet, clock: Clock) -> None:
-    fleet.lost = Loss(clock.now, drained=False)
+    fleet.lost = clock.now
     clock.now = 107.0
     starts.expect("other")
     assert "lost its last replica 7 s ago" in starts.unavailable("other").message
@@ -143,19 +142,23 @@ def test_a_lost_replica_is_timed_from_its_loss(starts: Starts, fleet: Fleet, clo
     assert "took 12 s" in starts.unavailable("other").message
 
 
-@pytest.mark.parametrize(("drained", "says"), [(True, "was asleep"), (False, "lost its last")])
-def test_a_model_that_sleeps_was_asleep_only_if_its_last_replica_drained(
-    starts: Starts, fleet: Fleet, clock: Clock, drained: bool, says: str
+async def test_a_model_that_sleeps_was_asleep_unless_it_was_lost_in_use(
+    starts: Starts, fleet: Fleet, demand: Demand, clock: Clock
 ) -> None:
-    fleet.lost = Loss(clock.now, drained=drained)
-    assert says in starts.unavailable("sleeper").message
+    fleet.lost = clock.now
+    clock.now += 5
+    with demand.using("sleeper"):
+        assert "was asleep" in starts.unavailable("sleeper").message
+        clock.now += 5
+        fleet.lost = clock.now
+        assert "lost its last" in starts.unavailable("sleeper").message
 
 
 def test_a_model_is_expected_back_for_a_few_times_its_start(
     starts: Starts, fleet: Fleet, clock: Clock
 ) -> None:
     assert not starts.expected("other")  # it has never come up
-    fleet.lost = Loss(clock.now, drained=False)
+    fleet.lost = clock.now
     clock.now += PATIENCE_S - 1
     assert starts.expected("other")
     clock.now += 2
