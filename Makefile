@@ -33,7 +33,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick serve test test-fast test-cluster test-sdk test-suspects check format soak fuzz-bodies lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http lock clean
 
 help:
 	@cat <<-'EOF'
@@ -44,11 +44,14 @@ help:
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
+	make fuzz-http [CASES=20000]          random bytes to the HTTP listener (a few thousand in make test)
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
+	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
 	make overhead DEVICE=cuda             the same on a GPU: Llama-3-8B's shape, 256 streams
 	make overhead-quick                   its check against gross regressions: a minute
+	make heavy                            what others wait while one caller sends a heavy request
 	make setup | setup-dev                make .venv (with the test tools)
 	make lock [LOCK_FLAGS=--upgrade]      resolve requirements/*.txt again, for Python 3.11 to 3.13
 	make tiny-models                      train the tiny local models again (they are kept in git)
@@ -123,11 +126,18 @@ format: setup-dev
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+fuzz-http: setup-dev
+	@SERVING_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest \
+		tests/unit/http/test_fuzz.py tests/gateway/test_fuzz_http.py
+
 test-suspects: setup-dev
 	@SUSPECTS_S=$(SECONDS_) $(BIN)/python -m pytest tests/gateway/test_suspects.py
 
 soak: setup
 	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
+
+chaos: setup
+	@$(BIN)/python -m loadtests.chaos --port $(PORT) --seconds $(SECONDS_)
 
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)
@@ -149,6 +159,10 @@ overhead: setup .venv-peers/installed
 
 overhead-quick: setup
 	@$(BIN)/python -m loadtests.overhead --quick
+
+# A list of bodies against one engine and one router without Ray; some minutes.
+heavy: setup
+	@$(BIN)/python -m loadtests.heavy
 
 .venv-peers/installed: requirements/peers.txt | $(VENV)/bin/python
 	@echo "==> installing the routers we measure against"

@@ -99,6 +99,7 @@ class EngineReplica:
             log_dir=settings.log_dir,
             ready_fd=write_fd,
             drain_s=self._drain_s,
+            stuck_s=settings.stuck_s,
             images=self._images,
         )
         env = os.environ | self._spec.env

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     body_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     keepalive_s: Annotated[float, Field(gt=0)] = 10.0
     hold_s: Annotated[float, Field(ge=0)] = Field(
-        default=50.0, description="how long a request waits for a model that sleeps to start"
+        default=50.0, description="how long a request waits for a model without replicas to start"
     )
     hold_stream_s: Annotated[float, Field(ge=0)] = Field(
         default=600.0, description="the same for a stream, which comments keep alive"
@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     hold_max: Annotated[int, Field(ge=0)] = Field(
         default=1000,
         description="requests that may wait like this at one router; more are refused at once",
+    )
+    stuck_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0,
+        description="an engine that makes no step for so long, while requests wait, has to answer "
+        "one of its own in half that time, or is replaced",
     )
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0
     quarantine_s: Annotated[float, Field(ge=0)] = Field(

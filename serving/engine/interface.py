@@ -117,6 +117,23 @@ class Engine(ABC):
     async def check(self) -> None:
         """Raise `EngineFailed` if the engine cannot serve any more."""
 
+    # For the watchdog (`watchdog.py`). An engine that does not say more is never found stuck.
+
+    def steps(self) -> int:
+        """A count that grows with every step of the model."""
+        return 0
+
+    def held(self) -> int:
+        """Requests that the engine has taken and not ended."""
+        return 0
+
+    async def prove(self) -> None:  # noqa: B027 - an engine that is never asked
+        """Run a request of one token through all that a caller's request goes through.
+
+        Raises:
+            Exception: it failed.
+        """
+
     def suspects(self) -> Sequence[Suspect]:
         """The calls that the engine died of: those that were new in the step whose exception ended
         it. None while it lives, and none if a signal killed it.

@@ -25,14 +25,17 @@ from serving.engine.interface import Engine
 from serving.engine.lifetime import die_with_parent
 from serving.engine.link import LinkServer
 from serving.engine.ops import MAX_CONNECTIONS, ops_app
+from serving.engine.watchdog import Watchdog
 from serving.errors import EngineFailed
 from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log, open_log
 from serving.observability.metrics import CallMetrics
+from serving.observability.tasks import background
 from serving.wire.launch import EngineLaunch, EngineReady
 
 CHECK_INTERVAL_S = 0.2
 EXIT_ENGINE_DEAD = 70
+EXIT_ENGINE_STUCK = 71
 # By `EngineSpec.runtime`. Named and not imported: each takes seconds to import.
 ENGINES = {
     "vllm": "serving.engine.vllm.engine:VllmEngine",
@@ -50,7 +53,11 @@ async def run(config: EngineLaunch, log: Log) -> int:
     log.info("engine_starting", weights=spec.weights, context=spec.context)
     started = loop.time()
     name = config.engine or ENGINES[spec.runtime]
-    engine = await _start_engine(name, spec, ImageLimits.model_validate(config.images))
+    module, _, cls = name.partition(":")
+    engine_class = getattr(importlib.import_module(module), cls)
+    log.info("engine_imported", seconds=round(loop.time() - started, 1))
+    engine = await engine_class.start(spec, ImageLimits.model_validate(config.images))
+    assert isinstance(engine, Engine)
     links = LinkServer(
         engine,
         replica=config.replica,
@@ -69,7 +76,16 @@ async def run(config: EngineLaunch, log: Log) -> int:
         with os.fdopen(config.ready_fd, "wb") as pipe:
             pipe.write(msgspec.json.encode(ready) + b"\n")
     log.info("engine_ready", seconds=round(loop.time() - started, 1), link_port=port)
-    alive = await _until(stop, engine)
+    watchdog = Watchdog(
+        engine,
+        lambda: links.in_flight,
+        quiet_s=config.stuck_s,
+        proof_s=config.stuck_s / 2,
+        log=log,
+    )
+    watching = background(watchdog.run(), "watchdog", log)
+    alive = await _until(stop, engine, watchdog)
+    watching.cancel()
     if alive:
         log.info("engine_draining", in_flight=links.in_flight)
         await links.drain(config.drain_s)
@@ -83,19 +99,14 @@ async def run(config: EngineLaunch, log: Log) -> int:
         await engine.close()
         log.info("engine_stopped")
         return 0
-    return EXIT_ENGINE_DEAD
+    return EXIT_ENGINE_STUCK if watchdog.stuck.is_set() else EXIT_ENGINE_DEAD
 
 
-async def _start_engine(name: str, spec: EngineSpec, images: ImageLimits) -> Engine:
-    module, _, cls = name.partition(":")
-    engine = await getattr(importlib.import_module(module), cls).start(spec, images)
-    assert isinstance(engine, Engine)
-    return engine
-
-
-async def _until(stop: asyncio.Event, engine: Engine) -> bool:
-    """True when told to stop, False when the engine died."""
+async def _until(stop: asyncio.Event, engine: Engine, watchdog: Watchdog) -> bool:
+    """True when told to stop, False when the engine died or is stuck."""
     while not stop.is_set():
+        if watchdog.stuck.is_set():
+            return False
         try:
             await engine.check()
         except EngineFailed:

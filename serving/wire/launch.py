@@ -10,7 +10,7 @@ class EngineLaunch(msgspec.Struct, frozen=True):
 
     `engine` names the class that runs the model (`module:Class` with a `start(spec, images)`);
     empty means the one for the model's `runtime`. Tests name a test double here. `images` are the
-    limits on images in the models file (`ImageLimits`).
+    limits on images in the models file (`ImageLimits`). `stuck_s`: see `Settings.stuck_s`.
     """
 
     spec: dict[str, object]
@@ -21,6 +21,7 @@ class EngineLaunch(msgspec.Struct, frozen=True):
     log_dir: str | None = None
     ready_fd: int | None = None
     drain_s: float = 30.0
+    stuck_s: float = 60.0
     engine: str = ""
     images: dict[str, object] = {}
 

@@ -7,7 +7,6 @@ names and nothing else. A part that slipped through would find nothing.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -15,9 +14,6 @@ from PIL.Image import Image
 
 from serving.engine.images.loader import ImageLoader
 from serving.errors import InvalidField, InvalidRequest
-
-# Longer bodies are parsed in a thread: an image is megabytes of base64.
-INLINE_BYTES = 64 * 1024
 
 # One of these is in every body with a media part, whatever the part's form.
 _MARKS = (b'"image', b'"input_', b'"audio', b'"video')
@@ -42,27 +38,18 @@ def may_hold_media(body: bytes) -> bool:
     return any(mark in body for mark in _MARKS)
 
 
-async def load_images(
-    body: bytes, model: str, loader: ImageLoader | None
-) -> tuple[bytes, list[Image | None]]:
-    """The body for vLLM, and the images that the names in it stand for. Without a loader, images
-    are refused.
+async def load_taken(urls: list[str], model: str, loader: ImageLoader | None) -> list[Image | None]:
+    """Load the images that `take_images` cut out of a body. Without a loader none are taken.
 
     Raises:
-        InvalidField: media the model does not take, or an image that cannot be used.
-        InvalidRequest: an image that its host does not deliver, or as `take_images`.
+        InvalidField: the model takes no images, or an image cannot be used.
+        InvalidRequest: an image that its host does not deliver.
     """
-    if not may_hold_media(body):
-        return body, []
-    if len(body) <= INLINE_BYTES:
-        urls, body = take_images(body)
-    else:
-        urls, body = await asyncio.to_thread(take_images, body)
     if not urls:
-        return body, []
+        return []
     if loader is None:
         raise InvalidField(f"model '{model}' takes no images", param="messages")
-    return body, [*await loader.load_all(urls, "messages")]
+    return [*await loader.load_all(urls, "messages")]
 
 
 def take_images(body: bytes) -> tuple[list[str], bytes]:

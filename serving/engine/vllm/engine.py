@@ -15,6 +15,7 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
+from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -24,8 +25,9 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.adapter_files import check_adapter
 from serving.engine.adapters import AdapterPool
+from serving.engine.bodies.check import Checked
 from serving.engine.checkpoints import fetch_adapter, local_checkpoint
-from serving.engine.images.chat import load_images
+from serving.engine.images.chat import load_taken
 from serving.engine.images.loader import ImageLoader
 from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Suspect, Tally
 from serving.engine.prompt_size import completion_limit
@@ -39,6 +41,7 @@ from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.patches import admission
+from serving.engine.vllm.preparation import Preparation
 from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
@@ -58,10 +61,13 @@ class VllmEngine(Engine):
         llm: AsyncLLM,
         stats: patches.LatestStats,
         images: ImageLimits,
+        preparation: Preparation,
         accused: AccusedRequests,
     ) -> None:
         self._spec = spec
         self._llm = llm
+        self._preparation = preparation
+        preparation.rehearsed.install(llm)
         self._stats = stats
         admission.free_failed_requests(llm)
         self._usage = UsageWatch(llm)
@@ -69,6 +75,7 @@ class VllmEngine(Engine):
         patches.salt_requests(llm, self._salts.salt)
         self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.runs(accused.read()))
         self._lora_numbers = itertools.count(1)
+        self._proof_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
         self._adapters: AdapterPool[LoRARequest] = AdapterPool(
@@ -102,6 +109,7 @@ class VllmEngine(Engine):
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
+        nursery = Preparation.nursery(spec, args, config)
         llm = AsyncLLM.from_vllm_config(
             config,
             usage_context=UsageContext.OPENAI_API_SERVER,
@@ -113,7 +121,7 @@ class VllmEngine(Engine):
                 f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
                 "for embeddings"
             )
-        engine = cls(spec, llm, stats, images, accused)
+        engine = cls(spec, llm, stats, images, Preparation.of(nursery), accused)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
         patches.keep_environment()
         return engine
@@ -218,16 +226,19 @@ class VllmEngine(Engine):
         assert self._app is not None
         if self._prompts is not None:
             self._prompts.check(call.prompt_format or AS_THE_BASE)
-        checked = self._app.check(call, body)
         self._salts.enter(call.cache_space)
+        prepared = await self._preparation.prepare(call, body, reply, self._app.check)
+        if prepared is None:
+            return
         usage = self._usage.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
-            body, images = await load_images(body, call.model, self._images)
+            images = await load_taken(prepared.urls, call.model, self._images)
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            await self._app.run(call, body, reply, tally, usage, lora, images, checked)
+            checked = Checked(constrained=prepared.constrained)
+            await self._app.run(call, prepared.body, reply, tally, usage, lora, images, checked)
 
     # adapters
 
@@ -270,10 +281,30 @@ class VllmEngine(Engine):
         if self._llm.errored:
             raise EngineFailed("the engine core is dead")
 
+    def steps(self) -> int:
+        """See `Engine.steps`."""
+        return self._stats.steps
+
+    def held(self) -> int:
+        """See `Engine.held`."""
+        return int(self._llm.get_num_unfinished_requests())
+
+    async def prove(self) -> None:
+        """See `Engine.prove`."""
+        prompt, name = tokens_input([0]), f"proof-{next(self._proof_numbers)}"
+        if self._spec.task == "embed":
+            async for _ in self._llm.encode(prompt, PoolingParams(task="embed"), name):
+                pass
+            return
+        params = SamplingParams(max_tokens=1, output_kind=RequestOutputKind.FINAL_ONLY)
+        outputs = Outputs(lambda chunk: None, settle=lambda: None)
+        await self._run(name, prompt, params, None, outputs)
+
     def suspects(self) -> Sequence[Suspect]:
         """See `Engine.suspects`."""
         return self._calls.look()
 
     async def close(self) -> None:
         """See `Engine.close`."""
+        self._preparation.close()
         await asyncio.to_thread(self._llm.shutdown)

@@ -63,6 +63,7 @@ class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed fo
     """
 
     def __init__(self, vllm_config: Any = None, engine_index: int = 0) -> None:
+        self.steps = 0
         self.running = 0
         self.waiting = 0
 
@@ -74,6 +75,7 @@ class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed fo
         engine_idx: int = 0,
     ) -> None:
         if scheduler_stats is not None:
+            self.steps += 1
             self.running = scheduler_stats.num_running_reqs
             self.waiting = scheduler_stats.num_waiting_reqs
 

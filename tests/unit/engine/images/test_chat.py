@@ -7,9 +7,8 @@ import pytest
 
 from serving.catalogue.spec import ImageLimits
 from serving.engine.images.chat import (
-    INLINE_BYTES,
     image_name,
-    load_images,
+    load_taken,
     may_hold_media,
     take_images,
 )
@@ -156,32 +155,29 @@ def test_most_texts_are_not_looked_into(prompt: str) -> None:
 
 
 async def test_a_text_model_takes_no_images() -> None:
-    body = chat({"type": "image_url", "image_url": {"url": data_url(encoded())}})
     with pytest.raises(InvalidField, match="model 'm' takes no images") as caught:
-        await load_images(body, "m", None)
+        await load_taken([data_url(encoded())], "m", None)
     assert (caught.value.status, caught.value.param) == (422, "messages")
 
 
-@pytest.mark.parametrize("padding", [0, INLINE_BYTES])
-async def test_images_are_loaded_in_order(padding: int) -> None:
+async def test_images_are_loaded_in_order() -> None:
     urls = [data_url(encoded(color)) for color in (RED, BLUE)]
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    text = {"type": "text", "text": "x" * padding}
-    body, images = await load_images(chat(*parts, text), "m", ImageLoader(ImageLimits()))
+    taken, body = take_images(chat(*parts, TEXT))
+    images = await load_taken(taken, "m", ImageLoader(ImageLimits()))
     assert [image and image.getpixel((0, 0)) for image in images] == [RED, BLUE]
     assert b"base64" not in body
 
 
-async def test_text_goes_by_untouched() -> None:
+async def test_text_has_no_images() -> None:
     for body in (b"{ }", chat(TEXT), chat({"type": "text", "text": 'say "image" '})):
+        urls, same = take_images(body)
+        assert json.loads(same) == json.loads(body)
         for loader in (None, ImageLoader(ImageLimits())):
-            same, images = await load_images(body, "m", loader)
-            assert images == []
-            assert json.loads(same) == json.loads(body)
+            assert await load_taken(urls, "m", loader) == []
 
 
 async def test_what_cannot_be_loaded_is_the_messages_fault() -> None:
-    body = chat({"type": "image_url", "image_url": {"url": URL}})
     with pytest.raises(InvalidField, match=r"images\.allowed_hosts") as caught:
-        await load_images(body, "m", ImageLoader(ImageLimits()))
+        await load_taken([URL], "m", ImageLoader(ImageLimits()))
     assert caught.value.param == "messages"

@@ -1,0 +1,125 @@
+"""Which requests to vLLM's OpenAI app are prepared in a helper process, and what comes of it.
+
+A small body without a grammar costs the event loop about as much as handing it over; it goes
+straight to vLLM. Every other one is prepared by a helper (`rehearsal.py`), within limits of time
+and memory.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from vllm.config import VllmConfig
+
+from serving.catalogue.spec import EngineSpec
+from serving.engine.bodies.check import Checked
+from serving.engine.helpers import Helpers, Nursery
+from serving.engine.images.chat import may_hold_media, take_images
+from serving.engine.interface import Reply
+from serving.engine.vllm.patches_rehearsal import Rehearsed
+from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
+from serving.wire.messages import HttpCall
+
+# Of the event loop, 16 KiB of the dearest JSON that vLLM takes (messages without text) cost 20 ms.
+SMALL_BYTES = 16 * 1024
+HELPERS = 2
+PREPARE_S = 10.0
+PREPARE_BYTES = 1 << 30
+# Formats whose grammar is always the same.
+_PLAIN_FORMATS = ({"type": "text"}, {"type": "json_object"})
+
+_decode_found = msgspec.msgpack.Decoder(Found).decode
+
+
+_NOTHING = Raw(b"null")
+_NOTHINGS = (_NOTHING, Raw(b"[]"))
+
+
+class _Look(msgspec.Struct):
+    """The fields of a small body that may make it heavy."""
+
+    response_format: Raw = _NOTHING
+    structured_outputs: Raw = _NOTHING
+    tools: Raw = _NOTHING
+    bad_words: Raw = _NOTHING
+
+
+_look = msgspec.json.Decoder(_Look).decode
+
+
+def is_light(body: bytes) -> bool:
+    """True if vLLM's app has little to do before the engine core has the request."""
+    if len(body) > SMALL_BYTES:
+        return False
+    try:
+        found = _look(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False  # whatever it is
+    if any(field not in _NOTHINGS for field in (found.structured_outputs, found.bad_words)):
+        return False
+    if found.tools not in _NOTHINGS:
+        return False
+    form = found.response_format
+    return form in _NOTHINGS or msgspec.json.decode(form) in _PLAIN_FORMATS
+
+
+class Preparation:
+    """Prepares the requests of one engine."""
+
+    def __init__(self, helpers: Helpers) -> None:
+        self._helpers = helpers
+        self.rehearsed = Rehearsed()
+
+    @staticmethod
+    def nursery(spec: EngineSpec, args: Namespace, config: VllmConfig) -> Nursery:
+        """To be forked before the engine starts."""
+        return Nursery.fork(lambda: Rehearsal(spec, args, config))
+
+    @classmethod
+    def of(cls, nursery: Nursery) -> Preparation:
+        return cls(Helpers(nursery, most=HELPERS, seconds=PREPARE_S, memory_bytes=PREPARE_BYTES))
+
+    async def prepare(
+        self,
+        call: HttpCall,
+        body: bytes,
+        reply: Reply,
+        check: Callable[[HttpCall, bytes], Checked],
+    ) -> Prepared | None:
+        """What the engine server goes on with, or None if the reply has its answer.
+
+        Args:
+            check: of a small body, before vLLM sees it; helpers check the others.
+
+        Raises:
+            ServingError: the request is refused.
+            Overloaded: too many wait.
+        """
+        if is_light(body):
+            self.rehearsed.set(None, None)
+            constrained = check(call, body).constrained
+            urls: list[str] = []
+            if may_hold_media(body):
+                urls, body = take_images(body)
+            return Prepared(body, urls, constrained=constrained)
+        job = Job(call, body, call.adapter is not None)
+        found: Found = _decode_found(await self._helpers.run(msgspec.msgpack.encode(job)))
+        if isinstance(found, Refused):
+            raise found.error()
+        if isinstance(found, Answered):
+            if found.head is not None:
+                reply.head(found.head)
+            reply.data(found.body)
+            return None
+        renders: tuple[list[Any], list[dict[str, Any]]] | None = None
+        if found.inputs is not None:
+            renders = (found.last or [[]], found.inputs)
+        self.rehearsed.set(renders, found.constraint)
+        return found
+
+    def close(self) -> None:
+        self._helpers.close()

@@ -1,0 +1,65 @@
+"""Whatever one caller sends, others go on; and an engine that hangs is found and ended.
+
+One engine server and one router, without Ray. `make heavy` sends many more bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from loadtests import heavy
+from loadtests.heavy_bodies import SHORT
+from loadtests.stacks import Model
+from serving.engine.server import EXIT_ENGINE_STUCK
+from tests.live import LOCAL, poll
+
+STUCK_S = 4.0
+# Far above what a busy test machine adds, far below what these bodies cost on the event loop, where
+# they are worked on for three to forty seconds.
+ADDED_S = 1.5
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("heavy")
+    with heavy.alone(Model.load(LOCAL), folder, stuck_s=STUCK_S) as url:
+        yield url
+
+
+def test_others_go_on_while_one_caller_sends_a_heavy_request(url: str) -> None:
+    found = asyncio.run(heavy.measure(url, "tiny-llama", list(SHORT)))
+    told = "\n".join(map(heavy.line, found))
+    assert [each.name for each in found] == list(SHORT)
+    assert all(each.status in (200, 400, 413, 422) for each in found), told
+    assert all(not each.beside.errors for each in found), told
+    assert all(each.added_s < ADDED_S for each in found), told
+
+
+def test_an_engine_that_hangs_is_ended_and_one_that_works_is_not(url: str) -> None:
+    (server,) = [
+        process
+        for process in psutil.Process().children()  # its helpers have its command line
+        if "serving.engine.server" in " ".join(process.cmdline())
+    ]
+    (core,) = [child for child in server.children() if "EngineCore" in " ".join(child.cmdline())]
+    body = {"model": "tiny-llama", "prompt": "a", "max_tokens": 900, "ignore_eos": True}
+    client = httpx.Client(base_url=url, headers={"x-api-key": heavy.KEY}, timeout=60)
+    until = time.monotonic() + 2.5 * STUCK_S
+    while time.monotonic() < until:
+        assert client.post("/v1/completions", json=body).status_code == 200
+    assert server.is_running()
+    os.kill(core.pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == 503
+    assert server.wait(10) == EXIT_ENGINE_STUCK
+    assert time.monotonic() - stopped < 4 * STUCK_S
+    poll(lambda: not core.is_running() or core.status() == psutil.STATUS_ZOMBIE, 5, "no core")

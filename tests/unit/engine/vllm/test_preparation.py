@@ -1,0 +1,72 @@
+"""Which bodies go straight to vLLM, and that whatever could be heavy does not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from serving.engine.vllm.preparation import SMALL_BYTES, is_light
+from serving.engine.vllm.rehearsal import _without_prompt
+
+CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"response_format": None, "tools": [], "structured_outputs": None},
+        {"response_format": {"type": "text"}},
+        {"response_format": {"type": "json_object"}},
+        {"metadata": {"response_format": SCHEMA}},
+    ],
+)
+def test_ordinary_requests_go_straight_to_vllm(more: dict[str, Any]) -> None:
+    assert is_light(json.dumps(CHAT | more).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(CHAT | {"response_format": SCHEMA}),
+        json.dumps(CHAT | {"response_format": SCHEMA}).replace("response_f", "\\u0072esponse_f"),
+        json.dumps(CHAT | {"structured_outputs": {"regex": "a{1,5000}"}}),
+        json.dumps(CHAT | {"tools": [{"type": "function", "function": {"name": "f"}}]}),
+        json.dumps(CHAT | {"bad_words": ["a"]}),
+        json.dumps(CHAT | {"response_format": {"type": "json_object", "schema": {}}}),
+        json.dumps(CHAT | {"response_format": 5}),
+        json.dumps(CHAT)[:-1],
+        "[" * 10_000,
+        "[]",
+        '{"prompt": NaN}',
+        json.dumps(CHAT) + " " * SMALL_BYTES,
+    ],
+)
+def test_what_may_be_heavy_or_is_not_understood_is_prepared(body: str) -> None:
+    assert not is_light(body.encode())
+
+
+def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    fields = {
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": "x" * 1000},
+            {"role": "assistant", "content": "y" * 1000, "tool_calls": [call]},
+            {"role": "tool", "content": "z" * 1000},
+        ],
+        "documents": ["d"],
+        "max_tokens": 5,
+    }
+    _without_prompt(fields)
+    assert fields == {
+        "model": "m",
+        "messages": [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "."},
+        ],
+        "max_tokens": 5,
+    }
