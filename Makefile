@@ -33,7 +33,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy serve test test-fast test-cluster test-sdk test-suspects check format soak fuzz-bodies lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http lock clean
 
 help:
 	@cat <<-'EOF'
@@ -44,7 +44,9 @@ help:
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
+	make fuzz-http [CASES=20000]          random bytes to the HTTP listener (a few thousand in make test)
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
+	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
 	make overhead DEVICE=cuda             the same on a GPU: Llama-3-8B's shape, 256 streams
@@ -124,11 +126,18 @@ format: setup-dev
 	@$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+fuzz-http: setup-dev
+	@SERVING_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest \
+		tests/unit/http/test_fuzz.py tests/gateway/test_fuzz_http.py
+
 test-suspects: setup-dev
 	@SUSPECTS_S=$(SECONDS_) $(BIN)/python -m pytest tests/gateway/test_suspects.py
 
 soak: setup
 	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
+
+chaos: setup
+	@$(BIN)/python -m loadtests.chaos --port $(PORT) --seconds $(SECONDS_)
 
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 from collections.abc import Callable
 
 import psutil
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -21,6 +23,16 @@ def adopt_orphans() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that forked it ends, however it ends.
+
+    Only the direct parent counts, which must not have ended before.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 def end_descendants(*, grace_s: float) -> None:
@@ -35,7 +47,7 @@ def end_descendants(*, grace_s: float) -> None:
         for child in children:
             _quietly(child.kill)
         psutil.wait_procs(children, timeout=1.0)
-        _reap()
+        reap()
 
 
 def _alive(me: psutil.Process) -> list[psutil.Process]:
@@ -54,10 +66,11 @@ def _quietly(action: Callable[[], None]) -> None:
         action()
 
 
-def _reap() -> None:
-    """Collect adopted children that have ended."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+def reap() -> list[tuple[int, int]]:
+    """Collect children that have ended, adopted ones included: their IDs and exit statuses, which
+    are negative signal numbers for those that a signal ended."""
+    found = []
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            found.append((ended[0], os.waitstatus_to_exitcode(ended[1])))
+    return found

@@ -18,7 +18,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,14 +33,13 @@ from deployments.environment import (
     serve_environment,
     set_defaults,
 )
-from deployments.processes import adopt_orphans, end_descendants
+from deployments.supervisor import EXIT_FAILED, Supervisor
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
 from serving.settings import LOCAL_KEY
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 4
-EXIT_FAILED = 1
 # CPUs that the cluster has left for models that `serving apply` adds.
 ROOM_CPUS = 16
 DEFAULT_MODELS = Path(__file__).with_name("models") / "local.yaml"
@@ -60,7 +59,8 @@ Environment:
   SERVING_LOG_DIR    where the JSON logs go (default: --run-dir/logs)
 \b
 Exit codes: 0 stopped when told to; 1 a model failed to start; 2 a mistake in the
-arguments or the models file; 4 already running, or the port is taken.
+arguments or the models file; 4 already running, or the port is taken; 5 Ray
+died (the last line but one says which process, and where its log is).
 """,
 )
 @click.option(
@@ -81,7 +81,8 @@ arguments or the models file; 4 already running, or the port is taken.
 @click.option(
     "--timeout", default=1800.0, show_default=True, help="Seconds all models may take to start."
 )
-def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> None:
+@click.option("--restart", is_flag=True, help="Start again when Ray dies, if all had been ready.")
+def main(models: Path, host: str, port: int, run_dir: Path, timeout: float, restart: bool) -> None:
     """Serve the models of a file on this machine until Ctrl-C."""
     try:
         catalogue = load_catalogue(models)
@@ -106,7 +107,16 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float) -> N
                 err=True,
             )
             sys.exit(EXIT_RUNNING)
-        sys.exit(Up(catalogue, host, port, url, run_dir, timeout).run())
+        token_file = run_dir / f"ray-{port}.token"
+
+        def drive(up: Callable[[], None]) -> int:
+            return Up(catalogue, host, port, url, run_dir, token_file, timeout).run(up)
+
+        try:
+            sys.exit(Supervisor(drive, restart=restart).run())
+        finally:
+            (run_dir / CLUSTER_FILE).unlink(missing_ok=True)
+            token_file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -131,7 +141,7 @@ def _only_one(port: int, url: str) -> Iterator[None]:
 
 
 class Up:
-    """One run of the local service."""
+    """One run of the local service, in the process that drives Ray (`supervisor.py`)."""
 
     def __init__(
         self,
@@ -140,6 +150,7 @@ class Up:
         port: int,
         url: str,
         run_dir: Path,
+        token_file: Path,
         timeout_s: float,
         out: TextIO = sys.stderr,
     ) -> None:
@@ -148,30 +159,30 @@ class Up:
         self._port = port
         self._url = url
         self._run_dir = run_dir
+        self._token_file = token_file
         self._timeout_s = timeout_s
         self._out = out
         self._stop = threading.Event()
         self._started = time.monotonic()
 
-    def run(self) -> int:
-        """Bring everything up, wait for a signal, take everything down; the exit status."""
-        adopt_orphans()
+    def run(self, up: Callable[[], None]) -> int:
+        """Bring everything up, call `up`, wait for SIGTERM and take everything down; the exit
+        status. What is left after a failure is for the supervisor to end."""
         self._prepare_environment()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        status = EXIT_FAILED
-        try:
-            self._say("starting Ray")
-            self._start_cluster()
-            if self._wait_until_ready():
-                self._banner()
-                self._stop.wait()
-            status = 0 if self._stop.is_set() else EXIT_FAILED
-        finally:
-            self._say("stopping")
-            self._shut_down()
-            self._say("stopped")
-        return status
+        signal.signal(signal.SIGTERM, self._on_signal)
+        self._say("starting Ray")
+        self._start_cluster()
+        if self._wait_until_ready():
+            self._banner()
+            up()
+            self._stop.wait()
+        if not self._stop.is_set():
+            return EXIT_FAILED
+        with contextlib.suppress(Exception):
+            import ray
+
+            ray.shutdown()
+        return 0
 
     def _prepare_environment(self) -> None:
         os.environ.setdefault("SERVING_LOG_DIR", str(self._run_dir / "logs"))
@@ -180,7 +191,6 @@ class Up:
         os.environ["SERVING_PORT"] = str(self._port)
         set_defaults(serve_environment())
         set_defaults(local_environment())
-        self._token_file = self._run_dir / f"ray-{self._port}.token"
         make_token(self._token_file)
         if asks_for_no_token():
             self._say("RAY_AUTH_MODE lets every user of this machine run programs as this user")
@@ -265,20 +275,7 @@ class Up:
         ]
         print("\n".join(lines), file=self._out, flush=True)
 
-    def _shut_down(self) -> None:
-        """Ask Ray politely, then end whatever is left of what we started."""
-        (self._run_dir / CLUSTER_FILE).unlink(missing_ok=True)
-        with contextlib.suppress(Exception):
-            import ray
-
-            ray.shutdown()
-        end_descendants(grace_s=3.0)
-        self._token_file.unlink(missing_ok=True)
-
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._stop.is_set():
-            end_descendants(grace_s=0.0)
-            os._exit(EXIT_FAILED)
         self._stop.set()
 
     def _say(self, message: str) -> None:

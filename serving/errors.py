@@ -11,7 +11,10 @@
     ├── MethodNotAllowed              405 method_not_allowed
     ├── RequestTimeout                408 request_timeout
     ├── RetiredModel                  410 model_retired
+    ├── LengthRequired                411 length_required
     ├── BodyTooLarge                  413 body_too_large
+    ├── TargetTooLong                 414 url_too_long
+    ├── ExpectationFailed             417 expectation_failed
     ├── InvalidField                  422 invalid_field
     ├── RateLimited                   429 rate_limited
     ├── HeadersTooLarge               431 headers_too_large
@@ -22,12 +25,14 @@
     ├── EngineKilled                  500 engine_killed_by_request
     │   └── Quarantined               500 request_quarantined
     ├── Ended                         500                      (already told in the stream)
+    ├── UnsupportedCoding             501 unsupported_coding
     ├── UpstreamFailed                502 upstream_failed
     │   └── UpstreamMisconfigured     502 upstream_misconfigured
     ├── ModelUnavailable              503 model_unavailable
     │   ├── Overloaded                503 overloaded
     │   └── EngineFailed              503 engine_failed
-    └── DeadlineExceeded              504 deadline_exceeded
+    ├── DeadlineExceeded              504 deadline_exceeded
+    └── UnsupportedVersion            505 unsupported_version
 
 A message says what was wrong and what to do about it; it never carries a prompt, a key or a
 stack trace. `retryable` decides the `x-should-retry` header that the Stainless SDKs obey.
@@ -137,11 +142,38 @@ class RetiredModel(ServingError):
     retryable = False
 
 
+class LengthRequired(ServingError):
+    """A request that should have a body says neither how long it is nor that it is chunked."""
+
+    status = HTTPStatus.LENGTH_REQUIRED.value
+    code = "length_required"
+    type = "invalid_request_error"
+    retryable = False
+
+
 class BodyTooLarge(ServingError):
     """The request's body is larger than the server accepts."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value
     code = "body_too_large"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class TargetTooLong(ServingError):
+    """The request's URL is longer than the server accepts."""
+
+    status = HTTPStatus.REQUEST_URI_TOO_LONG.value
+    code = "url_too_long"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class ExpectationFailed(ServingError):
+    """The `Expect` header asks for something that the server does not do."""
+
+    status = HTTPStatus.EXPECTATION_FAILED.value
+    code = "expectation_failed"
     type = "invalid_request_error"
     retryable = False
 
@@ -234,6 +266,15 @@ class Ended(ServingError):
         self.error = error
 
 
+class UnsupportedCoding(ServingError):
+    """The body is sent in a transfer coding that the server does not decode."""
+
+    status = HTTPStatus.NOT_IMPLEMENTED.value
+    code = "unsupported_coding"
+    type = "invalid_request_error"
+    retryable = False
+
+
 class UpstreamFailed(ServingError):
     """A hosted provider answered with an error, or with something that is not an answer."""
 
@@ -278,6 +319,15 @@ class DeadlineExceeded(ServingError):
     status = HTTPStatus.GATEWAY_TIMEOUT.value
     code = "deadline_exceeded"
     type = "timeout_error"
+
+
+class UnsupportedVersion(ServingError):
+    """The request is in a version of HTTP that the server does not speak."""
+
+    status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED.value
+    code = "unsupported_version"
+    type = "invalid_request_error"
+    retryable = False
 
 
 def error_class(status: int, code: str) -> type[ServingError]:

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     body_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     keepalive_s: Annotated[float, Field(gt=0)] = 10.0
     hold_s: Annotated[float, Field(ge=0)] = Field(
-        default=50.0, description="how long a request waits for a model that sleeps to start"
+        default=50.0, description="how long a request waits for a model without replicas to start"
     )
     hold_stream_s: Annotated[float, Field(ge=0)] = Field(
         default=600.0, description="the same for a stream, which comments keep alive"

@@ -176,14 +176,14 @@ class Server:
 
     # life
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("SERVING_", "RAY_"))}
         with (self.folder / "up.out").open("ab") as out:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "deployments.up", "--models", str(self.models)),
-                    *("--port", str(self.port), "--run-dir", str(self.folder)),
+                    *("--port", str(self.port), "--run-dir", str(self.folder), *options),
                 ],
                 cwd=self.code,
                 env=env | {MARK: self.mark, "PYTHONPATH": str(self.code)},

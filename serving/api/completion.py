@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from serving.api.asked import Ability, Target
+from serving.api.excerpt import excerpt
 from serving.errors import InvalidField, InvalidRequest, ServingError
 from serving.wire.messages import DEFAULT_TEMPERATURE, CompletionCall, End, ImageRef, Sampling
 
@@ -37,8 +38,6 @@ SMALL_BODY = 64 * 1024
 _UNKNOWN = re.compile(
     r"Object contains unknown field `(?P<name>.*?)`(?: - at `\$\.(?P<path>\w+)`)?$", re.S
 )
-# Characters of a field's path that a message repeats; a caller can put anything into a name.
-MAX_PATH = 128
 
 
 class Image(BaseModel):
@@ -111,11 +110,11 @@ class CompletionRequest(BaseModel):
     def check(self, abilities: frozenset[Ability]) -> None:
         """See `Asked.check`."""
         if self.images and Ability.SEE not in abilities:
-            raise InvalidField(f"model '{self.model}' takes no images", param="images")
+            raise InvalidField(f"model '{excerpt(self.model)}' takes no images", param="images")
         given = self.model_parameters
         if given and given.reasoning_effort and Ability.REASON not in abilities:
             raise InvalidField(
-                f"model '{self.model}' has no reasoning effort",
+                f"model '{excerpt(self.model)}' has no reasoning effort",
                 param="model_parameters.reasoning_effort",
             )
 
@@ -197,7 +196,7 @@ def refuse_unknown_fields(body: bytes) -> None:
         # For example: Object contains unknown field `k0` - at `$.model_parameters`
         message = str(error)
         if (found := _UNKNOWN.match(message)) is not None:
-            where = ".".join(filter(None, (found["path"], found["name"])))[:MAX_PATH]
+            where = excerpt(".".join(filter(None, (found["path"], found["name"]))))
             raise InvalidField(f"unknown field '{where}'", param=where) from None
         if "length" in message and "images" in message:
             raise InvalidField(
@@ -240,7 +239,7 @@ def as_serving_error(error: ValidationError) -> ServingError:
 
 
 def _path(loc: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in loc)[:MAX_PATH]
+    return excerpt(".".join(str(part) for part in loc))
 
 
 _TEXT = b'data: {"completion":{"text":'

@@ -10,7 +10,7 @@ import json
 
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.interface import Chunk, Emit, Engine, EngineLoad, Reply, Tally
-from serving.errors import ContextLengthExceeded, EngineFailed
+from serving.errors import ContextLengthExceeded, EngineFailed, InvalidRequest
 from serving.wire.messages import (
     JSON_HEAD,
     SSE_HEAD,
@@ -79,7 +79,10 @@ class EchoEngine(Engine):
         It counts as a prompt of one token and a completion of two."""
         self.calls.append(call)
         await self.check()
-        asked = json.loads(body)
+        try:
+            asked = json.loads(body)
+        except (ValueError, RecursionError):  # the router reads two fields only
+            raise InvalidRequest("the body is not valid JSON") from None
         self.running += 1
         tally.prompt_tokens = 1
         try:

@@ -53,7 +53,11 @@ async def run(config: EngineLaunch, log: Log) -> int:
     log.info("engine_starting", weights=spec.weights, context=spec.context)
     started = loop.time()
     name = config.engine or ENGINES[spec.runtime]
-    engine = await _start_engine(name, spec, ImageLimits.model_validate(config.images))
+    module, _, cls = name.partition(":")
+    engine_class = getattr(importlib.import_module(module), cls)
+    log.info("engine_imported", seconds=round(loop.time() - started, 1))
+    engine = await engine_class.start(spec, ImageLimits.model_validate(config.images))
+    assert isinstance(engine, Engine)
     links = LinkServer(
         engine,
         replica=config.replica,
@@ -96,13 +100,6 @@ async def run(config: EngineLaunch, log: Log) -> int:
         log.info("engine_stopped")
         return 0
     return EXIT_ENGINE_STUCK if watchdog.stuck.is_set() else EXIT_ENGINE_DEAD
-
-
-async def _start_engine(name: str, spec: EngineSpec, images: ImageLimits) -> Engine:
-    module, _, cls = name.partition(":")
-    engine = await getattr(importlib.import_module(module), cls).start(spec, images)
-    assert isinstance(engine, Engine)
-    return engine
 
 
 async def _until(stop: asyncio.Event, engine: Engine, watchdog: Watchdog) -> bool:

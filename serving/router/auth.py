@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from serving.api.completion import MAX_ACCOUNT_ID
+from serving.api.excerpt import excerpt
 from serving.errors import Forbidden, InvalidRequest, Unauthenticated
 from serving.http.request import Request, bearer
 from serving.observability.metrics import RouterMetrics
@@ -64,19 +66,26 @@ def choose_account(
     """The account a request is charged to: header, else body, else the key's own.
 
     Raises:
-        InvalidRequest: header and body name different accounts.
+        InvalidRequest: header and body name different accounts, or the header's is too long.
         Forbidden: the key may not use the account.
     """
     header = headers.get(ACCOUNT_HEADER, b"").decode("latin-1") or None
+    if header and len(header) > MAX_ACCOUNT_ID:
+        raise InvalidRequest(
+            f"header x-selected-account-id has more than {MAX_ACCOUNT_ID} characters",
+            param="account_id",
+        )
     if header and body_account and header != body_account:
         raise InvalidRequest(
-            f"header x-selected-account-id names account '{header}', the body's account_id "
-            f"names '{body_account}'",
+            f"header x-selected-account-id names account '{excerpt(header)}', the body's "
+            f"account_id names '{excerpt(body_account)}'",
             param="account_id",
         )
     account = header or body_account or caller.account
     if account and caller.account and account != caller.account:
-        raise Forbidden(f"this API key may not use account '{account}'", param="account_id")
+        raise Forbidden(
+            f"this API key may not use account '{excerpt(account)}'", param="account_id"
+        )
     return account
 
 

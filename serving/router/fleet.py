@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +31,7 @@ Replica = ReplicaLink | LocalReplica
 class _Model:
     def __init__(self, rng: random.Random) -> None:
         self.start_s: float | None = None
+        self.lost_at: float | None = None
         self.links: dict[str, ReplicaLink] = {}
         self.pool: Pool[ReplicaLink] = Pool(rng)
 
@@ -149,10 +151,16 @@ class Fleet:
         known = self._models.get(model)
         return known.start_s if known else None
 
+    def lost_at(self, model: str) -> float | None:
+        """When the model lost its last replica, in `time.monotonic` seconds; None while it has one,
+        or has never had one."""
+        known = self._models.get(model)
+        return known.lost_at if known else None
+
     @contextmanager
     def watch(self, model: str, wake: Callable[[], None]) -> Iterator[None]:
-        """While the block runs, call `wake` whenever the model's first replica comes up, or the
-        model is removed."""
+        """While the block runs, call `wake` whenever a replica of the model comes up, or the model
+        is removed."""
         stop = self.subscribe(model, wake)
         try:
             yield
@@ -207,9 +215,10 @@ class Fleet:
         for name, model in self._models.items():
             up = [link for link in model.links.values() if link.up]
             if up != model.pool.up:
-                first = not model.pool.up
+                before = model.pool.up
                 model.pool.set_up(up)
-                if first:
+                model.lost_at = None if up else time.monotonic()
+                if any(link not in before for link in up):
                     self._wake(name)
             gauge = self._metrics.replicas
             gauge.labels(name, "ready").set(len(up))

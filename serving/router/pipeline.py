@@ -23,6 +23,7 @@ from serving.api.asked import Asked
 from serving.api.dialect import Dialect
 from serving.api.endpoints import Endpoint, Endpoints, Match, Relayed, dialect_at
 from serving.api.envelope import retry_headers
+from serving.api.excerpt import excerpt
 from serving.api.pages import Ask, ShowPage
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import (
@@ -103,7 +104,8 @@ class Pipeline:
             await self._refuse(request, error, dialect)
         except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, the log does
             record.end(error)
-            self._log.exception("request_failed", error, request_id=request.id, path=request.path)
+            path = excerpt(request.path)
+            self._log.exception("request_failed", error, request_id=request.id, path=path)
             bug = ServingError("internal error; the log has its cause")
             await self._refuse(request, bug, dialect)
         except BaseException as error:
@@ -175,7 +177,8 @@ class Pipeline:
         if endpoint.needs not in route.abilities:
             paths = ", ".join(self._endpoints.answering(route.abilities))
             raise InvalidRequest(
-                f"model '{asked.model}' does not answer at {request.path}; ask it at {paths}",
+                f"model '{excerpt(asked.model)}' does not answer at {request.path}; "
+                f"ask it at {paths}",
                 param="model",
             )
         asked.check(route.abilities)
@@ -220,10 +223,11 @@ def _endpoint(request: Request, match: Match) -> Endpoint:
         NotFound, MethodNotAllowed: there is none.
     """
     if not match.methods:
-        raise NotFound(f"no such path: {request.path}")
+        raise NotFound(f"no such path: {excerpt(request.path)}")
     endpoint = match.methods.get(request.method)
     if endpoint is None:
         allowed = ", ".join(match.methods)
         request.reply_headers.append((b"allow", allowed.encode()))
-        raise MethodNotAllowed(f"{request.path} takes {allowed}, not {request.method}")
+        path, method = excerpt(request.path), excerpt(request.method)
+        raise MethodNotAllowed(f"{path} takes {allowed}, not {method}")
     return endpoint

@@ -3,9 +3,9 @@
 The status line is held back until the replica has answered, so an early failure has its real
 status. A request whose replica fails before a byte of the answer has left is sent once more, to
 another replica, if the router's budget of retries allows it (`retry_budget.py`) and it is not
-suspected of the failure (`quarantine.py`); there is no other retry. Once bytes have left, a failure
-is an event in the stream. When the client leaves, or has read nothing for too
-long, the replica is told at once to stop.
+suspected of the failure (`quarantine.py`); where there is no other, it waits for one that is coming
+(`waiting.py`). There is no other retry. Once bytes have left, a failure is an event in the stream.
+When the client leaves, or has read nothing for too long, the replica is told at once to stop.
 
 A stream's first bytes are sent by the request's task, the others in the callback that reads them
 from the link: waking a task for every token would cost more than all else that the router does
@@ -127,6 +127,8 @@ class Relay:
         engine = job.route.engine.id
         adapter = job.route.adapter.id if job.route.adapter else None
         tried: frozenset[str] = frozenset()
+        failure: ServingError | None = None
+        held_s = 0.0
         self._budget.request()
         while True:
             # At every turn: it may have become a suspect while it waited or ran.
@@ -134,9 +136,13 @@ class Relay:
             try:
                 replica = self._fleet.pick(engine, adapter, tried)
             except ModelUnavailable:
-                if tried or not self._demand.sleeps(engine):
+                if not self._waiting.coming(engine, failure):
                     raise
-                await self._waiting.until_ready(engine, response, stream=record.stream)
+                held_s = await self._waiting.until_ready(
+                    engine, response, stream=record.stream, tried=tried, held_s=held_s
+                )
+                # Whoever is up now has come up since, the one that was tried included.
+                tried = frozenset()
                 continue
             record.replica = replica.replica
             try:
@@ -147,13 +153,14 @@ class Relay:
                 finally:
                     answer.abandon()
             except AttemptFailed as failed:
-                if not failed.retryable or tried or response.streams:
+                if not failed.retryable or record.retried or response.streams:
                     raise failed.error from None
                 if not self._budget.take():
                     self._metrics.retries_refused.labels(engine).inc()
                     raise failed.error from None
                 response.whole.clear()
                 record.retried = True
+                failure = failed.error
                 self._metrics.retries.labels(engine).inc()
                 tried = frozenset((replica.replica,))
 

@@ -13,6 +13,7 @@ from bisect import bisect
 from dataclasses import dataclass
 
 from serving.api.asked import Ability
+from serving.api.excerpt import excerpt
 from serving.catalogue.advice import alias_retired, deploy
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
@@ -120,7 +121,7 @@ class Resolver:
             raise self._without_route(spec)
         hint = ", ".join(f"'{name}'" for name in self._nearest(model_id))
         raise UnknownModel(
-            f"unknown model '{model_id}'"
+            f"unknown model '{excerpt(model_id)}'"
             + (f"; the closest IDs are {hint}" if hint else "; GET /v1/models lists every ID"),
             param="model",
         )

@@ -1,4 +1,4 @@
-"""Requests for a model that sleeps wait here until its first replica is up.
+"""Requests for a model that sleeps, or has just lost its last replica, wait here for the next one.
 
 A stream is kept alive by comments that say why it waits. A request that is not streamed waits for a
 shorter time, since nothing can be sent to its client meanwhile. How long a start takes is estimated
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from serving.errors import ClientLeft, ModelUnavailable, Overloaded
+from serving.errors import ClientLeft, EngineFailed, ModelUnavailable, Overloaded, ServingError
 from serving.router.demand import Demand
 from serving.router.fleet import Fleet
 from serving.router.response import Response
@@ -19,6 +19,12 @@ from serving.router.response import Response
 UNKNOWN_START_S = 30.0
 # Estimate of what is left of a start that takes longer than expected, in seconds.
 SOON_S = 5.0
+# An engine server whose engine died closes its links within this time, in seconds.
+DYING_S = 3.0
+# How long after the loss of its last replica a model is expected back: so many times as long as it
+# takes to start, and no less than so many seconds.
+PATIENT_STARTS = 4
+PATIENCE_S = 120.0
 
 
 class Waiting:
@@ -40,14 +46,44 @@ class Waiting:
         hold_max: int,
     ) -> None:
         self._fleet = fleet
+        self._demand = demand
         self._hold_s = hold_s
         self._hold_stream_s = hold_stream_s
         self._hold_max = hold_max
         self._held = 0
         self.starts = Starts(fleet, demand)
 
-    async def until_ready(self, model: str, response: Response, *, stream: bool) -> None:
-        """Return when `model` has a replica.
+    def coming(self, model: str, failure: ServingError | None = None) -> bool:
+        """True if a replica of a model that has none to offer is known to be coming.
+
+        That is so when the model sleeps and the request wakes it, or when it had a replica until
+        lately, which Ray Serve replaces. A model that never came up, or that has been away for
+        much longer than it takes to start, is as likely to stay away.
+
+        Args:
+            failure: why a replica that may still look alive failed on this request.
+        """
+        if failure is not None:
+            # One that failed for another reason stays, and no other comes.
+            return isinstance(failure, EngineFailed) and self._fleet.has(model)
+        return self._demand.sleeps(model) or self.starts.expected(model)
+
+    async def until_ready(
+        self,
+        model: str,
+        response: Response,
+        *,
+        stream: bool,
+        tried: frozenset[str] = frozenset(),
+        held_s: float = 0.0,
+    ) -> float:
+        """Wait until `model` has a replica; return how long the request has waited in all, in
+        seconds.
+
+        Args:
+            tried: replicas that failed on the request. One of them may be up for a moment yet; then
+                the next that comes up is waited for. One that stays has not died of it.
+            held_s: how long the request has waited before.
 
         Raises:
             ModelUnavailable: it took too long, or the model is no longer served here.
@@ -58,16 +94,27 @@ class Waiting:
         if self._held >= self._hold_max:
             late = self.starts.unavailable(model)
             raise Overloaded(
-                f"model '{model}' is asleep, and {self._held} requests wait at this router for "
-                f"models to start, which is the limit; try again in {late.retry_after_s:.0f} s",
+                f"model '{model}' {self.starts.state(model)}, and {self._held} requests wait at "
+                "this router for models to start, which is the limit; try again in "
+                f"{late.retry_after_s:.0f} s",
                 retry_after_s=late.retry_after_s,
             )
+        came = not any(link.up and link.replica in tried for link in self._fleet.links(model))
         wake = asyncio.Event()
+
+        def arrived() -> None:
+            nonlocal came
+            came = True
+            wake.set()
+
+        dying = asyncio.get_running_loop().call_later(DYING_S, arrived)
+        limit_s = (self._hold_stream_s if stream else self._hold_s) - held_s
+        began = time.monotonic()
         self._held += 1
         try:
-            with response.attended(wake.set), self._fleet.watch(model, wake.set):
-                async with asyncio.timeout(self._hold_stream_s if stream else self._hold_s):
-                    while not self._fleet.ready(model):
+            with response.attended(wake.set), self._fleet.watch(model, arrived):
+                async with asyncio.timeout(limit_s):
+                    while not (came and self._fleet.ready(model)):
                         await wake.wait()
                         wake.clear()
                         if response.left:
@@ -79,6 +126,8 @@ class Waiting:
             raise self.starts.unavailable(model) from None
         finally:
             self._held -= 1
+            dying.cancel()
+        return held_s + time.monotonic() - began
 
 
 class Starts:
@@ -92,10 +141,12 @@ class Starts:
         self._took: dict[str, float] = {}
 
     def expect(self, model: str) -> None:
-        """Time the start of `model` from now on, unless it is being timed already."""
+        """Time the start of `model` from now on, or from when its last replica was lost, unless it
+        is being timed already."""
         if model in self._since:
             return
-        self._since[model] = time.monotonic()
+        lost_at = None if self._asleep(model) else self._fleet.lost_at(model)
+        self._since[model] = time.monotonic() if lost_at is None else lost_at
 
         def changed() -> None:
             stop()
@@ -112,14 +163,39 @@ class Starts:
         usual = self._usual(model)
         left = max(SOON_S, (UNKNOWN_START_S if usual is None else usual) - waited)
         return ModelUnavailable(
-            f"model '{model}' was asleep and has been starting for {waited:.0f} s; "
-            f"{_said(usual)}; try again in {left:.0f} s",
+            f"model '{model}' {self._story(model, waited)}; {_said(usual)}; "
+            f"try again in {left:.0f} s",
             retry_after_s=left,
         )
 
     def news(self, model: str) -> bytes:
         """A comment for a stream that waits: why, and how long it may take."""
-        return f": model '{model}' is starting; {_said(self._usual(model))}\n\n".encode()
+        what = "is starting" if self._asleep(model) else "lost its last replica and starts again"
+        return f": model '{model}' {what}; {_said(self._usual(model))}\n\n".encode()
+
+    def expected(self, model: str) -> bool:
+        """True if the model lost its last replica so lately that a new one may yet come."""
+        if (lost_at := self._fleet.lost_at(model)) is None:
+            return False
+        patience_s = max(PATIENCE_S, PATIENT_STARTS * (self._usual(model) or 0.0))
+        return time.monotonic() - lost_at < patience_s
+
+    def state(self, model: str) -> str:
+        """Why the model has no replica, as the rest of a sentence."""
+        return "is asleep" if self._asleep(model) else "has lost its last replica"
+
+    def _story(self, model: str, waited_s: float) -> str:
+        if self._asleep(model):
+            return f"was asleep and has been starting for {waited_s:.0f} s"
+        return f"lost its last replica {waited_s:.0f} s ago, and a new one is starting"
+
+    def _asleep(self, model: str) -> bool:
+        """True if the model has no replica because nobody asked for it; False if it lost the last
+        one while it was needed here."""
+        if not self._demand.sleeps(model):
+            return False
+        lost_at = self._fleet.lost_at(model)
+        return lost_at is None or lost_at < self._demand.wanted_since(model)
 
     def _usual(self, model: str) -> float | None:
         """How long the model's last start took, in seconds: as seen here, or else as its replica

@@ -92,8 +92,8 @@ class Stream:
         return last.name == "error" and last.json["error"]["code"] == "engine_failed"
 
 
-def stream(url: str, path: str, request_id: str) -> Stream:
-    body: dict[str, Any] = {"model": BASE, "prompt": "Once upon a time", "stream": True}
+def stream(url: str, path: str, request_id: str, model: str = BASE) -> Stream:
+    body: dict[str, Any] = {"model": model, "prompt": "Once upon a time", "stream": True}
     body |= {"model_parameters": ENDLESS} if path.startswith("/v4") else ENDLESS_V1
     return Stream(url, path, request_id, body)
 
@@ -235,6 +235,45 @@ def test_an_engine_replica_is_killed(live: Server, victim: str, record_property:
     for name, value in (("gone_s", gone_s), ("back_s", back_s), ("found_s", found_s)):
         record_property(name, round(value, 2))
     print(f"{victim}: gone {gone_s:.2f} s, back {back_s:.1f} s, found {found_s:.2f} s, {hit} hit")
+
+
+@pytest.mark.parametrize("victim", ["server", "core"])
+def test_the_only_replica_is_killed(live: Server, victim: str) -> None:
+    """Requests wait for the one that replaces it; only a stream that had begun sees the death."""
+    poll(live.idle, 10, "nothing runs")
+    expected = live.text(INSTRUCT, "Hello!")
+    (engine,) = live.engines(INSTRUCT)
+    processes = live.engine_processes(engine.replica)
+    # An instruct model would end a story of its own accord.
+    endless = {"model": INSTRUCT, "prompt": "Once upon a time", **ENDLESS_V1}
+
+    def ask(**fields: Any) -> httpx.Response:
+        return live.complete(INSTRUCT, "Hello!", **fields)
+
+    with ThreadPoolExecutor(14) as threads:
+        on_it = [threads.submit(live.post, "/v1/completions", **endless) for _ in range(4)]
+        begun = [
+            stream(live.url, "/v1/completions", f"only-{victim}-{number}", INSTRUCT)
+            for number in range(2)
+        ]
+        reading = open_streams(threads, begun)
+        getattr(processes, victim).kill()
+        poll(lambda: not live.status()[INSTRUCT]["ready"], 5, "the routers know", every_s=0.01)
+        whole = [threads.submit(ask) for _ in range(4)]
+        streamed = [threads.submit(ask, stream=True) for _ in range(4)]
+        for future in reading:
+            future.result()
+        answers = [future.result() for future in (*on_it, *whole, *streamed)]
+    assert [answer.status_code for answer in answers] == [200] * 12, [a.text for a in answers]
+    assert len({future.result().json()["choices"][0]["text"] for future in on_it}) == 1
+    assert {future.result().json()["completion"]["text"] for future in whole} == {expected}
+    for future in streamed:
+        events = parse_events(future.result().text)
+        assert "".join(event.json["completion"]["text"] for event in events) == expected
+    # On a slow machine one may have been over before the kill.
+    assert all(item.failed or item.finished for item in begun)
+    assert any(item.failed for item in begun)
+    live.wait_whole(NEW_REPLICA_S)
 
 
 def wait_for_new_replica(live: Server, others: set[str], dead: str) -> str:

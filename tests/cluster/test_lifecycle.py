@@ -114,6 +114,57 @@ def test_sigint_leaves_nothing_behind_while_starting_and_while_serving(tmp_path:
             server.kill()
 
 
+def test_it_notices_that_ray_died(tmp_path: Path) -> None:
+    """Ray's agent takes its raylet with it, and so every engine; a GCS that is gone ends every
+    process of Ray's a minute later. With `--restart`, a service that had been up comes back."""
+    server = Server(tmp_path / "restarted", small_models_file(tmp_path))
+    server.start("--restart")
+
+    def descendants() -> list[psutil.Process]:
+        assert server.process is not None
+        return psutil.Process(server.process.pid).children(recursive=True)
+
+    def ray(name: str) -> psutil.Process:
+        (found,) = [process for process in descendants() if process.name().startswith(name)]
+        return found
+
+    def says(what: str, process: psutil.Process) -> None:
+        poll(lambda: f"{what} (process {process.pid}) ended" in server.output, 5, what)
+
+    def wait_up(times: int) -> None:
+        server.wait_whole()
+        poll(lambda: server.output.count("Ctrl-C stops everything") == times, 10, "it says so")
+
+    try:
+        wait_up(1)
+        first = descendants()
+        agent = ray("ray::DashboardA")
+        agent.kill()
+        says("Ray's dashboard agent", agent)
+        poll(lambda: not any(map(runs, first)), 10, "nothing of the first run is left")
+        poll(lambda: "starting again" in server.output, 10, "it starts again")
+        wait_up(2)
+        assert server.text(BASE, "A spider has").strip() == "eight legs and eight eyes."
+        raylet = ray("raylet")
+        raylet.kill()
+        says("Ray's raylet", raylet)
+        # What is not up yet is not started again.
+        poll(lambda: server.output.count("starting routers") == 3, 60, "it starts a third time")
+        gcs = ray("gcs_server")
+        assert server.process is not None
+        last = descendants()
+        gcs.kill()
+        says("Ray's GCS", gcs)
+        assert server.process.wait(10) == 5
+        assert not any(map(runs, last))
+        assert not server.left()
+        logs = Path(server.output.rpartition("its log: ")[2].partition(";")[0])
+        assert logs.name == "gcs_server.out"
+        assert logs.exists()
+    finally:
+        server.kill()
+
+
 def test_a_killed_server_can_be_started_again_on_the_same_port(tmp_path: Path) -> None:
     """The lock is the kernel's: nothing has to be cleaned up by hand after SIGKILL."""
     server = Server(tmp_path / "killed", small_models_file(tmp_path))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvloop
 
 from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
@@ -24,6 +25,15 @@ from serving.wire.entry import Entry
 from tests.conftest import Eventually
 
 KEY = {"x-api-key": "sk-any"}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """HTTP itself is tested on the routers' event loop."""
+    if item.path.name in ("test_http.py", "test_fuzz_http.py"):
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 class Site:

@@ -63,7 +63,7 @@ async def test_death_before_the_first_byte_is_not_seen(
 async def test_death_of_the_only_replica_before_the_first_byte(
     open_site: Open, eventually: Eventually, stream: bool
 ) -> None:
-    site = await open_site(engine=SLOW)
+    site = await open_site(engine=SLOW, hold_s=0.2, hold_stream_s=0.2)
     request = asyncio.create_task(site.complete(stream=stream))
     await eventually(lambda: site.running)
     await site.kill(0)
@@ -134,7 +134,7 @@ async def test_no_keepalive_while_tokens_flow(open_site: Open) -> None:
 
 
 async def test_a_failure_after_a_keepalive_is_told_in_the_stream(open_site: Open) -> None:
-    site = await open_site(engine=SLOW, keepalive_s=0.05)
+    site = await open_site(engine=SLOW, keepalive_s=0.05, hold_stream_s=0.2)
     body = {"model": "echo", "prompt": "p", "stream": True}
     async with site.wire() as wire, wire.stream("POST", "/v4/completions", json=body) as response:
         pieces = response.aiter_text()

@@ -222,3 +222,82 @@ async def test_what_never_reaches_a_handler_is_counted_too(
     response = await site.client.request(method, path, headers=headers)
     assert response.status_code == status
     assert site.counted(outcome="rejected", endpoint=endpoint) == site.counted() == 1
+
+
+def request_line(site: Site) -> str:
+    """The one line that the log has of a request."""
+    lines = [
+        line for line in site.log_text().splitlines() if json.loads(line)["event"] == "request"
+    ]
+    (line,) = lines
+    return line
+
+
+LONG = "x" * 7000
+NASTY = "a%0Ab%1B%5B31mc%E2%80%A8d"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", f"/{LONG}", 404),
+        ("GET", f"/v1/{LONG}", 404),
+        ("GET", f"/v1/models/{LONG}", 404),
+        ("GET", f"/v4/models/{LONG}", 404),
+        ("DELETE", f"/v4/models/{LONG}", 405),
+        ("GET", f"/{NASTY}", 404),
+        ("GET", f"/v1/models/{NASTY}", 404),
+        ("PUT", f"/v4/models/{NASTY}", 405),
+        ("GET", f"/v4/models?sort_by={LONG}", 422),
+        ("GET", f"/v4/models?limit={LONG}", 422),
+    ],
+    ids=range(10),
+)
+async def test_no_answer_repeats_much_of_a_path(
+    site: Site, method: str, path: str, status: int
+) -> None:
+    answer = await site.client.request(method, path)
+    assert answer.status_code == status
+    assert len(answer.content) < 1000
+    message = answer.json()["error"]["message"]
+    assert message.isprintable()
+    labels = {
+        sample.labels["endpoint"]
+        for family in site.metrics.requests.collect()
+        for sample in family.samples
+    }
+    assert all(len(label) < 30 for label in labels)
+    assert len(request_line(site)) < 1000
+
+
+@pytest.mark.parametrize("path", ["/v4/completions", "/v1/completions", "/v1/embeddings"])
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({"model": LONG}, {}),
+        ({"model": "m" * 256}, {}),
+        ({"model": "a\nb\x1b[31m\u2028"}, {}),
+        ({"model": "echo", LONG: 1}, {}),
+        ({"model": "echo", "model_parameters": {LONG: 1}}, {}),
+        ({"model": "echo", "a\nb": 1}, {}),
+        ({"model": "echo", "account_id": LONG}, {}),
+        ({"model": "echo", "account_id": "a\nb" * 80}, {"x-selected-account-id": "c"}),
+        ({"model": "echo"}, {"x-selected-account-id": LONG}),
+        ({"model": "echo"}, {"x-selected-account-id": "other", "x-api-key": "sk-acme"}),
+        ({"model": "echo"}, {"x-api-key": LONG}),
+        ({"model": "echo"}, {"x-request-id": LONG}),
+    ],
+    ids=range(12),
+)
+async def test_no_answer_repeats_much_of_a_request(
+    site: Site, path: str, fields: dict[str, Any], headers: dict[str, str]
+) -> None:
+    body = {"prompt": "one", **fields}
+    answer = await site.client.post(path, json=body, headers=headers)
+    assert len(answer.content) < 1000
+    assert "x" * 101 not in answer.text
+    if answer.status_code != 200:
+        error = answer.json()["error"]
+        assert error["message"].isprintable()
+        assert (error["param"] or "").isprintable()
+    assert len(request_line(site)) < 1500

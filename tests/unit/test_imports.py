@@ -102,6 +102,13 @@ def test_uvicorn_is_imported_by_the_listener_only() -> None:
     assert users == ["serving/http/listener.py"]
 
 
+def test_httptools_is_imported_where_heads_are_read_only() -> None:
+    users = [
+        file for file in files("serving") + files("deployments") if "httptools" in top_levels(file)
+    ]
+    assert users == ["serving/http/head.py"]
+
+
 @pytest.mark.parametrize("file", [f for package in APART for f in files(package)])
 def test_what_stands_apart_imports_none_of_the_service(file: str) -> None:
     assert not top_levels(file) & {"serving", "deployments", "tests"}

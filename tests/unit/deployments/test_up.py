@@ -35,7 +35,7 @@ def serving_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     def run(self: object) -> int:
         raise Started
 
-    monkeypatch.setattr(up.Up, "run", run)
+    monkeypatch.setattr(up.Supervisor, "run", run)
     monkeypatch.setattr(up.tempfile, "gettempdir", lambda: str(tmp_path))
 
     def call(*arguments: str, **env: str) -> Result:

@@ -1,4 +1,4 @@
-"""What our listener adds to uvicorn: shared ports, limits on headers, drains."""
+"""The listener on real sockets: limits, refusals, how responses are framed, drains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from serving.http.listener import MAX_HEADER_BYTES, WRITE, HttpServer, listen
+from serving.http.head import MAX_HEADER_BYTES
+from serving.http.listener import HttpServer, listen
+from serving.http.patience import Patience
+from serving.http.request import WRITE
 
 REQUEST = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
 Start = Callable[..., Awaitable[HttpServer]]
@@ -29,10 +32,65 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         return
     if scope["path"] == "/slow":
         await asyncio.sleep(0.3)
+    if scope["path"] in MISTAKES:
+        await MISTAKES[scope["path"]](send)
+        return
     text = str(len(body)).encode()
     headers = [(b"content-length", str(len(text)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": text})
+
+
+START = {"type": "http.response.start", "status": 200}
+
+
+async def raises(send: Any) -> None:
+    raise ValueError("a bug")
+
+
+async def says_nothing(send: Any) -> None:
+    pass
+
+
+async def stops_halfway(send: Any) -> None:
+    await send({**START, "headers": []})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+
+async def says_too_much(send: Any) -> None:
+    await send({**START, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"too much"})
+
+
+async def says_too_little(send: Any) -> None:
+    await send({**START, "headers": [(b"content-length", b"19")]})
+    await send({"type": "http.response.body", "body": b"too little"})
+
+
+async def splits(send: Any) -> None:
+    await send({**START, "headers": [(b"x", b"a\r\nset-cookie: b")]})
+
+
+async def empty(send: Any) -> None:
+    await send({**START, "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def large(send: Any) -> None:
+    await send({**START, "headers": [(b"content-length", b"20000000")]})
+    await send({"type": "http.response.body", "body": b"x" * 20_000_000})
+
+
+MISTAKES: dict[str, Callable[[Any], Awaitable[None]]] = {
+    "/raises": raises,
+    "/says_nothing": says_nothing,
+    "/stops_halfway": stops_halfway,
+    "/says_too_much": says_too_much,
+    "/says_too_little": says_too_little,
+    "/splits": splits,
+    "/empty": empty,
+    "/large": large,
+}
 
 
 async def write(write: Callable[[bytes], bool], send: Any) -> None:
@@ -95,19 +153,19 @@ def envelope(said: bytes, status: int) -> dict[str, Any]:
 async def test_headers_that_do_not_come_are_not_waited_for(
     start: Start, parts: tuple[bytes, ...]
 ) -> None:
-    server = await start(header_timeout_s=0.2)
+    server = await start(patience=Patience(headers_s=0.2))
     said = await ask(server.port, *parts)
     assert envelope(said, 408)["error"]["code"] == "request_timeout"
 
 
 async def test_headers_may_not_trickle_either(start: Start) -> None:
-    server = await start(header_timeout_s=0.2)
+    server = await start(patience=Patience(headers_s=0.2))
     said = await ask(server.port, b"GET / HTTP/1.1\r\n", *[b"x: y\r\n"] * 10, pause_s=0.05)
     assert said == b"reset" or envelope(said, 408)
 
 
 async def test_a_later_request_has_its_own_time(start: Start) -> None:
-    server = await start(header_timeout_s=0.3)
+    server = await start(patience=Patience(headers_s=0.3))
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     for _ in range(3):
         writer.write(REQUEST.replace(b"/slow", b"/"))
@@ -120,7 +178,7 @@ async def test_a_later_request_has_its_own_time(start: Start) -> None:
 
 
 async def test_a_slow_answer_is_not_a_slow_request(start: Start) -> None:
-    server = await start(header_timeout_s=0.1)
+    server = await start(patience=Patience(headers_s=0.1))
     assert b" 200 " in await ask(server.port, REQUEST)
 
 
@@ -192,6 +250,117 @@ async def test_write_stops_when_the_client_does_not_read(start: Start) -> None:
     data, _, written = body.rpartition(b"<")
     assert len(data) == int(written[:-1]) * 10_000
     assert 0 < int(written[:-1]) < 1000
+    writer.close()
+
+
+@pytest.mark.parametrize("path", [b"/raises", b"/says_nothing", b"/splits"])
+async def test_an_app_that_does_not_answer_is_a_500(start: Start, path: bytes) -> None:
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    server = await start()
+    said = await ask(server.port, REQUEST.replace(b"/slow", path))
+    assert envelope(said, 500)["error"]["code"] == "internal_error"
+    assert b"set-cookie" not in said
+    assert len(reported) == (path != b"/says_nothing")
+
+
+@pytest.mark.parametrize("path", [b"/stops_halfway", b"/says_too_much", b"/says_too_little"])
+async def test_an_answer_that_is_not_whole_is_cut_off(start: Start, path: bytes) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    server = await start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(REQUEST.replace(b"/slow", path) + REQUEST)
+    async with asyncio.timeout(3):
+        said = await reader.read()
+    assert said.count(b"HTTP/1.1") == 1
+    assert not said.endswith(b"0\r\n\r\n")
+    writer.close()
+
+
+async def test_an_answer_without_a_body(start: Start) -> None:
+    server = await start()
+    head = REQUEST.replace(b"GET /slow", b"HEAD /")
+    last = REQUEST.replace(b"/slow", b"/").replace(b"host", b"connection: close\r\nhost")
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(REQUEST.replace(b"/slow", b"/empty") + head + last)
+    async with asyncio.timeout(3):
+        said = await reader.read()
+    writer.close()
+    first, second, third, body = said.split(b"\r\n\r\n")
+    assert b" 204 " in first
+    assert b"transfer-encoding" not in first
+    assert b"content-length: 1" in second
+    assert third.startswith(b"HTTP/1.1 200 ")
+    assert body == b"0"
+
+
+async def test_a_client_that_reads_nothing_is_cut_off(start: Start) -> None:
+    server = await start(patience=Patience(stall_s=0.3))
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
+    for path in (b"/large", b"/"):
+        writer.write(REQUEST.replace(b"/slow", path))
+    await asyncio.sleep(1.0)
+    size = 0
+    with contextlib.suppress(ConnectionError):
+        while data := await asyncio.wait_for(reader.read(1_000_000), 3):
+            size += len(data)
+    assert size < 20_000_000
+    writer.close()
+
+
+async def test_a_client_that_reads_slowly_is_not(start: Start) -> None:
+    server = await start(patience=Patience(stall_s=0.3))
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
+    writer.write(REQUEST.replace(b"/slow", b"/large"))
+    size = 0
+    async with asyncio.timeout(60):
+        while size < 20_000_000:
+            data = await reader.read(1_000_000)
+            assert data, f"cut off after {size} bytes"
+            size += len(data)
+            await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_an_idle_connection_is_closed(start: Start) -> None:
+    server = await start(patience=Patience(keep_alive_s=0.2))
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(REQUEST.replace(b"/slow", b"/"))
+    async with asyncio.timeout(3):
+        said = await reader.read()
+    assert said.count(b"HTTP/1.1") == 1
+    writer.close()
+
+
+async def test_a_refused_client_that_does_not_hang_up_is_hung_up_on(start: Start) -> None:
+    server = await start(patience=Patience(linger_s=0.2))
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"nonsense\r\n\r\n")
+    assert envelope(await reader.read(), 400)
+    with pytest.raises(ConnectionError):  # noqa: PT012
+        async with asyncio.timeout(3):
+            while True:
+                writer.write(b"x" * 1000)
+                await writer.drain()
+                await asyncio.sleep(0.02)
+    writer.close()
+
+
+async def test_a_drain_closes_what_is_idle_and_says_so_to_what_is_not(start: Start) -> None:
+    server = await start(drain_s=5.0)
+    idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", server.port)
+    idle_writer.write(REQUEST.replace(b"/slow", b"/"))
+    await idle_reader.readuntil(b"\r\n\r\n0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(REQUEST * 2)
+    await asyncio.sleep(0.1)
+    closing = asyncio.create_task(server.close())
+    assert await asyncio.wait_for(idle_reader.read(), 1) == b""
+    said = await asyncio.wait_for(reader.read(), 3)
+    assert said.count(b"HTTP/1.1 200") == 1
+    assert b"connection: close" in said
+    await closing
+    idle_writer.close()
     writer.close()
 
 

@@ -1,7 +1,7 @@
-"""What `serving/http/listener.py` takes for granted of uvicorn, tested on the installed version.
+"""What `serving/http/listener.py` takes for granted of uvicorn, held against the installed one.
 
-The listener subclasses uvicorn's protocol, which is no public interface, so the version is pinned
-exactly. When a new version fails here, each message says what to look at.
+uvicorn's server makes our connections and keeps them in its books, which is no public interface, so
+the version is pinned exactly. When a new version fails here, each message says what to look at.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
-import pytest
 import uvicorn
-from uvicorn.protocols.http import httptools_impl
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,60 +26,30 @@ def test_the_pin_is_exact_and_installed() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("connection_made", ["self", "transport"]),
-        ("connection_lost", ["self", "exc"]),
-        ("data_received", ["self", "data"]),
-        ("on_message_begin", ["self"]),
-        ("on_headers_complete", ["self"]),
-        ("send_400_response", ["self", "msg"]),
-    ],
-)
-def test_the_protocol_has_the_methods_we_extend(name: str, parameters: list[str]) -> None:
-    method = getattr(HttpToolsProtocol, name, None)
-    assert method is not None, f"HttpToolsProtocol.{name} is gone; our override is never called"
-    found = list(inspect.signature(method).parameters)
-    assert found == parameters, f"HttpToolsProtocol.{name} takes {found} now"
+def test_a_connection_is_made_with_the_server_s_books() -> None:
+    source = inspect.getsource(uvicorn.Server.startup)
+    assert "config.http_protocol_class(" in source, "connections are made in another way"
+    assert "server_state=self.server_state" in source, "`connect` in the listener gets no books"
+    state = ServerState()
+    for name in ("connections", "tasks"):
+        assert getattr(state, name) == set(), f"ServerState.{name} is gone or no set"
+    assert state.default_headers == [], "ServerState.default_headers is gone or no list"
 
 
-def test_the_protocol_has_the_attributes_we_read() -> None:
-    source = inspect.getsource(HttpToolsProtocol)
-    for name in ("loop", "transport", "cycle", "scope", "flow"):
-        assert f"self.{name}" in source, f"HttpToolsProtocol.{name} is gone"
-
-
-def test_the_scope_is_read_before_the_request_s_task_begins() -> None:
-    """`on_headers_complete` makes the task; our override then still adds to its scope."""
-    source = inspect.getsource(HttpToolsProtocol.on_headers_complete)
-    starts = inspect.getsource(HttpToolsProtocol._start_asgi_task)
-    assert "self._start_asgi_task(self.cycle" in source + starts[:0], "no task for a request"
-    assert "loop.create_task" in starts, (
-        "on_headers_complete does not start a task any more; a scope that is extended after it may "
-        "be too late"
+def test_the_date_is_one_of_the_default_headers() -> None:
+    source = inspect.getsource(uvicorn.Server.on_tick)
+    assert "self.server_state.default_headers = date_header" in source, (
+        "responses of ours get their date from ServerState.default_headers"
     )
 
 
-def test_a_cycle_has_what_a_part_is_written_by() -> None:
-    names = {"flow", "chunked_encoding", "response_complete", "disconnected", "transport"}
-    source = inspect.getsource(RequestResponseCycle)
-    missing = {name for name in names if f"self.{name}" not in source}
-    assert not missing, f"RequestResponseCycle lost {missing}; `_write` in the listener reads them"
-    assert "write_paused" in inspect.getsource(FlowControl), "FlowControl.write_paused is gone"
-
-
-def test_a_chunk_is_framed_as_we_frame_it() -> None:
-    source = inspect.getsource(RequestResponseCycle.send)
-    assert r'[b"%x\r\n" % len(body), body, b"\r\n"]' in source, (
-        "RequestResponseCycle.send frames a chunk in another way; `_write` in the listener does "
-        "what it did"
-    )
-
-
-def test_status_lines_are_whole() -> None:
-    line = httptools_impl.STATUS_LINE[431]
-    assert line == b"HTTP/1.1 431 Request Header Fields Too Large\r\n", line
+def test_a_server_that_stops_waits_for_connections_and_cancels_tasks() -> None:
+    source = inspect.getsource(uvicorn.Server.shutdown)
+    assert "connection.shutdown()" in source, "Connection.shutdown is never called"
+    assert "for t in self.server_state.tasks" in source, "running requests are not cut off"
+    waits = inspect.getsource(uvicorn.Server._wait_tasks_to_complete)
+    for name in ("connections", "tasks"):
+        assert f"while self.server_state.{name}" in waits, f"a drain does not wait for {name}"
 
 
 def test_the_server_can_be_started_and_stopped_from_outside() -> None:
@@ -95,16 +62,22 @@ def test_the_server_can_be_started_and_stopped_from_outside() -> None:
     )
 
 
-def test_a_config_takes_a_protocol_class_and_a_fraction_of_a_second() -> None:
+def test_a_config_takes_a_function_as_protocol_and_a_fraction_of_a_second() -> None:
     parameters = inspect.signature(uvicorn.Config.__init__).parameters
     used = {
         *("http", "ws", "lifespan", "access_log", "proxy_headers", "log_config"),
-        *("server_header", "timeout_keep_alive", "timeout_graceful_shutdown", "backlog"),
+        *("server_header", "timeout_graceful_shutdown", "backlog"),
     }
     assert used <= parameters.keys(), f"Config lost {used - parameters.keys()}"
+
+    def connect() -> None: ...
+
     config = uvicorn.Config(
-        app=lambda: None, http=HttpToolsProtocol, timeout_graceful_shutdown=0.5, log_config=None
+        app=lambda: None,
+        http=connect,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=0.5,  # type: ignore[arg-type]
+        log_config=None,
     )
     config.load()
-    assert config.http_protocol_class is HttpToolsProtocol
+    assert config.http_protocol_class is connect
     assert config.timeout_graceful_shutdown == 0.5

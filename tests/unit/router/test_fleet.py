@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -122,3 +123,37 @@ async def test_a_draining_replica_gets_nothing_new(site: Site, eventually: Event
     await site.servers["a1"].drain(1)
     await eventually(lambda: site.fleet.ready("a") == 1)
     assert {site.fleet.pick("a").replica for _ in range(10)} == {"a2"}
+
+
+async def test_when_a_model_lost_its_last_replica(site: Site, eventually: Eventually) -> None:
+    assert site.fleet.lost_at("a") is None
+    entries = [await site.replica("a1"), await site.replica("a2")]
+    site.fleet.update(entries)
+    await eventually(lambda: site.fleet.ready("a") == 2)
+    await site.servers["a1"].close()
+    await eventually(lambda: site.fleet.ready("a") == 1)
+    assert site.fleet.lost_at("a") is None
+    before = time.monotonic()
+    await site.servers["a2"].drain(0)
+    await eventually(lambda: not site.fleet.ready("a"))
+    lost_at = site.fleet.lost_at("a")
+    assert lost_at is not None
+    assert before <= lost_at <= time.monotonic()
+    site.fleet.update([*entries, await site.replica("a3")])
+    await eventually(lambda: site.fleet.ready("a"))
+    assert site.fleet.lost_at("a") is None
+
+
+async def test_who_watches_is_woken_for_every_replica_that_comes_up(
+    site: Site, eventually: Eventually
+) -> None:
+    woken: list[int] = []
+    with site.fleet.watch("a", lambda: woken.append(site.fleet.ready("a"))):
+        entries = [await site.replica("a1")]
+        site.fleet.update(entries)
+        await eventually(lambda: woken == [1])
+        site.fleet.update([*entries, await site.replica("a2")])
+        await eventually(lambda: woken == [1, 2])
+        await site.servers["a1"].close()
+        await eventually(lambda: site.fleet.ready("a") == 1)
+    assert woken == [1, 2]

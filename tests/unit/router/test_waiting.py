@@ -9,7 +9,7 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.router.demand import Demand
-from serving.router.waiting import SOON_S, UNKNOWN_START_S, Starts
+from serving.router.waiting import PATIENCE_S, PATIENT_STARTS, SOON_S, UNKNOWN_START_S, Starts
 
 
 class Fleet:
@@ -18,6 +18,7 @@ class Fleet:
     def __init__(self) -> None:
         self.replicas = 0
         self.said: float | None = None
+        self.lost: float | None = None
         self.watchers: list[Callable[[], None]] = []
 
     def ready(self, model: str) -> int:
@@ -26,12 +27,16 @@ class Fleet:
     def start_s(self, model: str) -> float | None:
         return self.said
 
+    def lost_at(self, model: str) -> float | None:
+        return self.lost
+
     def subscribe(self, model: str, wake: Callable[[], None]) -> Callable[[], None]:
         self.watchers.append(wake)
         return lambda: self.watchers.remove(wake)
 
     def comes_up(self, replicas: int = 1) -> None:
         self.replicas = replicas
+        self.lost = None
         for wake in tuple(self.watchers):
             wake()
 
@@ -124,3 +129,41 @@ def test_a_removed_model_has_not_started(starts: Starts, fleet: Fleet, clock: Cl
     clock.now = 110.0
     fleet.comes_up(0)
     assert "not been started before" in starts.unavailable("sleeper").message
+
+
+def test_a_lost_replica_is_timed_from_its_loss(starts: Starts, fleet: Fleet, clock: Clock) -> None:
+    fleet.lost = clock.now
+    clock.now = 107.0
+    starts.expect("other")
+    assert "lost its last replica 7 s ago" in starts.unavailable("other").message
+    assert b"lost its last replica and starts again" in starts.news("other")
+    clock.now = 112.0
+    fleet.comes_up()
+    assert "took 12 s" in starts.unavailable("other").message
+
+
+async def test_a_model_that_sleeps_was_asleep_unless_it_was_lost_in_use(
+    starts: Starts, fleet: Fleet, demand: Demand, clock: Clock
+) -> None:
+    fleet.lost = clock.now
+    clock.now += 5
+    with demand.using("sleeper"):
+        assert "was asleep" in starts.unavailable("sleeper").message
+        clock.now += 5
+        fleet.lost = clock.now
+        assert "lost its last" in starts.unavailable("sleeper").message
+
+
+def test_a_model_is_expected_back_for_a_few_times_its_start(
+    starts: Starts, fleet: Fleet, clock: Clock
+) -> None:
+    assert not starts.expected("other")  # it has never come up
+    fleet.lost = clock.now
+    clock.now += PATIENCE_S - 1
+    assert starts.expected("other")
+    clock.now += 2
+    assert not starts.expected("other")
+    fleet.said = PATIENCE_S  # as long as it takes to start
+    assert starts.expected("other")
+    clock.now += PATIENT_STARTS * PATIENCE_S
+    assert not starts.expected("other")

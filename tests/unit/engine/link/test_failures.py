@@ -86,11 +86,11 @@ async def test_an_error_keeps_its_class_param_and_retry_time(
 async def test_a_bug_in_one_call_ends_only_that_call(
     pair: Pair, link: ReplicaLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = link.open(HttpCall("r1", "m", "POST", "/v1/completions"), b"not json")
+    answer = link.open(HttpCall("r1", "m", "POST", "/v1/completions"), b'["no object"]')
     await read(answer)
     assert answer.failed is not None
     assert answer.failed.error.status == 500
-    assert "json" not in answer.failed.error.message
+    assert "object" not in answer.failed.error.message
     await read(again := link.open(completion()))
     assert again.end is not None
 

@@ -12,14 +12,13 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import QueueOverflowError, VLLMValidationError
-from vllm.v1.engine.output_processor import OutputProcessor
 
 from serving.engine.bodies.check import BodyCheck, Checked
 from serving.engine.bodies.limits import BodyLimits
 from serving.engine.interface import Tally
 from serving.engine.vllm.openai_app import Current, OpenAIApp
 from serving.engine.vllm.refusals import MAX_MESSAGE
-from serving.engine.vllm.usage import UsageWatch
+from serving.engine.vllm.usage import CallUsage
 from serving.errors import (
     EngineError,
     EngineFailed,
@@ -65,15 +64,12 @@ async def ask(
             raise answer
         return answer
 
-    llm: Any = SimpleNamespace(
-        errored=errored, output_processor=OutputProcessor(None, log_stats=False)
-    )
+    llm: Any = SimpleNamespace(errored=errored)
     bodies = BodyCheck(BodyLimits(), {}, context=9, prompt_chars=None, sequences=None, reserved={})
     reply = Recorded()
-    running = OpenAIApp(app, llm, Current(), UsageWatch(llm), bodies)
-    await running.run(
-        HttpCall("r", "m", "POST", PATH), b"{}", reply, Tally(), None, [], Checked(constrained)
-    )
+    running = OpenAIApp(app, llm, Current(), bodies)
+    call, usage = HttpCall("r", "m", "POST", PATH), CallUsage()
+    await running.run(call, b"{}", reply, Tally(), usage, None, [], Checked(constrained))
     return reply
 
 
