@@ -31,14 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import yaml
 
 from loadtests.client import OPENAI, capture, request_body
 from loadtests.heavy_bodies import BODIES
 from loadtests.stacks import Model, free_port, wait_until
-from serving.catalogue.spec import EngineSpec
-from serving.wire.launch import EngineLaunch, EngineReady
 
 DEFAULT_MODELS = Path("deployments/models/local.yaml")
 KEY = "sk-heavy"
@@ -231,14 +228,14 @@ def line(found: Figures) -> str:
 def alone(model: Model, folder: Path, stuck_s: float = 60.0) -> Iterator[str]:
     """One engine server and one router, and where the router listens."""
     with ExitStack() as stack:
-        ready = stack.enter_context(_engine(model, folder, stuck_s))
+        port_of_engine = stack.enter_context(_engine(model, folder, stuck_s))
         file = folder / "models.yaml"
         file.write_text(yaml.safe_dump(model.file))
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "serving.router", "--models", str(file)]
         command += ["--port", str(port), "--replica", "r#1", model.id]
-        command += [f"127.0.0.1:{ready.link_port}"]
+        command += [f"127.0.0.1:{port_of_engine}"]
         env = os.environ | {"SERVING_API_KEYS": KEY, "SERVING_CLUSTER_TOKEN": KEY}
         output = stack.enter_context((folder / "router.out").open("wb"))
         router = subprocess.Popen(command, env=env, stdout=output, stderr=output)
@@ -249,19 +246,14 @@ def alone(model: Model, folder: Path, stuck_s: float = 60.0) -> Iterator[str]:
 
 
 @contextmanager
-def _engine(model: Model, folder: Path, stuck_s: float) -> Iterator[EngineReady]:
+def _engine(model: Model, folder: Path, stuck_s: float) -> Iterator[int]:
+    """An engine server, and the port of its link."""
     read_fd, write_fd = os.pipe()
-    spec = EngineSpec.model_validate({"kind": "engine", **model.spec})
-    launch = EngineLaunch(
-        spec=spec.model_dump(),
-        replica="r#1",
-        token=KEY,
-        ready_fd=write_fd,
-        drain_s=1,
-        stuck_s=stuck_s,
-    )
+    # `EngineLaunch` in serving/wire/launch.py.
+    launch = {"spec": {"kind": "engine", **model.spec}, "replica": "r#1", "token": KEY}
+    launch |= {"ready_fd": write_fd, "drain_s": 1.0, "stuck_s": stuck_s}
     env = os.environ | model.env | {"VLLM_PORT": str(free_port())}
-    env["SERVING_ENGINE"] = msgspec.json.encode(launch).decode()
+    env["SERVING_ENGINE"] = json.dumps(launch)
     env["SERVING_ENGINE_PARENT"] = str(os.getpid())
     output = folder / "engine.out"
     with output.open("wb") as stream:
@@ -280,7 +272,7 @@ def _engine(model: Model, folder: Path, stuck_s: float) -> Iterator[EngineReady]
             said = pipe.readline()
         if not said:
             raise RuntimeError(f"the engine server did not start: {output.read_text()[-4000:]}")
-        yield msgspec.json.decode(said, type=EngineReady)
+        yield int(json.loads(said)["link_port"])
         if server.poll() is None:
             server.send_signal(signal.SIGTERM)
             server.wait(30)
