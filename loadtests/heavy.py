@@ -250,7 +250,11 @@ def _engine(model: Model, folder: Path, stuck_s: float) -> Iterator[int]:
     """An engine server, and the port of its link."""
     read_fd, write_fd = os.pipe()
     # `EngineLaunch` in serving/wire/launch.py.
-    launch = {"spec": {"kind": "engine", **model.spec}, "replica": "r#1", "token": KEY}
+    launch: dict[str, Any] = {
+        "spec": {"kind": "engine", **model.spec},
+        "replica": "r#1",
+        "token": KEY,
+    }
     launch |= {"ready_fd": write_fd, "drain_s": 1.0, "stuck_s": stuck_s}
     env = os.environ | model.env | {"VLLM_PORT": str(free_port())}
     env["SERVING_ENGINE"] = json.dumps(launch)
