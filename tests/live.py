@@ -366,7 +366,9 @@ class Server:
         children = {process: " ".join(process.cmdline()) for process in server.children()}
         # The core is the child that is not the resource tracker. Its own title does not always
         # show, and its command line (spawn_main(tracker_fd=...)) has the word tracker in it too.
-        cores = [at for at, words in children.items() if "resource_tracker" not in words]
+        # The process that forks helpers (serving/engine/helpers.py) has the server's command line.
+        others = ("resource_tracker", "serving.engine.server")
+        cores = [at for at, words in children.items() if not any(each in words for each in others)]
         assert len(cores) == 1, children
         return EngineProcesses(psutil.Process(started["file_pid"]), server, cores[0])
 
