@@ -170,16 +170,8 @@ class VllmEngine(Engine):
         outputs: Outputs,
     ) -> None:
         """Does what `AsyncLLM.generate` does, without waking a task for every token."""
-        adding = asyncio.ensure_future(
-            self._llm.add_request(request_id, prompt, params, lora_request=lora)
-        )
-        try:
-            collector = await asyncio.shield(adding)
-        except asyncio.CancelledError:
-            # Shielded, because a request that is cancelled while vLLM adds it would run on in the
-            # engine.
-            await self._abort((await adding).request_id)
-            raise
+        # Cancelled in here, or refused, it leaves nothing behind (patches/admission.py).
+        collector = await self._llm.add_request(request_id, prompt, params, lora_request=lora)
         outputs.attach(collector)
         try:
             await outputs.finished
