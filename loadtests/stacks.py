@@ -29,7 +29,7 @@ START_TIMEOUT_S = 240.0
 # A process's role follows from words of its command line. The first entry that fits counts.
 ROLES = (
     (ENGINE_WORDS, "engine core"),
-    (("serving.engine.server",), "engine server"),
+    (("serving.engine.server", "serving: "), "engine server"),
     (("vllm.entrypoints.openai",), "vllm server"),
     (("ServeReplica:router",), "router"),
     (("ServeReplica:llm",), "ray serve llm replica"),

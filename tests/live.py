@@ -31,6 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from serving.api.endpoints import ENDPOINTS, Relayed
+from serving.engine.helpers import NURSERY_TITLE
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / "deployments" / "models" / "local.yaml"
@@ -363,11 +364,12 @@ class Server:
             if entry["replica"] == replica
         ]
         server = psutil.Process(started["pid"])
-        children = {process: " ".join(process.cmdline()) for process in server.children()}
+        children = {
+            process: " ".join(process.cmdline()) for process in server.children() if runs(process)
+        }
         # The core is the child that is not the resource tracker. Its own title does not always
         # show, and its command line (spawn_main(tracker_fd=...)) has the word tracker in it too.
-        # The process that forks helpers (serving/engine/helpers.py) has the server's command line.
-        others = ("resource_tracker", "serving.engine.server")
+        others = ("resource_tracker", NURSERY_TITLE)
         cores = [at for at, words in children.items() if not any(each in words for each in others)]
         assert len(cores) == 1, children
         return EngineProcesses(psutil.Process(started["file_pid"]), server, cores[0])

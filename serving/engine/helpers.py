@@ -20,9 +20,14 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from setproctitle import setproctitle
+
 from serving.engine.lifetime import die_with_parent
 from serving.errors import InvalidRequest, Overloaded
 
+# What process lists show: whoever looks for engine servers by their command line finds no helpers.
+NURSERY_TITLE = "serving: nursery of helpers"
+HELPER_TITLE = "serving: helper"
 # Work in a helper makes way for the token path.
 NICENESS = 10
 # How often a running job is looked at.
@@ -45,8 +50,9 @@ class HelperEnded(Exception):
 class Nursery:
     """The process that forks helpers. `fork` it before the engine starts."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, pid: int) -> None:
         self._control = control
+        self._pid = pid
         self._lock = asyncio.Lock()
 
     @classmethod
@@ -54,14 +60,27 @@ class Nursery:
         """Fork the nursery. Each helper calls `prepare` once, and its result for each job."""
         ours, theirs = socket.socketpair()
         parent = os.getpid()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             try:
                 ours.close()
                 _nurse(theirs, prepare, parent)
             finally:
                 os._exit(0)
         theirs.close()
-        return cls(ours)
+        return cls(ours, pid)
+
+    @property
+    def alive(self) -> bool:
+        """False once its process has ended: then there will be no new helper. It cannot be forked
+        again, as this process now has an engine's threads."""
+        if self._pid:
+            with contextlib.suppress(ChildProcessError):
+                ended, _ = os.waitpid(self._pid, os.WNOHANG)
+                if not ended:
+                    return True
+            self._pid = 0
+        return False
 
     async def helper(self) -> Helper:
         """Fork a helper, and wait until it is ready.
@@ -104,6 +123,7 @@ def _nurse(control: socket.socket, prepare: Callable[[], Work], parent: int) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for helpers
     _die_with(parent)
+    setproctitle(NURSERY_TITLE)
     os.nice(NICENESS)
     nursery = os.getpid()
     while control.recv(1):
@@ -114,6 +134,7 @@ def _nurse(control: socket.socket, prepare: Callable[[], Work], parent: int) -> 
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _die_with(nursery)
+            setproctitle(HELPER_TITLE)
             with contextlib.suppress(ConnectionError):
                 _help(theirs, prepare())
             return
@@ -343,6 +364,11 @@ class Helpers:
         else:
             self._idle.append(helper)
         self._free.release()
+
+    @property
+    def alive(self) -> bool:
+        """See `Nursery.alive`."""
+        return self._nursery.alive
 
     def close(self) -> None:
         """End all helpers that have nothing to do, and the nursery."""

@@ -20,7 +20,7 @@ from loadtests import heavy
 from loadtests.heavy_bodies import SHORT
 from loadtests.stacks import Model
 from serving.engine.server import EXIT_ENGINE_STUCK
-from tests.live import LOCAL, poll
+from tests.live import LOCAL, poll, runs
 
 STUCK_S = 4.0
 # Far above what a busy test machine adds, far below what these bodies cost on the event loop, where
@@ -75,8 +75,8 @@ def test_a_prepared_request_is_answered_as_any_other(url: str, case: str) -> Non
 def test_an_engine_that_hangs_is_ended_and_one_that_works_is_not(url: str) -> None:
     (server,) = [
         process
-        for process in psutil.Process().children()  # its helpers have its command line
-        if "serving.engine.server" in " ".join(process.cmdline())
+        for process in psutil.Process().children()
+        if runs(process) and "serving.engine.server" in " ".join(process.cmdline())
     ]
     (core,) = [child for child in server.children() if "EngineCore" in " ".join(child.cmdline())]
     body = {"model": "tiny-llama", "prompt": "a", "max_tokens": 900, "ignore_eos": True}

@@ -22,7 +22,7 @@ from tests.cluster.conftest import local_model
 from tests.cluster.engine_server import EngineLink, engine_link, engine_server, http_call
 from tests.cluster.fault import MARK, install
 from tests.conftest import Eventually
-from tests.live import BASE, PIRATE
+from tests.live import BASE, PIRATE, runs
 
 
 @contextlib.asynccontextmanager
@@ -128,7 +128,7 @@ async def test_a_killed_core_accuses_nobody(
         cores = [
             child
             for child in psutil.Process(os.getpid()).children(recursive=True)
-            if "EngineCore" in child.name() or "EngineCore" in " ".join(child.cmdline())
+            if runs(child) and "EngineCore" in " ".join((child.name(), *child.cmdline()))
         ]
         assert len(cores) == 1
         long = http_call("/v1/completions", BASE, prompt="My name is " * 100, **ENDLESS)

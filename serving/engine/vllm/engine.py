@@ -272,6 +272,8 @@ class VllmEngine(Engine):
         """See `Engine.check`."""
         if self._llm.errored:
             raise EngineFailed("the engine core is dead")
+        if not self._preparation.alive:
+            raise EngineFailed("the process that prepares requests is dead")
 
     def steps(self) -> int:
         """See `Engine.steps`."""

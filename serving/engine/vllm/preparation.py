@@ -121,5 +121,10 @@ class Preparation:
         self.rehearsed.set(renders, found.constraint)
         return found
 
+    @property
+    def alive(self) -> bool:
+        """False when no request can be prepared any more."""
+        return self._helpers.alive
+
     def close(self) -> None:
         self._helpers.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from serving.engine.helpers import Helpers, Nursery, Work
+from serving.engine.helpers import NURSERY_TITLE, Helpers, Nursery, Work
 from serving.errors import InvalidRequest, Overloaded
 
 MIB = 1 << 20
@@ -175,3 +175,24 @@ async def _ends(pid: int) -> bool:
             return True
         await asyncio.sleep(0.02)
     return False
+
+
+def test_a_nursery_that_has_ended_says_so_and_is_not_mistaken_for_an_engine_server(
+    nursery: Nursery,
+) -> None:
+    def running() -> list[str]:
+        children = psutil.Process().children()
+        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return [" ".join(child.cmdline()) for child in alive]
+
+    deadline = time.monotonic() + 10
+    while NURSERY_TITLE not in running():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert nursery.alive
+    nursery.close()
+    while nursery.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not nursery.alive
+    assert NURSERY_TITLE not in running()
