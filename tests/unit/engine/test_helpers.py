@@ -183,7 +183,7 @@ def test_a_nursery_that_has_ended_says_so_and_is_not_mistaken_for_an_engine_serv
     def running() -> list[str]:
         children = psutil.Process().children()
         alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-        return [" ".join(child.cmdline()) for child in alive]
+        return [" ".join(child.cmdline()).rstrip() for child in alive]
 
     deadline = time.monotonic() + 10
     while NURSERY_TITLE not in running():
