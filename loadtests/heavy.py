@@ -237,6 +237,8 @@ def alone(model: Model, folder: Path, stuck_s: float = 60.0) -> Iterator[str]:
         command += ["--port", str(port), "--replica", "r#1", model.id]
         command += [f"127.0.0.1:{port_of_engine}"]
         env = os.environ | {"SERVING_API_KEYS": KEY, "SERVING_CLUSTER_TOKEN": KEY}
+        # Nobody replaces an engine server that ends here: nothing is to be waited for.
+        env["SERVING_HOLD_S"] = "0"
         output = stack.enter_context((folder / "router.out").open("wb"))
         router = subprocess.Popen(command, env=env, stdout=output, stderr=output)
         stack.callback(router.wait)
