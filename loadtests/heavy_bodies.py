@@ -15,7 +15,6 @@ CHAT = "/v1/chat/completions"
 CREATE = "/v4/completions"
 TOKENIZE = "/tokenize"
 DETOKENIZE = "/detokenize"
-EMBEDDINGS = "/v1/embeddings"
 
 MIB = 1 << 20
 Maker = Callable[[str], tuple[str, bytes]]
