@@ -145,6 +145,19 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
+def core_of(server: psutil.Process) -> psutil.Process:
+    """The engine core that an engine server has started."""
+    children = {
+        process: " ".join(process.cmdline()) for process in server.children() if runs(process)
+    }
+    # The core is the child that is not the resource tracker. Its own title does not always
+    # show, and its command line (spawn_main(tracker_fd=...)) has the word tracker in it too.
+    others = ("resource_tracker", NURSERY_TITLE)
+    cores = [at for at, words in children.items() if not any(each in words for each in others)]
+    assert len(cores) == 1, children
+    return cores[0]
+
+
 class Server:
     """One `python -m deployments.up` in a process of its own, with the code in folder `code`."""
 
@@ -364,15 +377,7 @@ class Server:
             if entry["replica"] == replica
         ]
         server = psutil.Process(started["pid"])
-        children = {
-            process: " ".join(process.cmdline()) for process in server.children() if runs(process)
-        }
-        # The core is the child that is not the resource tracker. Its own title does not always
-        # show, and its command line (spawn_main(tracker_fd=...)) has the word tracker in it too.
-        others = ("resource_tracker", NURSERY_TITLE)
-        cores = [at for at, words in children.items() if not any(each in words for each in others)]
-        assert len(cores) == 1, children
-        return EngineProcesses(psutil.Process(started["file_pid"]), server, cores[0])
+        return EngineProcesses(psutil.Process(started["file_pid"]), server, core_of(server))
 
     def router_process(self, replica: str) -> psutil.Process:
         (ready,) = [

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.observability.logs import Log
@@ -27,13 +29,19 @@ TOKEN = "token"
 REPLICA = "r#1"
 
 
+@dataclass(frozen=True)
+class EngineServer:
+    ready: EngineReady
+    process: psutil.Process
+
+
 @contextmanager
 def engine_server(
     spec: EngineSpec,
     folder: Path,
     images: ImageLimits = ImageLimits(),  # noqa: B008 - frozen
-) -> Iterator[EngineReady]:
-    """Yield where it listens; it stops at the end. Its output is a file in `folder`."""
+) -> Iterator[EngineServer]:
+    """Yield it once it is ready; it stops at the end. Its output is a file in `folder`."""
     read_fd, write_fd = os.pipe()
     config = EngineLaunch(
         spec=spec.model_dump(),
@@ -63,7 +71,8 @@ def engine_server(
         with os.fdopen(read_fd, "rb") as pipe:
             line = pipe.readline()
         assert line, output.read_text()[-4000:]
-        yield msgspec.json.decode(line, type=EngineReady)
+        ready = msgspec.json.decode(line, type=EngineReady)
+        yield EngineServer(ready, psutil.Process(server.pid))
         server.send_signal(signal.SIGTERM)
         server.wait(30)
     finally:
@@ -123,8 +132,8 @@ def http_call(
 
 
 @asynccontextmanager
-async def engine_link(engine: EngineReady, log: Log) -> AsyncIterator[EngineLink]:
+async def engine_link(engine: EngineServer, log: Log) -> AsyncIterator[EngineLink]:
     """A link to an engine server."""
-    link = EngineLink(engine.link_port, log)
+    link = EngineLink(engine.ready.link_port, log)
     yield link
     await link.close()

@@ -17,9 +17,8 @@ from serving.observability.logs import open_log
 from serving.router.router import Router
 from serving.settings import Settings
 from serving.wire.entry import Entry
-from serving.wire.launch import EngineReady
 from tests.cluster.conftest import local_model
-from tests.cluster.engine_server import REPLICA, TOKEN, engine_server
+from tests.cluster.engine_server import REPLICA, TOKEN, EngineServer, engine_server
 from tests.conftest import Eventually
 from tests.live import BASE, PIRATE
 
@@ -39,9 +38,11 @@ def catalogue() -> Catalogue:
 
 
 @pytest.fixture(scope="module")
-def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineReady]:
-    with engine_server(catalogue.engines[0], tmp_path_factory.mktemp("engine")) as ready:
-        yield ready
+def engine(
+    catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineServer]:
+    with engine_server(catalogue.engines[0], tmp_path_factory.mktemp("engine")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def settings() -> dict[str, Any]:
 @pytest.fixture
 async def ask(
     catalogue: Catalogue,
-    engine: EngineReady,
+    engine: EngineServer,
     settings: dict[str, Any],
     tmp_path: Path,
     eventually: Eventually,
@@ -68,7 +69,16 @@ async def ask(
     )
     await router.set_catalogue(catalogue)
     router.fleet.update(
-        [Entry(REPLICA, "engine", BASE, "127.0.0.1", engine.link_port, f"x:{engine.ops_port}")]
+        [
+            Entry(
+                REPLICA,
+                "engine",
+                BASE,
+                "127.0.0.1",
+                engine.ready.link_port,
+                f"x:{engine.ready.ops_port}",
+            )
+        ]
     )
     await eventually(lambda: router.fleet.ready(BASE) == 1)
     async with (
@@ -76,7 +86,7 @@ async def ask(
             transport=httpx.ASGITransport(router.pipeline), base_url="http://router", timeout=60
         ) as client,
         httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{engine.ops_port}", trust_env=False
+            base_url=f"http://127.0.0.1:{engine.ready.ops_port}", trust_env=False
         ) as metrics,
     ):
 

@@ -7,7 +7,6 @@ added to the running ones.
 from __future__ import annotations
 
 import base64
-import json
 import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,12 +17,10 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.observability.logs import Log
-from serving.router.answer import Answer, AttemptFailed
-from serving.router.replica import ReplicaLink
-from serving.wire.launch import EngineReady
-from serving.wire.messages import Call, CompletionCall, HttpCall, Sampling
+from serving.router.answer import AttemptFailed
+from serving.wire.messages import CompletionCall, Sampling
 from tests.cluster.conftest import apply, local_model, models_with
-from tests.cluster.engine_server import REPLICA, TOKEN, engine_server
+from tests.cluster.engine_server import EngineLink, EngineServer, engine_link, engine_server
 from tests.conftest import Eventually
 from tests.embed_shape import CONTEXT, WIDTH, write_embed
 from tests.live import ALIAS, BASE, CROW, CROW_TEMPLATE, KEY, PIRATE, Server, poll
@@ -97,59 +94,21 @@ def bert(shapes: Path) -> HuggingFace:
 
 
 @pytest.fixture(scope="module")
-def engine(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineReady]:
+def engine(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
     spec = EngineSpec.model_validate(entry(BERT, shapes / BERT))
-    with engine_server(spec, tmp_path_factory.mktemp("engine")) as ready:
-        yield ready
-
-
-class Link:
-    """A router's end of a link, without the router."""
-
-    def __init__(self, link: ReplicaLink) -> None:
-        self._link = link
-
-    async def call(self, call: Call, body: bytes = b"") -> tuple[Answer, bytes]:
-        """The answer once it has ended, and what it said.
-
-        Raises:
-            AttemptFailed: it failed.
-        """
-        answer = self._link.open(call, body)
-        said = b""
-        while answer.end is None:
-            await answer.wait()
-            if answer.failed is not None:
-                raise answer.failed
-            said += answer.take()
-        return answer, said
-
-    async def post(self, path: str, model: str = BERT, **fields: Any) -> tuple[Answer, Any]:
-        """Send a request for a model ID as the router would; returns the answer and its JSON."""
-        headers = (("content-type", "application/json"),)
-        call = HttpCall("req-1", model, "POST", path, headers=headers)
-        body = json.dumps({"model": model, **fields}).encode()
-        answer, said = await self.call(call, body)
-        return answer, json.loads(said)
+    with engine_server(spec, tmp_path_factory.mktemp("engine")) as server:
+        yield server
 
 
 @pytest.fixture
-async def link(engine: EngineReady, log: Log, eventually: Eventually) -> AsyncIterator[Link]:
-    link = ReplicaLink(
-        *(REPLICA, "127.0.0.1", engine.link_port),
-        router="r1",
-        token=TOKEN,
-        log=log,
-        on_change=lambda: None,
-        on_adapter=lambda *_: None,
-    )
-    await eventually(lambda: link.up)
-    yield Link(link)
-    await link.close()
+async def link(engine: EngineServer, log: Log, eventually: Eventually) -> AsyncIterator[EngineLink]:
+    async with engine_link(engine, log) as link:
+        await eventually(lambda: link.up)
+        yield link
 
 
 @pytest.mark.parametrize("model", [BERT, EMBED_ALIAS])
-async def test_one_input(link: Link, bert: HuggingFace, model: str) -> None:
+async def test_one_input(link: EngineLink, bert: HuggingFace, model: str) -> None:
     answer, found = await link.post(EMBEDDINGS, model, input=TEXTS[0])
     assert (found["object"], found["model"]) == ("list", model)
     (item,) = found["data"]
@@ -160,7 +119,7 @@ async def test_one_input(link: Link, bert: HuggingFace, model: str) -> None:
     assert (answer.end.prompt_tokens, answer.end.completion_tokens) == (tokens, 0)
 
 
-async def test_several_inputs_come_in_their_order(link: Link, bert: HuggingFace) -> None:
+async def test_several_inputs_come_in_their_order(link: EngineLink, bert: HuggingFace) -> None:
     answer, found = await link.post(EMBEDDINGS, input=TEXTS)
     assert [item["index"] for item in found["data"]] == [0, 1, 2, 3]
     for item, text in zip(found["data"], TEXTS, strict=True):
@@ -170,7 +129,7 @@ async def test_several_inputs_come_in_their_order(link: Link, bert: HuggingFace)
     assert answer.end.prompt_tokens == bert.tokens(*TEXTS)
 
 
-async def test_token_ids_are_taken_as_they_are(link: Link, bert: HuggingFace) -> None:
+async def test_token_ids_are_taken_as_they_are(link: EngineLink, bert: HuggingFace) -> None:
     ids = [bert.tokenizer.encode(text) for text in TEXTS[:2]]
     _, one = await link.post(EMBEDDINGS, input=ids[0])
     assert_same(one["data"][0]["embedding"], bert.vector(TEXTS[0]))
@@ -179,7 +138,7 @@ async def test_token_ids_are_taken_as_they_are(link: Link, bert: HuggingFace) ->
     assert_same(both["data"][1]["embedding"], bert.vector(TEXTS[1]))
 
 
-async def test_base64_is_the_same_vector_in_little_endian_floats(link: Link) -> None:
+async def test_base64_is_the_same_vector_in_little_endian_floats(link: EngineLink) -> None:
     _, plain = await link.post(EMBEDDINGS, input=TEXTS[0], encoding_format="float")
     answer, found = await link.post(EMBEDDINGS, input=TEXTS[0], encoding_format="base64")
     data = base64.b64decode(found["data"][0]["embedding"])
@@ -200,7 +159,9 @@ async def test_base64_is_the_same_vector_in_little_endian_floats(link: Link) -> 
     ],
     ids=["text", "one of two", "tokens", "nothing", "no input", "dimensions"],
 )
-async def test_what_the_caller_does_wrong(link: Link, fields: dict[str, Any], words: str) -> None:
+async def test_what_the_caller_does_wrong(
+    link: EngineLink, fields: dict[str, Any], words: str
+) -> None:
     with pytest.raises(AttemptFailed) as caught:
         await link.post(EMBEDDINGS, **fields)
     error = caught.value.error
@@ -210,7 +171,7 @@ async def test_what_the_caller_does_wrong(link: Link, fields: dict[str, Any], wo
     assert (await link.post(EMBEDDINGS, input="a"))[1]["data"], "and others are still served"
 
 
-async def test_there_and_back_through_the_tokenizer(link: Link, bert: HuggingFace) -> None:
+async def test_there_and_back_through_the_tokenizer(link: EngineLink, bert: HuggingFace) -> None:
     for model in (BERT, EMBED_ALIAS):
         _, found = await link.post(TOKENIZE, model, prompt=TEXTS[1])
         assert found["tokens"] == bert.tokenizer.encode(TEXTS[1])
@@ -219,7 +180,7 @@ async def test_there_and_back_through_the_tokenizer(link: Link, bert: HuggingFac
         assert back["prompt"] == bert.tokenizer.decode(found["tokens"])
 
 
-async def test_it_makes_no_text(link: Link) -> None:
+async def test_it_makes_no_text(link: EngineLink) -> None:
     call = CompletionCall("req-1", BERT, TEXTS[0], False, Sampling(), BERT)
     with pytest.raises(AttemptFailed, match="/v1/embeddings") as caught:
         await link.call(call)

@@ -15,10 +15,9 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.observability.logs import Log
-from serving.wire.launch import EngineReady
 from serving.wire.messages import AdapterRef
 from tests.cluster.conftest import local_model
-from tests.cluster.engine_server import EngineLink, engine_link, engine_server
+from tests.cluster.engine_server import EngineLink, EngineServer, engine_link, engine_server
 from tests.conftest import Eventually
 from tests.live import BASE, HAIKU, PIRATE
 
@@ -31,14 +30,14 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineReady]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
     spec = EngineSpec.model_validate(local_model(BASE))
-    with engine_server(spec, tmp_path_factory.mktemp("logprobs")) as ready:
-        yield ready
+    with engine_server(spec, tmp_path_factory.mktemp("logprobs")) as server:
+        yield server
 
 
 @pytest.fixture
-async def link(engine: EngineReady, log: Log, eventually: Eventually) -> AsyncIterator[EngineLink]:
+async def link(engine: EngineServer, log: Log, eventually: Eventually) -> AsyncIterator[EngineLink]:
     async with engine_link(engine, log) as link:
         await eventually(lambda: link.up)
         yield link

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from serving.catalogue.spec import EngineSpec
@@ -19,23 +18,37 @@ from serving.router.answer import AttemptFailed
 from serving.wire.fingerprint import fingerprint
 from serving.wire.messages import AdapterRef, Call, CompletionCall, Sampling
 from tests.cluster.conftest import local_model
-from tests.cluster.engine_server import EngineLink, engine_link, engine_server, http_call
+from tests.cluster.engine_server import (
+    EngineLink,
+    EngineServer,
+    engine_link,
+    engine_server,
+    http_call,
+)
 from tests.cluster.fault import MARK, install
 from tests.conftest import Eventually
-from tests.live import BASE, PIRATE, runs
+from tests.live import BASE, PIRATE, core_of
+
+
+@dataclass(frozen=True)
+class Mortal:
+    """An engine server that may die, and a link to it."""
+
+    server: EngineServer
+    link: EngineLink
 
 
 @contextlib.asynccontextmanager
 async def mortal(
     folder: Path, log: Log, eventually: Eventually, fault: str = "", multiprocessing: str = "0"
-) -> AsyncIterator[EngineLink]:
-    """A link to an engine server that dies of marked requests at `fault`."""
+) -> AsyncIterator[Mortal]:
+    """An engine server that dies of marked requests at `fault`."""
     model = local_model(BASE)
     model["env"] |= {"VLLM_ENABLE_V1_MULTIPROCESSING": multiprocessing, **install(folder, fault)}
-    with engine_server(EngineSpec.model_validate(model), folder) as ready:
-        async with engine_link(ready, log) as link:
+    with engine_server(EngineSpec.model_validate(model), folder) as server:
+        async with engine_link(server, log) as link:
             await eventually(lambda: link.up)
-            yield link
+            yield Mortal(server, link)
 
 
 def completion(prompt: str, stop: tuple[str, ...] = ()) -> tuple[Call, bytes]:
@@ -77,7 +90,8 @@ ENDLESS = {"max_tokens": 1000, "ignore_eos": True, "stream": True, "temperature"
 async def test_the_marked_request_is_accused_and_no_other(
     tmp_path: Path, log: Log, eventually: Eventually, fault: str, multiprocessing: str
 ) -> None:
-    async with mortal(tmp_path, log, eventually, fault, multiprocessing) as link:
+    async with mortal(tmp_path, log, eventually, fault, multiprocessing) as dying:
+        link = dying.link
         pirate = AdapterRef(PIRATE, local_model(PIRATE)["weights"])
         old = [
             await running(link, eventually, *call)
@@ -104,7 +118,8 @@ async def test_the_marked_request_is_accused_and_no_other(
 async def test_whoever_sends_it_and_leaves_is_accused(
     tmp_path: Path, log: Log, eventually: Eventually
 ) -> None:
-    async with mortal(tmp_path, log, eventually, "execute_model") as link:
+    async with mortal(tmp_path, log, eventually, "execute_model") as dying:
+        link = dying.link
         others = [
             await running(link, eventually, *completion(f"Once upon {word}"))
             for word in ("a time", "a day")
@@ -123,18 +138,13 @@ async def test_whoever_sends_it_and_leaves_is_accused(
 async def test_a_killed_core_accuses_nobody(
     tmp_path: Path, log: Log, eventually: Eventually
 ) -> None:
-    async with mortal(tmp_path, log, eventually) as link:
+    async with mortal(tmp_path, log, eventually) as dying:
+        link = dying.link
         old = await running(link, eventually, *completion("Once upon a time"))
-        cores = [
-            child
-            for child in psutil.Process(os.getpid()).children(recursive=True)
-            if runs(child) and "EngineCore" in " ".join((child.name(), *child.cmdline()))
-        ]
-        assert len(cores) == 1
         long = http_call("/v1/completions", BASE, prompt="My name is " * 100, **ENDLESS)
         new = asyncio.create_task(failure(link, *long))
         await asyncio.sleep(0.01)
-        os.kill(cores[0].pid, signal.SIGKILL)
+        core_of(dying.server.process).send_signal(signal.SIGKILL)
         for error, retryable in await asyncio.gather(old, new):
             assert isinstance(error, EngineFailed), error
             assert retryable
