@@ -1,8 +1,8 @@
 """The engine deployment: one Ray Serve deployment per model, one engine server per replica.
 
 Ray Serve places the replica on its GPUs, health-checks it and replaces it. The replica starts the
-engine server (`serving/engine/server.py`) as its child, announces where it listens, and ends when
-the server ends: a dead engine is a dead replica at once, and is never restarted in place.
+engine server (`serving/engine/server.py`), announces where it listens, and ends when the server
+ends: a dead engine is a dead replica at once, and is never restarted in place.
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 from typing import Any
 
-import msgspec
 import ray
 from ray import serve
 
@@ -24,6 +20,7 @@ from deployments.directory import keep_announced, open_directory
 from deployments.leases import LEASE_S
 from deployments.ray_internals import open_no_grpc_port
 from serving.catalogue.spec import EngineSpec
+from serving.engine.launcher import EngineProcess, Zygotes, fork, spawn
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
 from serving.settings import Settings, is_loopback
@@ -77,7 +74,7 @@ class EngineReplica:
 
     async def _start_server(
         self, spec: dict[str, Any], settings: Settings, host: str
-    ) -> tuple[subprocess.Popen[bytes], EngineReady]:
+    ) -> tuple[EngineProcess, EngineReady]:
         """Start the engine server and wait until it is ready.
 
         Raises:
@@ -89,44 +86,52 @@ class EngineReplica:
                 f"engines listen on {host}, where other machines may call them without a secret; "
                 "set SERVING_CLUSTER_TOKEN, to the same secret on all nodes"
             )
-        read_fd, write_fd = os.pipe()
-        config = EngineLaunch(
+        launch = EngineLaunch(
             spec=spec,
             replica=self._replica,
             host=host,
             token=settings.cluster_token.get_secret_value(),
             metrics_token=settings.metrics_token.get_secret_value(),
             log_dir=settings.log_dir,
-            ready_fd=write_fd,
             drain_s=self._drain_s,
             stuck_s=settings.stuck_s,
             images=self._images,
         )
-        env = os.environ | self._spec.env
-        env["SERVING_ENGINE"] = msgspec.json.encode(config).decode()
-        env["SERVING_ENGINE_PARENT"] = str(os.getpid())
         output = None
         if settings.log_dir:
             output = os.path.join(settings.log_dir, f"engine-{self._replica}.out")
-        server = _spawn(env, write_fd, output)
+        server = await asyncio.to_thread(self._start_process, launch, settings, output)
         self._log.info("engine_server_started", pid=server.pid)
         try:
-            line = await asyncio.wait_for(
-                asyncio.to_thread(_read_line, read_fd), self._spec.start_timeout_s
+            ready = await asyncio.wait_for(
+                asyncio.to_thread(server.ready), self._spec.start_timeout_s
             )
         except TimeoutError:
-            _kill_group(server)
+            server.kill_group()
             raise RuntimeError(
                 f"model {self._spec.id}: not ready after {self._spec.start_timeout_s:g} s "
                 "(start_timeout_s in its spec)"
             ) from None
-        if not line:
-            _kill_group(server)
+        if ready is None:
+            server.kill_group()
             raise RuntimeError(
                 f"model {self._spec.id}: the engine server ended with status {server.wait()} "
                 f"while starting; see engine-{self._replica}.out or this replica's log"
             )
-        return server, msgspec.json.decode(line, type=EngineReady)
+        return server, ready
+
+    def _start_process(
+        self, launch: EngineLaunch, settings: Settings, output: str | None
+    ) -> EngineProcess:
+        env = os.environ | self._spec.env
+        if settings.zygote == "on" or (settings.zygote == "auto" and self._spec.gpus == 0):
+            # This process's parent is Ray's node process.
+            zygotes = Zygotes(os.getppid(), engine_code(), settings.log_dir)
+            try:
+                return fork(zygotes, launch, env, output)
+            except OSError as error:
+                self._log.warning("zygote_failed", error=str(error))
+        return spawn(launch, env, output)
 
     async def _end_with_server(self) -> None:
         """When the engine server ends, take what is left of it down and end this replica.
@@ -136,8 +141,8 @@ class EngineReplica:
         """
         while self._server.poll() is None:
             await asyncio.sleep(0.1)
-        self._log.error("engine_server_ended", status=self._server.returncode)
-        _kill_group(self._server)
+        self._log.error("engine_server_ended", status=self._server.poll())
+        self._server.kill_group()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
                 await self._directory.withdraw.remote(self._replica)
@@ -150,7 +155,7 @@ class EngineReplica:
     async def check_health(self) -> None:
         """Called by Ray Serve."""
         if self._server.poll() is not None:
-            raise RuntimeError(f"the engine server ended with status {self._server.returncode}")
+            raise RuntimeError(f"the engine server ended with status {self._server.poll()}")
 
     async def __del__(self) -> None:
         """Called by Ray Serve when the replica is taken down: drain, then stop the engine."""
@@ -158,38 +163,10 @@ class EngineReplica:
             return
         self._watching.cancel()
         self._announcing.cancel()
-        self._server.send_signal(signal.SIGTERM)
+        self._server.terminate()
         deadline = asyncio.get_running_loop().time() + self._drain_s + STOP_GRACE_S
         while self._server.poll() is None and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.05)
-        _kill_group(self._server)
+        self._server.kill_group()
         with contextlib.suppress(Exception):
             await self._directory.withdraw.remote(self._replica)
-
-
-def _spawn(env: dict[str, str], ready_fd: int, output: str | None) -> subprocess.Popen[bytes]:
-    """Start an engine server that writes to the file `output`, or to this process's output."""
-    with contextlib.ExitStack() as stack:
-        stack.callback(os.close, ready_fd)
-        stream = stack.enter_context(open(output, "ab")) if output else None
-        return subprocess.Popen(
-            [sys.executable, "-m", "serving.engine.server"],
-            env=env,
-            pass_fds=[ready_fd],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            # A group of its own, so that whatever the engine started can be ended with it.
-            start_new_session=True,
-        )
-
-
-def _read_line(fd: int) -> bytes:
-    with os.fdopen(fd, "rb") as pipe:
-        return pipe.readline()
-
-
-def _kill_group(server: subprocess.Popen[bytes]) -> None:
-    """End every process of the engine server's group."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         description="an engine that makes no step for so long, while requests wait, has to answer "
         "one of its own in half that time, or is replaced",
     )
+    zygote: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="fork engine servers from a process on their node that has the engine's "
+        "imports; auto: for models without GPUs",
+    )
     request_timeout_s: Annotated[float, Field(gt=0)] = 900.0
     quarantine_s: Annotated[float, Field(ge=0)] = Field(
         default=600.0, description="how long a request that an engine died of is refused"

@@ -2,7 +2,7 @@
 
     python -m serving.engine.server     (configuration in $SERVING_ENGINE, JSON)
 
-The Ray Serve replica starts it as its child. It is a process of its own so that the token path
+The Ray Serve replica starts it (`launcher.py`). It is a process of its own so that the token path
 shares an event loop with nothing else, so that each engine has its own environment, and so that
 an engine can be run and tested without Ray. When it is ready it writes one JSON line with its
 ports to the file descriptor it was given. SIGTERM drains it; if the engine dies, it exits.
@@ -16,8 +16,10 @@ import importlib
 import os
 import signal
 import sys
+from typing import NoReturn
 
 import msgspec
+from setproctitle import setproctitle
 
 from serving import heap
 from serving.catalogue.spec import EngineSpec, ImageLimits
@@ -52,11 +54,10 @@ async def run(config: EngineLaunch, log: Log) -> int:
     spec = EngineSpec.model_validate(config.spec)
     log.info("engine_starting", weights=spec.weights, context=spec.context)
     started = loop.time()
-    name = config.engine or ENGINES[spec.runtime]
-    module, _, cls = name.partition(":")
-    engine_class = getattr(importlib.import_module(module), cls)
+    module, _, cls = engine_class(config).partition(":")
+    chosen = getattr(importlib.import_module(module), cls)
     log.info("engine_imported", seconds=round(loop.time() - started, 1))
-    engine = await engine_class.start(spec, ImageLimits.model_validate(config.images))
+    engine = await chosen.start(spec, ImageLimits.model_validate(config.images))
     assert isinstance(engine, Engine)
     links = LinkServer(
         engine,
@@ -116,12 +117,30 @@ async def _until(stop: asyncio.Event, engine: Engine, watchdog: Watchdog) -> boo
     return True
 
 
+def engine_class(config: EngineLaunch) -> str:
+    """`module:Class` of the engine that the server is to run."""
+    return config.engine or ENGINES[str(config.spec.get("runtime", "vllm"))]
+
+
 def main() -> None:
-    """Entry point of the process."""
+    """Entry point of a process that is started by itself."""
+    config = msgspec.json.decode(os.environ["SERVING_ENGINE"].encode(), type=EngineLaunch)
+    # Before the environment changes, whose place in memory the title needs.
+    set_title(config)
+    del os.environ["SERVING_ENGINE"]
+    die_with_parent()
+    serve(config)
+
+
+def set_title(config: EngineLaunch) -> None:
+    """What process lists show."""
+    setproctitle(f"serving.engine.server {config.spec.get('id')} {config.replica}")
+
+
+def serve(config: EngineLaunch) -> NoReturn:
+    """Be the engine server of this process until it ends."""
     import uvloop
 
-    die_with_parent()
-    config = msgspec.json.decode(os.environ.pop("SERVING_ENGINE").encode(), type=EngineLaunch)
     log = open_log(
         "engine", config.log_dir, model=str(config.spec.get("id")), replica=config.replica
     )

@@ -1,4 +1,4 @@
-"""What a replica tells the engine server it starts, and what the server answers when ready."""
+"""What a replica tells the engine server, or the zygote that forks it, and what they answer."""
 
 from __future__ import annotations
 
@@ -32,3 +32,26 @@ class EngineReady(msgspec.Struct, frozen=True):
     link_port: int
     ops_port: int
     max_model_len: int
+
+
+class ForkServer(msgspec.Struct, frozen=True):
+    """What a zygote is told (`serving/engine/zygote.py`). Three files come with it: where the
+    server says that it is ready, where its output goes, and a pipe with whose other end it dies."""
+
+    launch: EngineLaunch
+    env: dict[str, str]
+    cwd: str
+
+
+class Forked(msgspec.Struct, frozen=True):
+    """A zygote's answer. With the ID of a process comes its pidfd (pidfd_open(2)). `problem`: why
+    there is none."""
+
+    pid: int = 0
+    problem: str = ""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What a zygote says when the server has ended: as `subprocess.Popen.returncode`."""
+
+    status: int

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 
+from deployments.code import engine_code
 from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.launcher import Zygotes, fork
 from serving.observability.logs import Log
 from serving.router.answer import Answer
 from serving.router.replica import ReplicaLink
 from serving.wire.fingerprint import Fingerprint
 from serving.wire.launch import EngineLaunch, EngineReady
 from serving.wire.messages import AdapterRef, Call, HttpCall
-from tests.live import ROOT, free_port
+from tests.live import free_port
 
 TOKEN = "token"
 REPLICA = "r#1"
@@ -42,42 +40,25 @@ def engine_server(
     images: ImageLimits = ImageLimits(),  # noqa: B008 - frozen
 ) -> Iterator[EngineServer]:
     """Yield it once it is ready; it stops at the end. Its output is a file in `folder`."""
-    read_fd, write_fd = os.pipe()
-    config = EngineLaunch(
+    launch = EngineLaunch(
         spec=spec.model_dump(),
         replica=REPLICA,
         token=TOKEN,
-        ready_fd=write_fd,
         drain_s=1,
         images=images.model_dump(),
     )
     output = folder / "engine.out"
     env = os.environ | spec.env | {"VLLM_PORT": str(free_port())}
-    env["SERVING_ENGINE"] = msgspec.json.encode(config).decode()
-    env["SERVING_ENGINE_PARENT"] = str(os.getpid())
-    with output.open("wb") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "serving.engine.server"],
-            env=env,
-            cwd=ROOT,
-            pass_fds=[write_fd],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    os.close(write_fd)
+    zygotes = Zygotes(os.getpid(), engine_code(), str(folder))
+    server = fork(zygotes, launch, env, str(output))
     try:
-        with os.fdopen(read_fd, "rb") as pipe:
-            line = pipe.readline()
-        assert line, output.read_text()[-4000:]
-        ready = msgspec.json.decode(line, type=EngineReady)
+        ready = server.ready()
+        assert ready is not None, output.read_text()[-4000:]
         yield EngineServer(ready, psutil.Process(server.pid))
-        server.send_signal(signal.SIGTERM)
+        server.terminate()
         server.wait(30)
     finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
+        server.kill_group()
 
 
 class EngineLink(ReplicaLink):

@@ -41,6 +41,7 @@ from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.patches import admission
+from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.preparation import Preparation
 from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import CallUsage, UsageWatch
@@ -75,7 +76,7 @@ class VllmEngine(Engine):
         patches.salt_requests(llm, self._salts.salt)
         self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.runs(accused.read()))
         self._lora_numbers = itertools.count(1)
-        self._proof_numbers = itertools.count(1)
+        self._own_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
         self.max_model_len = int(llm.model_config.max_model_len)
         self._adapters: AdapterPool[LoRARequest] = AdapterPool(
@@ -105,11 +106,11 @@ class VllmEngine(Engine):
         validate_parsed_serve_args(args)
         stats = patches.LatestStats()
         accused = AccusedRequests()
-        patches.spawn_processes()
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
         nursery = Preparation.nursery(spec, args, config)
+        start_processes(eager=config.model_config.enforce_eager)
         llm = AsyncLLM.from_vllm_config(
             config,
             usage_context=UsageContext.OPENAI_API_SERVER,
@@ -123,6 +124,7 @@ class VllmEngine(Engine):
             )
         engine = cls(spec, llm, stats, images, Preparation.of(nursery), accused)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
+        await engine._warm_up()
         patches.keep_environment()
         return engine
 
@@ -285,12 +287,23 @@ class VllmEngine(Engine):
 
     async def prove(self) -> None:
         """See `Engine.prove`."""
-        prompt, name = tokens_input([0]), f"proof-{next(self._proof_numbers)}"
+        await self._run_own(SamplingParams(max_tokens=1))
+
+    async def _warm_up(self) -> None:
+        """Run a request that samples in every way, so that no caller's request, and all others
+        with it, wait for what vLLM compiles or loads when it is first used."""
+        await self._run_own(
+            SamplingParams(max_tokens=2, top_k=5, top_p=0.9, logprobs=1, prompt_logprobs=1)
+        )
+
+    async def _run_own(self, params: SamplingParams) -> None:
+        """Run a request of ours; an embedding model makes an embedding."""
+        prompt, name = tokens_input([0, 0]), f"own-{next(self._own_numbers)}"
         if self._spec.task == "embed":
             async for _ in self._llm.encode(prompt, PoolingParams(task="embed"), name):
                 pass
             return
-        params = SamplingParams(max_tokens=1, output_kind=RequestOutputKind.FINAL_ONLY)
+        params.output_kind = RequestOutputKind.FINAL_ONLY
         outputs = Outputs(lambda chunk: None, settle=lambda: None)
         await self._run(name, prompt, params, None, outputs)
 

@@ -7,7 +7,6 @@ installed version.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -44,15 +43,6 @@ def keep_environment() -> None:
     this for its own process; the process of `AsyncLLM` is left out.
     """
     enable_envs_cache()
-
-
-def spawn_processes() -> None:
-    """Have vLLM spawn its processes, and not fork them where it could.
-
-    A forked process takes the plugins for loaded, which they are in the engine server: it would not
-    die with its parent (`lifetime.py`), nor have our patches (`plugin.py`).
-    """
-    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 
 
 class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed for us

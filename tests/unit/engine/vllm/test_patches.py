@@ -29,13 +29,11 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.exceptions import VLLMValidationError
 from vllm.multimodal.cache import BaseMultiModalProcessorCache
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
-from vllm.plugins import load_general_plugins
 from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, chat_utils
 from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_content_format
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-from vllm.utils.system_utils import get_mp_context
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.engine import EngineCoreEvent, EngineCoreEventType, EngineCoreOutput, FinishReason
 from vllm.v1.engine import EngineCoreRequest as CoreRequest
@@ -70,14 +68,6 @@ def test_the_environment_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         envs.disable_envs_cache()
     assert kept == 1111, "enable_envs_cache keeps nothing any more: see keep_environment"
-
-
-def test_processes_are_spawned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forked one would load no plugins: `load_general_plugins` does so once."""
-    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "fork")
-    patches.spawn_processes()
-    assert get_mp_context().get_start_method() == "spawn"
-    assert "if plugins_loaded:" in source(load_general_plugins)
 
 
 def test_the_interface_of_a_stat_logger() -> None:
