@@ -42,6 +42,7 @@ WHOLE_AGAIN_S = 240.0
 KINDS = (
     ("core", ("VLLM::",)),
     ("server", ("serving.engine.server",)),
+    ("zygote", ("serving: zygote",)),
     ("router", ("ServeReplica:router",)),
     ("actor", ("ServeReplica:model-",)),
     ("controller", ("ServeController",)),

@@ -18,7 +18,7 @@ def test_killed_processes_harm_nobody(live: Server, record_property: Any) -> Non
     poll(live.idle, 10, "nothing runs")
     seen = asyncio.run(
         chaos.run(
-            live.url, KEY, live.process.pid, seconds=42, every_s=5.5, clients=6, seed=20261125
+            live.url, KEY, live.process.pid, seconds=34, every_s=4.2, clients=6, seed=20261125
         )
     )
     print(seen.report())
