@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,8 +31,16 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
-    spec = EngineSpec.model_validate(local_model(BASE))
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the engine would keep what it compiles."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def engine(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
+    model = local_model(BASE)
+    model["env"] |= {"TORCHINDUCTOR_CACHE_DIR": str(compiled)}
+    spec = EngineSpec.model_validate(model)
     with engine_server(spec, tmp_path_factory.mktemp("logprobs")) as server:
         yield server
 
@@ -76,6 +85,13 @@ def of_prompt(choice: Any) -> list[float]:
     first, *others = choice["prompt_logprobs"]
     assert first is None
     return [next(iter(token.values()))["logprob"] for token in others]
+
+
+async def test_nothing_is_compiled_beside_other_requests(link: EngineLink, compiled: Path) -> None:
+    """The model's `enforce_eager` says so. All requests of the engine would wait, up to 35 s."""
+    for fields in ({"logprobs": 3}, {"prompt_logprobs": 1}, {"top_k": 3}, {"top_p": 0.5}):
+        await link.post("/v1/completions", BASE, prompt="My name is", max_tokens=2, **fields)
+    assert list(compiled.iterdir()) == []
 
 
 async def test_several_prompts_in_one_request(
