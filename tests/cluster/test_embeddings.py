@@ -120,7 +120,7 @@ async def test_one_input(link: EngineLink, bert: HuggingFace, model: str) -> Non
 
 
 async def test_several_inputs_come_in_their_order(link: EngineLink, bert: HuggingFace) -> None:
-    answer, found = await link.post(EMBEDDINGS, input=TEXTS)
+    answer, found = await link.post(EMBEDDINGS, BERT, input=TEXTS)
     assert [item["index"] for item in found["data"]] == [0, 1, 2, 3]
     for item, text in zip(found["data"], TEXTS, strict=True):
         assert_same(item["embedding"], bert.vector(text))
@@ -131,16 +131,16 @@ async def test_several_inputs_come_in_their_order(link: EngineLink, bert: Huggin
 
 async def test_token_ids_are_taken_as_they_are(link: EngineLink, bert: HuggingFace) -> None:
     ids = [bert.tokenizer.encode(text) for text in TEXTS[:2]]
-    _, one = await link.post(EMBEDDINGS, input=ids[0])
+    _, one = await link.post(EMBEDDINGS, BERT, input=ids[0])
     assert_same(one["data"][0]["embedding"], bert.vector(TEXTS[0]))
     assert one["usage"]["prompt_tokens"] == len(ids[0])
-    _, both = await link.post(EMBEDDINGS, input=ids)
+    _, both = await link.post(EMBEDDINGS, BERT, input=ids)
     assert_same(both["data"][1]["embedding"], bert.vector(TEXTS[1]))
 
 
 async def test_base64_is_the_same_vector_in_little_endian_floats(link: EngineLink) -> None:
-    _, plain = await link.post(EMBEDDINGS, input=TEXTS[0], encoding_format="float")
-    answer, found = await link.post(EMBEDDINGS, input=TEXTS[0], encoding_format="base64")
+    _, plain = await link.post(EMBEDDINGS, BERT, input=TEXTS[0], encoding_format="float")
+    answer, found = await link.post(EMBEDDINGS, BERT, input=TEXTS[0], encoding_format="base64")
     data = base64.b64decode(found["data"][0]["embedding"])
     assert list(struct.unpack(f"<{WIDTH}f", data)) == pytest.approx(plain["data"][0]["embedding"])
     assert answer.end is not None
@@ -163,12 +163,12 @@ async def test_what_the_caller_does_wrong(
     link: EngineLink, fields: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(AttemptFailed) as caught:
-        await link.post(EMBEDDINGS, **fields)
+        await link.post(EMBEDDINGS, BERT, **fields)
     error = caught.value.error
     assert 400 <= error.status < 500
     assert words in error.message
     assert not caught.value.retryable
-    assert (await link.post(EMBEDDINGS, input="a"))[1]["data"], "and others are still served"
+    assert (await link.post(EMBEDDINGS, BERT, input="a"))[1]["data"], "and others are still served"
 
 
 async def test_there_and_back_through_the_tokenizer(link: EngineLink, bert: HuggingFace) -> None:
@@ -187,7 +187,7 @@ async def test_it_makes_no_text(link: EngineLink) -> None:
     assert (caught.value.error.status, caught.value.error.param) == (400, "model")
     for path in ("/v1/completions", "/v1/chat/completions"):
         with pytest.raises(AttemptFailed) as caught:
-            await link.post(path, prompt=TEXTS[0])
+            await link.post(path, BERT, prompt=TEXTS[0])
         assert caught.value.error.status == 404, "vLLM's app has no such path for this model"
 
 
