@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import torch
 from vllm import plugins
@@ -34,19 +35,25 @@ def start_processes(*, eager: bool) -> None:
         os.environ[NO_COMPILING] = "1"
     if current_platform.is_cpu() and os.environ.get("OMP_NUM_THREADS") == "1":
         os.environ[_METHOD] = "fork"
-        os.register_at_fork(after_in_child=_begin)
+        os.register_at_fork(after_in_child=partial(_begin, os.getpid()))
     else:
         os.environ[_METHOD] = "spawn"
 
 
-def _begin() -> None:
-    """Do in a forked process what a spawned one begins with."""
+def _begin(server: int) -> None:
+    """Do in a forked process what a spawned one begins with.
+
+    Args:
+        server: the engine server's process ID.
+    """
     # Its signals would else reach the engine server's event loop, whose file this is.
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    # vLLM loads plugins once, as this flag says, and the engine server has.
-    plugins.plugins_loaded = False
+    if os.getppid() == server:
+        # vLLM loads plugins once, as this flag says, and the engine server has. A core's own
+        # workers have what the core has loaded.
+        plugins.plugins_loaded = False
     if os.environ.get(NO_COMPILING) == "1":
         torch.compiler.set_stance("force_eager")
     die_with_parent()

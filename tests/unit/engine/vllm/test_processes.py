@@ -48,7 +48,8 @@ def run(script: str, **env: str) -> list[str]:
 
 
 def test_a_forked_process_begins_as_a_spawned_one_would() -> None:
-    """It dies with its parent, loads plugins, has its own signals, and compiles nothing."""
+    """It dies with its parent, has its own signals, and compiles nothing. It loads plugins: a core
+    does, and its workers have them from it."""
     script = """
         plugins.load_plugins_by_group = lambda group: {"test": lambda: called.append(1)}
         plugins.load_general_plugins()
@@ -60,14 +61,17 @@ def test_a_forked_process_begins_as_a_spawned_one_would() -> None:
 
         def in_child():
             child()
-            print(compiled(torch.ones(1)))
+            print(compiled(torch.ones(1)), flush=True)
+            worker = get_mp_context().Process(target=child)
+            worker.start()
+            worker.join()
 
         process = get_mp_context().Process(target=in_child)
         process.start()
         process.join()
         print(get_mp_context().get_start_method(), process.exitcode)
     """
-    assert run(script) == ["True -1 True 2", "False", "fork 0"]
+    assert run(script) == ["True -1 True 2", "False", "True -1 True 2", "fork 0"]
 
 
 @pytest.mark.parametrize("threads", ["2", ""])
