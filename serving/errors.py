@@ -151,6 +151,15 @@ class LengthRequired(ServingError):
     retryable = False
 
 
+class UnsupportedEncoding(ServingError):
+    """The request's body is compressed in a way that is not decoded here."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value
+    code = "unsupported_encoding"
+    type = "invalid_request_error"
+    retryable = False
+
+
 class BodyTooLarge(ServingError):
     """The request's body is larger than the server accepts."""
 

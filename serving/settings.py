@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # The key of `serving up` where none is given, for callers on this machine: everybody knows it.
 LOCAL_KEY = "sk-local"
 MAKE_A_KEY = "python -c \"import secrets; print('sk-' + secrets.token_urlsafe(32))\""
+_ORIGIN = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#\s,]+")
 
 
 class Settings(BaseSettings):
@@ -38,6 +40,11 @@ class Settings(BaseSettings):
         default="auto",
         description="whether /ready names models and /metrics answers without a key on the shared "
         "port; auto: on loopback only",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="comma-separated origins whose web pages may call, as https://host[:port]; "
+        "* for all; default: none",
     )
     metrics_token: SecretStr = Field(
         default=SecretStr(""),
@@ -76,6 +83,22 @@ class Settings(BaseSettings):
     quarantine_s: Annotated[float, Field(ge=0)] = Field(
         default=600.0, description="how long a request that an engine died of is refused"
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: str) -> str:
+        for each in value.split(","):
+            if each.strip() not in ("", "*") and not _ORIGIN.fullmatch(each.strip()):
+                raise ValueError(
+                    f"'{each.strip()}' is no origin; write https://host or https://host:port, "
+                    "without a path"
+                )
+        return value
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`."""
+        return tuple(each.strip() for each in self.cors_origins.lower().split(",") if each.strip())
 
     @property
     def keys(self) -> dict[str, str | None]:

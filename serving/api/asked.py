@@ -24,10 +24,13 @@ class Ability(enum.StrEnum):
 
 
 class Sent(Protocol):
-    """The HTTP request, as far as a parser may look at it."""
+    """The HTTP request, as far as a parser may look at it. `name` is the model ID in its path, if
+    there is one, and `path` that of the endpoint whose body this is."""
 
     @property
     def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
     @property
     def path(self) -> str: ...
     @property

@@ -18,18 +18,22 @@ from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
 
-# Stands for the model ID at the end of a path. IDs may have slashes, so it takes all the rest.
+# Stands for the model ID in a path. IDs may have slashes, so it takes all that is left.
 NAME = "{model}"
+# Azure's way to name a model; what follows is an OpenAI endpoint without its /v1.
+AZURE = f"/openai/deployments/{NAME}"
 # What metrics call a path that does not exist.
 UNKNOWN_PATH = "other"
 
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """Answered by a replica: how the body is parsed, and what the model must be able to do."""
+    """Answered by a replica: how the body is parsed, what the model must be able to do, and the
+    path at which the engine's app answers, where that is not the endpoint's own."""
 
     parse: Callable[[Sent, bytes], Asked]
     needs: Ability
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,13 @@ def _openai(path: str, needs: Ability) -> Endpoint:
     return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs))
 
 
+def _azure(path: str, needs: Ability) -> tuple[Endpoint, Endpoint]:
+    """The same endpoint in Azure's two ways: the model in the path, or the path below /openai."""
+    answer = Relayed(parse_openai, needs, path)
+    ways = (AZURE + path.removeprefix("/v1"), "/openai" + path)
+    return tuple(Endpoint("POST", way, OPENAI, answer) for way in ways)  # type: ignore[return-value]
+
+
 def _completion(path: str) -> Endpoint:
     answer = Relayed(lambda _, body: parse_completion(body), Ability.GENERATE)
     return Endpoint("POST", path, CREATE_COMPLETION, answer)
@@ -79,17 +90,24 @@ ENDPOINTS = (
     _openai("/v1/completions", Ability.GENERATE),
     _openai("/v1/chat/completions", Ability.GENERATE),
     _openai("/v1/embeddings", Ability.EMBED),
+    *_azure("/v1/completions", Ability.GENERATE),
+    *_azure("/v1/chat/completions", Ability.GENERATE),
+    *_azure("/v1/embeddings", Ability.EMBED),
     _openai("/tokenize", Ability.TOKENIZE),
     _openai("/detokenize", Ability.TOKENIZE),
     _page("/v1/models", pages.openai_models, OPENAI),
     _page(f"/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/v4/models", pages.model_instances),
     _page(f"/v4/models/{NAME}", pages.one_model_instance),
+    _page("/openai/v1/models", pages.openai_models, OPENAI),
+    _page(f"/openai/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/user-info", pages.user_info),
+    _page("/version", pages.version),
     _page("/status", pages.status),
     _page("/metrics/targets", pages.targets),
     _probe("/metrics", pages.metrics, names_models=True),
     _probe("/health", pages.health),
+    _probe("/ping", pages.health),
     _probe("/ready", pages.ready, names_models=True, bare=pages.bare_ready),
     # What KubeRay's probes ask every pod that serves.
     _probe("/-/healthz", pages.health),
@@ -105,6 +123,9 @@ class Match:
     name: str = ""
 
 
+_NOTHING = Match(UNKNOWN_PATH, {})
+
+
 class Endpoints:
     """Finds a path's endpoints in a table."""
 
@@ -113,25 +134,40 @@ class Endpoints:
         by_path: dict[str, dict[str, Endpoint]] = {}
         for endpoint in table:
             by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
-        named = [path for path in by_path if path.endswith(NAME)]
-        self._named = {path.removesuffix(NAME): Match(path, by_path[path]) for path in named}
-        self._exact = {path: Match(path, of) for path, of in by_path.items() if path not in named}
+        self._exact: dict[str, Match] = {}
+        # What stands before and after the model ID. The longest end is looked at first, since it
+        # may have a shorter one in it.
+        self._named: list[tuple[str, str, Match]] = []
+        for path, methods in by_path.items():
+            before, name, after = path.partition(NAME)
+            if name:
+                self._named.append((before, after, Match(path, methods)))
+            else:
+                self._exact[path] = Match(path, methods)
+        self._named.sort(key=lambda named: len(named[1]), reverse=True)
 
     def match(self, path: str) -> Match:
-        """The endpoints at `path`; for a path that does not exist, a match without methods."""
+        """The endpoints at `path`, with or without a slash at its end; for a path that does not
+        exist, a match without methods."""
         if (found := self._exact.get(path)) is not None:
             return found
-        for prefix, match in self._named.items():
-            if path.startswith(prefix):
-                return Match(match.path, match.methods, path[len(prefix) :])
-        return Match(UNKNOWN_PATH, {})
+        path = path.rstrip("/") or "/"
+        if (found := self._exact.get(path)) is not None:
+            return found
+        for before, after, match in self._named:
+            if path.startswith(before) and path.endswith(after):
+                name = path[len(before) : len(path) - len(after)]
+                return Match(match.path, match.methods, name) if name else _NOTHING
+        return _NOTHING
 
     def answering(self, abilities: frozenset[Ability]) -> list[str]:
         """The paths at which a model with these abilities answers."""
         return [
             endpoint.path
             for endpoint in self._table
-            if isinstance(endpoint.answer, Relayed) and endpoint.answer.needs in abilities
+            if isinstance(endpoint.answer, Relayed)
+            and endpoint.answer.needs in abilities
+            and not endpoint.answer.path
         ]
 
 
@@ -140,4 +176,4 @@ def dialect_at(match: Match, path: str) -> Dialect:
     its neighbours."""
     for endpoint in match.methods.values():
         return endpoint.dialect
-    return OPENAI if path.startswith("/v1/") else CREATE_COMPLETION
+    return OPENAI if path.startswith(("/v1/", "/openai/")) else CREATE_COMPLETION

@@ -8,6 +8,7 @@ import msgspec
 
 from serving.api.asked import Ability, Sent, Target
 from serving.api.completion import MAX_MODEL_ID
+from serving.api.excerpt import excerpt
 from serving.errors import InvalidField, InvalidRequest
 from serving.wire.messages import HttpCall
 
@@ -18,7 +19,7 @@ _RELAYED_HEADERS = (b"content-type", b"accept", b"traceparent", b"tracestate")
 class Peek(msgspec.Struct):
     """The two fields of an OpenAI body that the router needs; the engine checks all others."""
 
-    model: str
+    model: str | msgspec.UnsetType = msgspec.UNSET
     stream: bool | None = None
 
 
@@ -59,13 +60,32 @@ class OpenAIRequest:
 
 
 def parse_openai(sent: Sent, body: bytes) -> OpenAIRequest:
-    """Check a request; raises as `peek`."""
-    found = peek(body)
-    return OpenAIRequest(sent, body, found.model, bool(found.stream))
+    """Check a request. A model ID in its path (Azure's way) may be left out of the body.
+
+    Raises:
+        InvalidField: as `peek`, or path and body name different models.
+        InvalidRequest: as `peek`.
+    """
+    found = peek(body, sent.name)
+    model = sent.name if found.model is msgspec.UNSET else found.model
+    if sent.name and model != sent.name:
+        raise InvalidField(
+            f"the path names model '{excerpt(sent.name)}', the body '{excerpt(model)}'",
+            param="model",
+        )
+    if found.model is msgspec.UNSET:
+        # The engine's app wants it in the body, which is an object, as `peek` found.
+        field, rest = msgspec.json.encode(model), body.lstrip()[1:]
+        more = b"" if rest.lstrip().startswith(b"}") else b", "
+        body = b'{"model": %b%b%b' % (field, more, rest)
+    return OpenAIRequest(sent, body, model, bool(found.stream))
 
 
-def peek(body: bytes) -> Peek:
+def peek(body: bytes, named: str = "") -> Peek:
     """The model and the stream flag of a request body.
+
+    Args:
+        named: the model ID in the path; the body may then leave it out.
 
     Raises:
         InvalidRequest: the body is no JSON object (400).
@@ -84,6 +104,9 @@ def peek(body: bytes) -> Peek:
         raise InvalidRequest("the body is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-    if not found.model or len(found.model) > MAX_MODEL_ID:
+    model = named if found.model is msgspec.UNSET else found.model
+    if found.model is msgspec.UNSET and not named:
+        raise InvalidField("'model' is required and must be a string", param="model")
+    if not model or len(model) > MAX_MODEL_ID:
         raise InvalidField(f"'model': must have 1 to {MAX_MODEL_ID} characters", param="model")
     return found

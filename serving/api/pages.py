@@ -5,6 +5,7 @@ A page is a function of what a router shows (`View`) and of what was asked (`Ask
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import time
 from collections.abc import Callable
@@ -133,6 +134,11 @@ def targets(view: View, ask: Ask) -> Page:
 def health(view: View, ask: Ask) -> Page:
     """`GET /health`: this router answers."""
     return _json({"alive": True, "router": view.router})
+
+
+def version(view: View, ask: Ask) -> Page:
+    """`GET /version`: of this service. That of an engine stands in its `system_fingerprint`."""
+    return _json({"version": importlib.metadata.version("serving")})
 
 
 def ready(view: View, ask: Ask) -> Page:

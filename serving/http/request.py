@@ -15,6 +15,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from serving.errors import BodyTooLarge, ClientLeft, HeadersTooLarge, RequestTimeout
+from serving.http.encodings import decoded
 
 # Our listener's extension of ASGI's scope: a function that writes the next part of a body that
 # `send` has begun, or returns False if that has to wait for the client. Unlike `send`, which is a
@@ -28,7 +29,8 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP request. `reply_headers` go with its response, whoever writes it."""
+    """One HTTP request. `reply_headers` go with its response, whoever writes it; `name` is the
+    model ID in its path, if there is one."""
 
     scope: Scope
     receive: Receive
@@ -37,6 +39,7 @@ class Request:
     path: str
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
     reply_headers: Headers = field(default_factory=list)
+    name: str = ""
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive, send: Send) -> Request:
@@ -82,10 +85,11 @@ class Request:
         self.headers = headers
 
     async def read_body(self, *, limit: int, timeout_s: float) -> bytes:
-        """The whole body.
+        """The whole body, as it was before the client compressed it, if it did.
 
         Raises:
-            BodyTooLarge: it has, or says it has, more than `limit` bytes.
+            UnsupportedEncoding, InvalidRequest: as `encodings.decoded`.
+            BodyTooLarge: it has, or says it has, more than `limit` bytes, or has when decoded.
             RequestTimeout: it did not arrive within `timeout_s`.
             ClientLeft: the connection closed first.
             ServingError: what the listener finds wrong with it.
@@ -106,7 +110,9 @@ class Request:
                 raise _too_large(limit)
             parts.append(part)
             more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        encoding = self.headers.get(b"content-encoding")
+        return body if encoding is None else await decoded(body, encoding, limit)
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send a response's head: `headers`, then the request's `reply_headers`."""
@@ -136,6 +142,15 @@ class Request:
         if message["type"] == "http.disconnect":
             raise ClientLeft("the client left before its request was complete")
         return message
+
+
+def key_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """The API key of a request, by `x-api-key`, `api-key` (Azure's way) or `Authorization: Bearer`;
+    empty if there is none."""
+    key = headers.get(b"x-api-key")
+    if key is None:
+        key = headers.get(b"api-key")
+    return bearer(headers) if key is None else key
 
 
 def bearer(headers: Mapping[bytes, bytes]) -> bytes:

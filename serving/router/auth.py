@@ -10,7 +10,7 @@ from typing import Literal
 from serving.api.completion import MAX_ACCOUNT_ID
 from serving.api.excerpt import excerpt
 from serving.errors import Forbidden, InvalidRequest, Unauthenticated
-from serving.http.request import Request, bearer
+from serving.http.request import Request, key_of
 from serving.observability.metrics import RouterMetrics
 
 ACCOUNT_HEADER = b"x-selected-account-id"
@@ -42,15 +42,12 @@ class KeyRing:
             self._callers[digest] = Caller(digest.hex()[:8], account)
 
     def authenticate(self, headers: Mapping[bytes, bytes]) -> Caller:
-        """The caller of a request, by `x-api-key` or `Authorization: Bearer`.
+        """The caller of a request.
 
         Raises:
             Unauthenticated: no key, or an unknown one.
         """
-        key = headers.get(b"x-api-key")
-        if key is None:
-            key = bearer(headers)
-        if not key:
+        if not (key := key_of(headers)):
             raise Unauthenticated(
                 "no API key: send 'x-api-key: KEY' or 'Authorization: Bearer KEY'"
             )

@@ -39,6 +39,7 @@ from serving.http.request import Request
 from serving.observability.logs import Log
 from serving.router.admission import Admission
 from serving.router.auth import ANYONE, Accounts, Caller, KeyRing, choose_account
+from serving.router.cross_origin import CrossOrigin
 from serving.router.doors import Doors
 from serving.router.record import Record, Recorder
 from serving.router.relay import Job, Relay
@@ -62,6 +63,7 @@ class Pipeline:
         keys: KeyRing,
         doors: Doors,
         accounts: Accounts,
+        cross_origin: CrossOrigin,
         spaces: CacheSpaces,
         admission: Admission,
         relay: Relay,
@@ -74,6 +76,7 @@ class Pipeline:
         self._keys = keys
         self._doors = doors
         self._accounts = accounts
+        self._cross_origin = cross_origin
         self._spaces = spaces
         self._admission = admission
         self._resolver = Resolver(Catalogue(models=()))
@@ -116,13 +119,30 @@ class Pipeline:
 
     async def _answer(self, request: Request, match: Match, record: Record) -> None:
         request.read_headers(self._settings.max_header_bytes)
+        request.reply_headers += self._cross_origin.headers(request.headers)
+        if await self._allow(request, match, record):
+            return
         endpoint = _endpoint(request, match)
         record.quiet = endpoint.probe
         caller, answer = self._authenticate(request, endpoint)
         if isinstance(answer, Relayed):
+            request.name, request.path = match.name, answer.path or match.path
             await self._complete(request, answer, endpoint.dialect, caller, record)
         else:
             await self._show(request, answer, match.name, caller, record)
+
+    async def _allow(self, request: Request, match: Match, record: Record) -> bool:
+        """Answer a browser that asks whether it may send a request; False if that is not asked."""
+        if not match.methods:
+            return False
+        methods = _methods(match)
+        headers = self._cross_origin.preflight(request.method, request.headers, methods)
+        if headers is None:
+            return False
+        record.quiet, record.status = True, 204
+        await request.start(204, headers)
+        await request.send({"type": "http.response.body"})
+        return True
 
     def _authenticate(
         self, request: Request, endpoint: Endpoint
@@ -224,10 +244,15 @@ def _endpoint(request: Request, match: Match) -> Endpoint:
     """
     if not match.methods:
         raise NotFound(f"no such path: {excerpt(request.path)}")
-    endpoint = match.methods.get(request.method)
+    endpoint = match.methods.get("GET" if request.method == "HEAD" else request.method)
     if endpoint is None:
-        allowed = ", ".join(match.methods)
+        allowed = _methods(match)
         request.reply_headers.append((b"allow", allowed.encode()))
         path, method = excerpt(request.path), excerpt(request.method)
         raise MethodNotAllowed(f"{path} takes {allowed}, not {method}")
     return endpoint
+
+
+def _methods(match: Match) -> str:
+    """The methods of a path; what can be had can be asked about."""
+    return ", ".join([*match.methods, *(["HEAD"] if "GET" in match.methods else [])])

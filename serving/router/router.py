@@ -12,6 +12,7 @@ from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.admission import Admission, OpenDoor, Policy
 from serving.router.auth import Accounts, KeyRing
+from serving.router.cross_origin import CrossOrigin
 from serving.router.demand import Demand
 from serving.router.doors import Doors
 from serving.router.fleet import Fleet
@@ -105,6 +106,7 @@ class Router:
             keys=KeyRing(settings.keys),
             doors=self._doors,
             accounts=Accounts(settings.account_policy, metrics),
+            cross_origin=CrossOrigin(settings.origins),
             spaces=CacheSpaces(settings),
             admission=Admission(policy or OpenDoor()),
             relay=relay,

@@ -21,7 +21,7 @@ TABLE = Endpoints()
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
 def test_each_entry_is_found_at_its_path(endpoint: Endpoint) -> None:
-    name = "vendor/name" if endpoint.path.endswith(NAME) else ""
+    name = "vendor/name" if NAME in endpoint.path else ""
     match = TABLE.match(endpoint.path.replace(NAME, name))
     assert match.methods[endpoint.method] is endpoint
     assert (match.path, match.name) == (endpoint.path, name)
@@ -32,7 +32,18 @@ def test_entries_do_not_hide_each_other() -> None:
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("path", ["/", "", "/v1", "/v1/completions/", "/V1/models", "/v4/model"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "",
+        "/v1",
+        "/v1/completions/x",
+        "/openai/deployments//completions",
+        "/V1/models",
+        "/v4/model",
+    ],
+)
 def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> None:
     match = TABLE.match(path)
     assert not match.methods
@@ -42,6 +53,7 @@ def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> N
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
 def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
     ours = ("/v2/", "/v4/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
+    ours += ("/ping", "/version")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
     assert endpoint.dialect is expected
 
@@ -54,7 +66,7 @@ def test_a_path_that_does_not_exist_is_refused_as_its_neighbours() -> None:
 def test_only_probes_are_public() -> None:
     """Only what machines probe needs no key, and no model can be asked without one."""
     public = {endpoint.path for endpoint in ENDPOINTS if endpoint.public}
-    assert public == {"/health", "/-/healthz", "/ready", "/metrics"}
+    assert public == {"/health", "/-/healthz", "/ping", "/ready", "/metrics"}
     assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == public
     assert not any(isinstance(at.answer, Relayed) for at in ENDPOINTS if at.public)
 
