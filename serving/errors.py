@@ -14,6 +14,7 @@
     ├── LengthRequired                411 length_required
     ├── BodyTooLarge                  413 body_too_large
     ├── TargetTooLong                 414 url_too_long
+    ├── UnsupportedEncoding           415 unsupported_encoding
     ├── ExpectationFailed             417 expectation_failed
     ├── InvalidField                  422 invalid_field
     ├── RateLimited                   429 rate_limited

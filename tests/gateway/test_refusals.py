@@ -82,7 +82,7 @@ async def test_a_body_above_the_limit(site: Site) -> None:
     assert response.headers["connection"] == "close"
 
 
-@pytest.mark.parametrize("path", ["/", "/v4/completion", "/v4/completions/", "/v1/unknown"])
+@pytest.mark.parametrize("path", ["/", "/v4/completion", "/v4/completions/x", "/v1/unknown"])
 async def test_an_unknown_path(site: Site, path: str) -> None:
     response = await site.client.get(path)
     assert response.status_code == 404
@@ -93,7 +93,11 @@ async def test_an_unknown_path(site: Site, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
-    [("GET", "/v4/completions", "POST"), ("POST", "/health", "GET"), ("PUT", "/v1/models", "GET")],
+    [
+        ("GET", "/v4/completions", "POST"),
+        ("POST", "/health", "GET, HEAD"),
+        ("PUT", "/v1/models", "GET, HEAD"),
+    ],
 )
 async def test_a_wrong_method(site: Site, method: str, path: str, allow: str) -> None:
     response = await site.client.request(method, path)
