@@ -9,7 +9,6 @@ from tests.gateway.conftest import Open, Site, request_head
 from tests.gateway.responses import responses
 
 BAD_HEAD = b"GET / HTTP/1.1\r\nhost: x\r\nbad name: y\r\n\r\n"
-CODED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n"
 LONG_URL = b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -31,7 +30,7 @@ async def say(site: Site, data: bytes) -> bytes:
     [
         (BAD_HEAD, "invalid_request"),
         (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", "invalid_request"),
-        (CODED, "unsupported_coding"),
+        (b"GET / HTTP/2.5\r\nhost: x\r\n\r\n", "unsupported_version"),
         (LONG_URL, "url_too_long"),
     ],
 )
