@@ -127,7 +127,7 @@ format: setup-dev
 	$(BIN)/ruff format .
 
 fuzz-http: setup-dev
-	@SERVING_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest \
+	@SERVING_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -rP \
 		tests/unit/http/test_fuzz.py tests/gateway/test_fuzz_http.py
 
 test-suspects: setup-dev

@@ -6,6 +6,7 @@ import socket
 
 from deployments.environment import asks_for_no_token
 from serving.settings import Settings, is_loopback
+from serving.wire.address import host_port
 
 
 def unguarded(host: str) -> str:
@@ -37,4 +38,4 @@ def not_free(host: str, port: int) -> str:
 def url_of(host: str, port: int) -> str:
     """Where this machine reaches what listens on `host`."""
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{host_port(host, port)}"

@@ -17,6 +17,7 @@ import click
 from deployments.environment import TOKEN_PATH, local_environment, set_defaults
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
+from serving.wire.address import split_host_port
 
 # In the run directory of `serving up`: how to reach its cluster.
 CLUSTER_FILE = "ray-cluster.json"
@@ -140,11 +141,12 @@ def _of_run_dir(run_dir: Path) -> dict[str, str | None]:
 
 def _check_reachable(address: str) -> None:
     """Exit if nothing listens at the address; Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdigit()):
+    try:
+        where = split_host_port(address)
+    except ValueError:
         return
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection(where, timeout=5).close()
     except OSError as error:
         _end(EXIT_NO_CLUSTER, f"no Ray cluster at {address}: {error}; is `serving up` running?")
 

@@ -24,6 +24,7 @@ from serving.engine.launcher import EngineProcess, Zygotes, fork, spawn
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
 from serving.settings import Settings, is_loopback
+from serving.wire.address import host_port
 from serving.wire.entry import Entry
 from serving.wire.launch import EngineLaunch, EngineReady
 
@@ -63,7 +64,7 @@ class EngineReplica:
             model=self._spec.id,
             host=host,
             port=ready.link_port,
-            ops=f"{host}:{ready.ops_port}",
+            ops=host_port(host, ready.ops_port),
             start_s=round(asyncio.get_running_loop().time() - started, 1),
             code=code,
         )

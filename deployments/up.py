@@ -37,6 +37,7 @@ from deployments.supervisor import EXIT_FAILED, Supervisor
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
 from serving.settings import LOCAL_KEY
+from serving.wire.address import host_port
 
 EXIT_USAGE = 2
 EXIT_RUNNING = 4
@@ -102,8 +103,8 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float, rest
     with _only_one(port, url):
         if problem := not_free(host, port):
             click.echo(
-                f"serving up: cannot listen on {host}:{port}: {problem}; stop what runs there, or "
-                "choose another --port",
+                f"serving up: cannot listen on {host_port(host, port)}: {problem}; stop what runs "
+                "there, or choose another --port",
                 err=True,
             )
             sys.exit(EXIT_RUNNING)

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         description="keep each account's prompts apart in the engines' prefix caches; auto: where "
         "there may be more than one account",
     )
+    max_connections: Annotated[int, Field(gt=0)] = Field(
+        default=10_000,
+        description="connections of clients to one router; fewer if the limit of open files "
+        "(ulimit -n) leaves less room",
+    )
     max_body_bytes: Annotated[int, Field(gt=0, le=60 * 1024 * 1024)] = 32 * 1024 * 1024
     max_header_bytes: Annotated[int, Field(gt=0)] = 16 * 1024
     body_timeout_s: Annotated[float, Field(gt=0)] = 20.0

@@ -4,9 +4,10 @@ What a client sends ahead of an answer is put aside unread, so that the socket i
 end is noticed, whatever stands in front of it. Whoever sends more than `MAX_AHEAD_BYTES` ahead is
 refused after the answer, and nothing of it is kept.
 
-What is refused here (`_refuse`) never reaches the app: it gets one error in the API's format, and
-the connection is closed. The socket is then read on for a moment (RFC 9112, section 9.6): closed
-with unread bytes, TCP would reset the connection and the client might never see why.
+What is refused here (`_refuse`) never reaches the app: it gets one error in the API's format, is
+told to `on_refused`, and the connection is closed. The socket is then read on for a moment (RFC
+9112, section 9.6): closed with unread bytes, TCP would reset the connection and the client might
+never see why.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp
 
 from serving.errors import InvalidRequest, RequestTimeout, ServingError
 from serving.http.body import Chunked, Counted
+from serving.http.crowd import Crowd
 from serving.http.exchange import HIGH_WATER_BYTES, Exchange
 from serving.http.head import Head, HeadReader
 from serving.http.patience import Patience, StallWatch
@@ -36,8 +38,9 @@ class Connection(asyncio.Protocol):
 
     Args:
         connections, tasks: those of the server; this one adds and removes its own.
+        crowd: the server's connections again, as to which goes when there are too many.
         headers: what every response has, the date for example.
-        max_connections: more than so many, this one included, and this one is closed at once.
+        on_refused: called with each answer to what never reached the app.
     """
 
     def __init__(
@@ -46,16 +49,18 @@ class Connection(asyncio.Protocol):
         *,
         connections: set[Any],
         tasks: set[asyncio.Task[None]],
+        crowd: Crowd,
         headers: Callable[[], Headers],
         patience: Patience,
-        max_connections: int | None = None,
+        on_refused: Callable[[ServingError], None],
     ) -> None:
         self._app = app
         self._connections = connections
         self._tasks = tasks
         self._headers = headers
         self._patience = patience
-        self._max_connections = max_connections
+        self._crowd = crowd
+        self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
         self._scope: dict[str, Any] = {}
@@ -87,11 +92,11 @@ class Connection(asyncio.Protocol):
         self._stall = StallWatch(self._transport, self._patience.stall_s)
         self._scope = connection_scope(transport)
         self._expect_head()
-        if self._max_connections is not None and len(self._connections) > self._max_connections:
-            self._transport.abort()
+        self._crowd.enters(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        self._crowd.gone(self)
         self._set_timer()
         self._stall.stop()
         if self._exchange is not None:
@@ -139,6 +144,17 @@ class Connection(asyncio.Protocol):
         else:
             self._exchange.keep_alive = False
 
+    def give_up(self, why: ServingError) -> None:
+        """Make room for another connection. Between two requests nothing is said: the client would
+        take it for the answer to its next request."""
+        if self._idle:
+            self._close()
+        else:
+            self._refuse(why)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
     # the exchange
 
     @property
@@ -166,6 +182,7 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         if self._transport.is_closing():
             return
+        self._crowd.waits(self)
         if not exchange.keep_alive:
             # With the request complete and nothing behind it, nothing unread is in the way.
             self._hang_up(linger=self._body is not None or bool(self._ahead) or self._deaf)
@@ -195,7 +212,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         if not exchange.started and not exchange.left:
-            self._refuse(failure)
+            self._say_last(failure)
         elif self.paused:
             self._transport.abort()
         else:
@@ -236,6 +253,7 @@ class Connection(asyncio.Protocol):
         return rest
 
     def _begin(self, head: Head) -> None:
+        self._crowd.works(self)
         self._exchange = exchange = Exchange(head, self)
         if head.length is None:
             self._body = Chunked()
@@ -274,9 +292,13 @@ class Connection(asyncio.Protocol):
     # ending
 
     def _refuse(self, error: ServingError) -> None:
-        """Answer what is no request, and close."""
-        if self._transport.is_closing():
-            return
+        """Answer what never reaches the app, and close."""
+        if not self._transport.is_closing():
+            self._on_refused(error)
+            self._say_last(error)
+
+    def _say_last(self, error: ServingError) -> None:
+        """Answer with `error`, and close."""
         self._transport.write(refusal(error, self._headers()))
         self._hang_up(linger=not self._eof)
 
@@ -286,6 +308,7 @@ class Connection(asyncio.Protocol):
         self._reader = self._body = None
         self._ahead.clear()
         if linger and self._transport.can_write_eof():
+            self._crowd.leaves(self)
             self._transport.write_eof()
             self.resume_reading()
             self._set_timer(self._patience.linger_s, self._close)
@@ -294,6 +317,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once everything is sent, and in any case after a while."""
+        self._crowd.leaves(self)
         self._set_timer()
         self._transport.close()
         self._stall.start()

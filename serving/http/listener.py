@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from serving.errors import ServingError
 from serving.http.connection import Connection
+from serving.http.crowd import Crowd
 from serving.http.patience import Patience
 from serving.http.request import Headers
 
@@ -54,7 +56,9 @@ class HttpServer:
     Args:
         drain_s: how long `close` waits for requests that are being answered, in seconds.
         patience: how long a client is waited for.
-        max_connections: further ones are closed at once; None: as many as the system allows.
+        max_connections: how many may be open; see `crowd.py` for what happens to further ones.
+            None: as many as the system allows.
+        on_refused: called with each error that answered what never reached the app.
     """
 
     def __init__(
@@ -65,17 +69,21 @@ class HttpServer:
         drain_s: float = 0.0,
         patience: Patience | None = None,
         max_connections: int | None = None,
+        on_refused: Callable[[ServingError], None] = lambda _: None,
     ) -> None:
         patience = patience or Patience()
+        connections: set[Any] = set()
+        crowd = Crowd(connections, max_connections)
 
         def connect(*, server_state: Any, **_: Any) -> Connection:
             return Connection(
                 app,
-                connections=server_state.connections,
+                connections=connections,
+                crowd=crowd,
                 tasks=server_state.tasks,
                 headers=lambda: cast(Headers, server_state.default_headers),
                 patience=patience,
-                max_connections=max_connections,
+                on_refused=on_refused,
             )
 
         self._sockets = list(sockets)
@@ -94,6 +102,8 @@ class HttpServer:
                 backlog=BACKLOG,
             )
         )
+        # uvicorn drains what is in its set.
+        self._server.server_state.connections = connections
         self._task: asyncio.Task[None] | None = None
 
     @property

@@ -39,6 +39,14 @@ class RouterMetrics:
             ["model", "kind", "endpoint", "outcome"],
             registry=registry,
         )
+        self.refused = Counter(
+            "serving_http_refused_total",
+            "Requests that the HTTP listener refused before they reached the service, by the code "
+            "of the error: no HTTP, late headers, too many connections. "
+            "serving_requests_total has each of them as rejected.",
+            ["code"],
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "serving_requests_in_flight", "Requests being worked on.", model, registry=registry
         )

@@ -18,6 +18,7 @@ from serving.catalogue.load import load_catalogue
 from serving.observability.logs import open_log
 from serving.router.router import Router
 from serving.settings import Settings
+from serving.wire.address import split_host_port
 from serving.wire.entry import Entry
 
 
@@ -35,8 +36,8 @@ async def _run(args: argparse.Namespace) -> None:
     heap.settle()
     entries = []
     for replica, model, address in args.replica:
-        host, _, port = address.rpartition(":")
-        entries.append(Entry(replica, "engine", model, host, int(port), ""))
+        host, port = split_host_port(address)
+        entries.append(Entry(replica, "engine", model, host, port, ""))
     router.fleet.update(entries)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -19,11 +19,14 @@ from serving.errors import (
     Quarantined,
     ServingError,
 )
-from serving.observability.logs import Log
+from serving.observability.logs import Log, Sparing
 from serving.observability.metrics import NO_MODEL, RouterMetrics
 from serving.router.admission import Ticket
 from serving.router.answer import Answer
 from serving.wire.messages import End
+
+# The `endpoint` of a request whose path was not read.
+NO_ENDPOINT = "none"
 
 
 class Record:
@@ -117,6 +120,14 @@ class Recorder:
     def __init__(self, metrics: RouterMetrics, log: Log) -> None:
         self._metrics = metrics
         self._log = log
+        self._sparing = Sparing(log)
+
+    def refused(self, error: ServingError) -> None:
+        """Count a request that the listener refused before it became one, so that it has no record.
+        Strangers can cause these as often as they like, so not each has a line in the log."""
+        self._metrics.requests.labels(NO_MODEL, NO_MODEL, NO_ENDPOINT, "rejected").inc()
+        self._metrics.refused.labels(error.code).inc()
+        self._sparing.warning("http_refused", status=error.status, code=error.code)
 
     @contextmanager
     def in_flight(self, record: Record) -> Iterator[None]:

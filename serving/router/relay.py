@@ -137,6 +137,9 @@ class Relay:
                 replica = self._fleet.pick(engine, adapter, tried)
             except ModelUnavailable:
                 if not self._waiting.coming(engine, failure):
+                    if failure is not None:
+                        # The only replica is there: a full queue, say, is no missing model.
+                        raise failure from None
                     raise
                 held_s = await self._waiting.until_ready(
                     engine, response, stream=record.stream, tried=tried, held_s=held_s

@@ -14,6 +14,7 @@ import msgspec
 from serving.errors import EngineFailed, error_class
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
+from serving.wire.address import host_port
 from serving.wire.fingerprint import Fingerprint
 from serving.wire.frames import FrameError, FrameReader, Kind, open_payload
 from serving.wire.messages import Call, End, Fail, Head, Hello, Load, Welcome
@@ -276,7 +277,7 @@ class ReplicaLink(asyncio.Protocol):
             # again without a pause.
             self._delay_s = RECONNECT_MIN_S
             self._on_load(self.welcome.load)
-            self._log.info("replica_found", address=f"{self.address[0]}:{self.address[1]}")
+            self._log.info("replica_found", address=host_port(*self.address))
             self._on_change()
 
     def _on_load(self, load: Load) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from serving.api.endpoints import Endpoints
 from serving.catalogue.catalogue import Catalogue
+from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
@@ -27,6 +28,7 @@ from serving.router.spaces import CacheSpaces
 from serving.router.view import RouterView
 from serving.router.waiting import Waiting
 from serving.settings import Settings
+from serving.wire.address import host_port
 from serving.wire.entry import Entry
 
 
@@ -100,6 +102,8 @@ class Router:
             log,
             timeout_s=settings.request_timeout_s,
         )
+        self._log = log
+        self._recorder = Recorder(metrics, log)
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(),
@@ -111,7 +115,7 @@ class Router:
             admission=Admission(policy or OpenDoor()),
             relay=relay,
             view=RouterView(router, Resolver(Catalogue(models=())), self.fleet, metrics),
-            recorder=Recorder(metrics, log),
+            recorder=self._recorder,
             log=log,
         )
 
@@ -125,7 +129,7 @@ class Router:
         """This router's entry in the directory, once it has started."""
         assert self._http is not None
         host, port = self._own_host, self._http.port
-        return Entry(self._id, "router", "", host, port, f"{host}:{port}", code=self._code)
+        return Entry(self._id, "router", "", host, port, host_port(host, port), code=self._code)
 
     async def set_catalogue(self, catalogue: Catalogue) -> None:
         """Set what is served from now on; running requests keep the route they have."""
@@ -143,7 +147,17 @@ class Router:
         """
         settings = self._settings
         sockets = [listen(self._own_host), listen(settings.host, settings.port, shared=True)]
-        self._http = HttpServer(self.pipeline, sockets, drain_s=self._drain_s)
+        connections = connections_within(settings.max_connections, raise_limit())
+        if connections < settings.max_connections:
+            wanted = settings.max_connections
+            self._log.warning("open_files_limit_connections", wanted=wanted, granted=connections)
+        self._http = HttpServer(
+            self.pipeline,
+            sockets,
+            drain_s=self._drain_s,
+            max_connections=connections,
+            on_refused=self._recorder.refused,
+        )
         await self._http.start()
         self._doors.own_port = self._http.port
 

@@ -13,6 +13,7 @@ from serving.observability.metrics import RouterMetrics
 from serving.router.auth import ANYONE
 from serving.router.fleet import Fleet, Replica
 from serving.router.resolve import Resolver, Route
+from serving.wire.address import host_port
 
 
 class RouterView:
@@ -129,7 +130,7 @@ def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
 def _replica_status(replica: Replica, codes: Mapping[str, str]) -> dict[str, Any]:
     return {
         "id": replica.replica,
-        "address": f"{replica.address[0]}:{replica.address[1]}",
+        "address": host_port(*replica.address),
         "state": replica.state,
         "in_flight": replica.busy,
         "running": replica.load.running,

@@ -121,7 +121,12 @@ async def test_only_the_engines_death_brings_another(
 
     monkeypatch.setattr(site.engines[0], "generate", full)
     async with asyncio.timeout(2):
-        assert (await site.complete()).status_code == 503
+        answer = await site.complete()
+    assert answer.status_code == 503
+    error = answer.json()["error"]
+    assert error["code"] == "overloaded", "the model is there, and has too much to do"
+    assert error["message"] == "the queue of this replica is full"
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
 
 
 async def test_who_has_waited_long_enough_is_told_the_truth(

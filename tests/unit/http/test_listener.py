@@ -362,23 +362,3 @@ async def test_a_drain_closes_what_is_idle_and_says_so_to_what_is_not(start: Sta
     await closing
     idle_writer.close()
     writer.close()
-
-
-async def test_connections_are_bounded_if_told_so(start: Start) -> None:
-    server = await start(max_connections=3)
-    kept = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
-    await asyncio.sleep(0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    async with asyncio.timeout(1):
-        with contextlib.suppress(ConnectionResetError):
-            assert await reader.read() == b""
-    writer.close()
-    kept[0][1].close()
-    await asyncio.sleep(0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
-    async with asyncio.timeout(1):
-        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-    writer.close()
-    for _, waiting in kept[1:]:
-        waiting.close()
