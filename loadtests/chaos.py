@@ -92,8 +92,9 @@ class Service:
                         break
 
     def counts(self) -> Counter[str]:
-        """Return how many processes of each kind run."""
-        return Counter(kind for kind, _ in self.processes())
+        """Return how many processes of each kind run. Zygotes are left out: a new one comes when
+        the next engine server is started."""
+        return Counter(kind for kind, _ in self.processes() if kind != "zygote")
 
     def kill(self, kind: str, rng: random.Random) -> bool:
         """Kill one process of a kind; False if none runs."""
