@@ -176,8 +176,6 @@ class OpenAIApp:
             usage.fill(tally)
             if (said := patches.final_usage(exchange.scope)) is not None:
                 tally.prompt_tokens, tally.completion_tokens = said
-            if images and exchange.refused:
-                await patches.forget_all_images(self._llm.renderer)
         if exchange.failure is not None:
             raise exchange.failure
 
