@@ -62,7 +62,7 @@ async def client(
     port = engine.ready.link_port
     router.fleet.update([Entry(REPLICA, "engine", BASE, "127.0.0.1", port, "")])
     await eventually(lambda: router.fleet.ready(BASE) == 1)
-    base = f"http://127.0.0.1:{router.entry.port}"
+    base = f"http://127.0.0.1:{router.port}"
     headers = {"x-api-key": "sk-any"}
     async with httpx.AsyncClient(base_url=base, headers=headers, timeout=60) as client:
         yield client

@@ -116,7 +116,7 @@ async def client(
     )
     await router.start()
     await eventually(lambda: router.fleet.ready(MODEL) == 1)
-    base = f"http://127.0.0.1:{router.entry.port}"
+    base = f"http://127.0.0.1:{router.port}"
     async with httpx.AsyncClient(base_url=base, headers=KEY, timeout=30) as found:
         yield found
     await router.close()
