@@ -34,6 +34,7 @@ class Record:
 
     `ticket` is None until the request is admitted. `answer` is the last replica's, None if the
     request was sent to none; `used` is what that replica says was used, None if it has not said.
+    `held_s` is how long it has waited for a replica to come, in seconds.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Record:
         "endpoint",
         "engine",
         "first_byte",
+        "held_s",
         "kind",
         "last_byte",
         "model",
@@ -70,6 +72,7 @@ class Record:
         self.replica = ""
         self.stream = False
         self.retried = False
+        self.held_s = 0.0
         self.quiet = False
         self.status = 0
         self.code: str | None = None

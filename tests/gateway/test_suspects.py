@@ -20,7 +20,7 @@ from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
 from serving.engine.interface import Emit, Reply, Suspect, Tally
 from serving.engine.server import CHECK_INTERVAL_S
-from serving.errors import EngineFailed
+from serving.errors import EngineFailed, Overloaded
 from serving.wire.messages import CompletionCall, HttpCall, Sampling
 from tests.conftest import Eventually
 from tests.gateway.conftest import KEY, Open, Site, events
@@ -199,6 +199,26 @@ async def test_retries_are_bounded(open_site: Open, monkeypatch: pytest.MonkeyPa
     assert 20 < retried <= 40, "20, and a tenth of 200"
     assert codes[503] == counted(site, "serving_retries_refused_total") > 0
     assert codes[200] + codes[503] == 200
+
+
+@pytest.mark.parametrize("path", ["/v4/completions", "/v1/completions"])
+async def test_what_is_not_sent_again_is_no_retry(
+    site: Site, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """The only replica is full: there is no other to send its requests to, and they take nothing
+    from those that could be sent again."""
+
+    async def refuse(*_: object) -> None:
+        raise Overloaded("the queue of this replica is full")
+
+    monkeypatch.setattr(site.engines[0], "generate", refuse)
+    monkeypatch.setattr(site.engines[0], "http", refuse)
+    body = {"model": "echo", "prompt": "one"}
+    for _ in range(50):
+        assert (await site.client.post(path, json=body)).status_code == 503
+    assert counted(site, "serving_retries_total") == 0
+    assert counted(site, "serving_retries_refused_total") == 0
+    assert '"retried": true' not in site.log_text()
 
 
 async def test_a_dead_engine_gets_nothing_more(mortal: Site, eventually: Eventually) -> None:
