@@ -18,6 +18,7 @@ from serving.errors import (
     ModelUnavailable,
     Quarantined,
     ServingError,
+    is_refusal,
 )
 from serving.observability.logs import Log, Sparing
 from serving.observability.metrics import NO_MODEL, RouterMetrics
@@ -104,8 +105,8 @@ class Record:
         if isinstance(error, Ended):
             error = error.error
         if error is None:
-            status = self.status
-            self.outcome = "ok" if status < 400 else "rejected" if status < 500 else "error"
+            refused = is_refusal(self.status)
+            self.outcome = "ok" if self.status < 400 else "rejected" if refused else "error"
         elif isinstance(error, ClientLeft | asyncio.CancelledError | GeneratorExit):
             self.outcome = "cancelled"
             self.status, self.code = ClientLeft.status, ClientLeft.code
@@ -192,6 +193,6 @@ class Recorder:
 def _outcome(error: ServingError) -> str:
     if isinstance(error, EngineFailed):
         return "error"
-    if error.status < 500 or isinstance(error, ModelUnavailable | Quarantined):
+    if is_refusal(error.status) or isinstance(error, ModelUnavailable | Quarantined):
         return "rejected"
     return "error"
