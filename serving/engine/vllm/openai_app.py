@@ -31,6 +31,7 @@ from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
 from serving.engine.vllm.patches import admission
+from serving.engine.vllm.patches.refusal_logs import spare_refusals
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed, ServingError
@@ -114,6 +115,7 @@ class OpenAIApp:
         )
         patches.prefer_template(app, lambda: current.asked.chat_template)
         admission.refuse_what_validators_raise(app)
+        spare_refusals()
         context = int(llm.model_config.max_model_len)
         models = admission.request_models(app)
         bodies = BodyCheck(
