@@ -129,7 +129,7 @@ async def test_the_answer_says_what_happened(mortal: Site, path: str, stream: bo
 
 
 async def test_a_suspect_that_has_had_a_comment_is_told_in_its_stream(open_site: Open) -> None:
-    site = await open_site(engine={"interval_s": 0.2}, keepalive_s=0.05, double=MortalEngine)
+    site = await open_site(engine={"interval_s": 1}, keepalive_s=0.05, double=MortalEngine)
     frames = events((await site.complete(MARK, stream=True)).text)
     assert frames[0] == (":", None)
     assert frames[-1][1]["error"]["code"] == "engine_killed_by_request"
@@ -177,7 +177,7 @@ async def test_a_twin_on_another_replica_is_given_up(
     dying.dead = True
     dying.died_of.append(Suspect(dying.calls[0], b""))  # type: ignore[attr-defined]
     site.servers[0].blame.tell()
-    await asyncio.sleep(0.02)
+    await eventually(lambda: len(site.router.quarantine))
     await site.kill(0)
     codes = {response.json()["error"]["code"] for response in await asyncio.gather(*twins)}
     assert codes == {"request_quarantined"}
@@ -242,6 +242,11 @@ class Bystanders:
         self.streams: Counter[str] = Counter()
         self.broken: list[str] = []
 
+    @property
+    def enough(self) -> bool:
+        """They have seen more than the engine's death."""
+        return self.whole[200] > 20 and self.streams["ok"] > 10
+
     async def ask(self, path: str) -> None:
         body = {"model": "echo", "prompt": "one two three four"}
         while True:
@@ -292,7 +297,9 @@ async def attack_with_retries(wire: httpx.AsyncClient, codes: Counter[str]) -> N
 
 
 @pytest.mark.parametrize("how", ["whole", "stream", "create completion"])
-async def test_eight_clients_that_insist_end_one_replica(mortal: Site, how: str) -> None:
+async def test_eight_clients_that_insist_end_one_replica(
+    mortal: Site, eventually: Eventually, how: str
+) -> None:
     """The first is a moment ahead: until an engine has died, nobody can know its request."""
     codes: Counter[str] = Counter()
     base = f"http://127.0.0.1:{await mortal.listen()}"
@@ -316,8 +323,12 @@ async def test_eight_clients_that_insist_end_one_replica(mortal: Site, how: str)
                 else attack_with_sdk(sdk, how == "stream", codes)
             )
             tasks.append(asyncio.create_task(attack))
-            await asyncio.sleep(0 if number else 10 * STEP_S)
+            if not number:
+                await eventually(lambda: len(mortal.router.quarantine))
         done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        if not done:
+            # On a busy machine everything takes longer.
+            await eventually(lambda: others.enough and codes["request_quarantined"] > CLIENTS, 60)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -328,9 +339,8 @@ async def test_eight_clients_that_insist_end_one_replica(mortal: Site, how: str)
     assert codes["engine_killed_by_request"] == 1
     assert codes["request_quarantined"] > CLIENTS
     assert set(others.whole) == {200}
-    assert others.whole[200] > 20
+    assert others.enough
     assert set(others.streams) <= {"ok", "broken"}
-    assert others.streams["ok"] > 10
     assert set(others.broken) <= {"engine_failed"}
     # No more than ran there at that moment.
     assert len(others.broken) <= 12
