@@ -161,6 +161,18 @@ def _answer(text: Text) -> dict[str, Any]:
         return {text.media: {"schema": {"type": "string"}}}
     content = {JSON: {"schema": {"$ref": REF + (text.writes or "Object")}}}
     if text.streams:
-        content[EVENTS] = {"schema": {"type": "string", "description": "server-sent events"}}
-        content[EVENTS]["x-event"] = {"$ref": REF + text.streams}
+        content[EVENTS] = {"schema": _event(text.streams)}
     return content
+
+
+def _event(name: str) -> dict[str, Any]:
+    """The schema of one server-sent event; OpenAPI 3.1 has no other place for it."""
+    part = {
+        "type": "string",
+        "contentMediaType": JSON,
+        "contentSchema": {"$ref": REF + name},
+    }
+    # Streams in OpenAI's dialect end with a mark that is not JSON.
+    data = {"anyOf": [{"const": "[DONE]"}, part]}
+    properties = {"event": {"type": "string"}, "data": data}
+    return {"type": "object", "description": "an event of the stream", "properties": properties}
