@@ -61,7 +61,7 @@ def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:
         "documents": ["d"],
         "max_tokens": 5,
     }
-    _without_prompt(fields)
+    _without_prompt("/v1/chat/completions", fields)
     assert fields == {
         "model": "m",
         "messages": [
