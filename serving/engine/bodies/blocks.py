@@ -20,11 +20,12 @@ MAX_SHOWN = 64
 
 
 def check_blocks(given: Mapping[str, Any]) -> None:
-    """Check the blocks of a body of Messages.
+    """Check the blocks of a body of Messages, and that a tool that must be used is there.
 
     Raises:
-        InvalidRequest: one of them vLLM would fail on, or leave out without a word.
+        InvalidRequest: vLLM would fail on it, or leave something out without a word.
     """
+    _check_choice(given.get("tool_choice"), given.get("tools"))
     system = given.get("system")
     for block in system if type(system) is list else ():
         if type(block) is dict and block.get("type") != "text":
@@ -35,6 +36,17 @@ def check_blocks(given: Mapping[str, Any]) -> None:
         for block in content if type(content) is list else ():
             if type(block) is dict:
                 _check_block(block, message.get("role"))
+
+
+def _check_choice(choice: Any, tools: Any) -> None:
+    kind = choice.get("type") if type(choice) is dict else None
+    if kind not in ("any", "tool"):
+        return
+    names = [one.get("name") for one in tools if type(one) is dict] if type(tools) is list else []
+    if not names:
+        _refuse("tool_choice", f"is of the type {kind}, which needs 'tools'")
+    if kind == "tool" and choice.get("name") not in names:
+        _refuse("tool_choice", "names a tool that is not among 'tools'")
 
 
 def _check_block(block: dict[str, Any], role: Any) -> None:
@@ -53,9 +65,9 @@ def _check_block(block: dict[str, Any], role: Any) -> None:
     for one in content if type(content) is list else ():
         kind = one.get("type") if type(one) is dict else None
         if type(kind) is not str or kind not in _IN_RESULTS:
-            found = f"'{kind[:MAX_SHOWN]}'" if type(kind) is str else "one without a type"
+            found = f"of the type '{kind[:MAX_SHOWN]}'" if type(kind) is str else "without a type"
             wanted = ", ".join(sorted(_IN_RESULTS))
-            _refuse("messages", f"has in a tool_result a block {found}; it takes {wanted}")
+            _refuse("messages", f"has a block {found} in a tool_result; it takes {wanted}")
         if kind == "text" and type(one.get("text")) is not str:
             _refuse("messages", "has a text block without 'text', which is a string")
         if kind == "image":

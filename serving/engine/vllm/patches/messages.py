@@ -6,6 +6,8 @@ The handler turns a request into one for chat, and the answer of chat back. In b
   400 with pydantic's account of vLLM's own models;
 - an error inside a stream, in OpenAI's form, is read as a part of the answer, which it is not: the
   caller is told of that, and not of the error;
+- the arguments of a call to a tool are read as JSON, and need not be it: a limit on tokens may cut
+  them short, which would be a 400;
 - what is known of the model's chat template is found out once, when the server starts or for the
   first request that needs it. Here the template depends on the request.
 """
@@ -13,11 +15,13 @@ The handler turns a request into one for chat, and the answer of chat back. In b
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import ValidationError
+from pydantic_core import from_json
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
@@ -89,6 +93,13 @@ class _Corrected(AnthropicServingMessages):  # type: ignore[misc]  # vLLM is not
         except Exception as error:  # noqa: BLE001 - as above
             return _response(error)
 
+    def messages_full_converter(self, generator: Any) -> Any:
+        """A whole answer; of a call that was cut short, what there is."""
+        for choice in generator.choices:
+            for call in choice.message.tool_calls:
+                call.function.arguments = json.dumps(_arguments(call.function.arguments))
+        return super().messages_full_converter(generator)
+
     async def message_stream_converter(self, generator: AsyncIterator[str]) -> AsyncIterator[str]:
         """The events of an answer. An error ends them, in OpenAI's form, which is read and told in
         ours by who called the app (`refusals.py`)."""
@@ -119,6 +130,14 @@ def _response(error: Exception) -> ErrorResponse:
         _logger.error("a request to Messages failed", exc_info=error)
         response.error.message = "the engine failed on this request"
     return response
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        found = from_json(text, allow_inf_nan=False, allow_partial=True)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _said(error: ValidationError) -> str:
