@@ -132,6 +132,35 @@ TEXTS: dict[str, Text] = {
         examples={"two texts": {"model": EMBED, "input": ["a fox", "the path"]}},
         profile=False,
     ),
+    "/v1/messages": Text(
+        "Anthropic",
+        "Answer a conversation",
+        reads=("AnthropicMessagesRequest",),
+        writes="AnthropicMessagesResponse",
+        streams="AnthropicStreamEvent",
+        examples={
+            "whole": {
+                "model": CHAT,
+                "max_tokens": 16,
+                "messages": [{"role": "user", "content": "Hello!"}],
+            },
+            "streamed": {
+                "model": CHAT,
+                "max_tokens": 16,
+                "messages": [{"role": "user", "content": "Say hello in Chinese"}],
+                "stream": True,
+            },
+        },
+    ),
+    "/v1/messages/count_tokens": Text(
+        "Anthropic",
+        "The tokens of a conversation",
+        reads=("AnthropicCountTokensRequest",),
+        writes="AnthropicCountTokensResponse",
+        examples={
+            "a question": {"model": CHAT, "messages": [{"role": "user", "content": "Hello!"}]}
+        },
+    ),
     "/tokenize": Text(
         "Tokens",
         "The tokens of a text or a chat",
