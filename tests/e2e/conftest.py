@@ -46,7 +46,9 @@ def sdk_python(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def sdk_pythons() -> dict[str, Path]:
-    return {name: sdk_python(name) for name in ("scale-gp", "scale-egp", "anthropic")}
+    return {
+        name: sdk_python(name) for name in ("scale-gp", "scale-egp", "anthropic", "schemathesis")
+    }
 
 
 @pytest.fixture
