@@ -163,7 +163,6 @@ TEXTS: dict[str, Text] = {
         examples={"two texts": {"model": EMBED, "input": ["a fox", "the path"]}},
         profile=False,
     ),
-    ),
     "/tokenize": Text(
         "Tokens",
         "The tokens of a text or a chat",
