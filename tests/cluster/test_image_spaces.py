@@ -143,11 +143,20 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": parts}], "max_tokens": 4, **fields}
 
 
+def message() -> dict[str, Any]:
+    """In Anthropic's dialect."""
+    data = image().partition(",")[2]
+    source = {"type": "base64", "media_type": "image/png", "data": data}
+    blocks = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
+    return {"messages": [{"role": "user", "content": blocks}], "max_tokens": 4}
+
+
 REQUESTS = [
     ("/v4/completions", completion()),
     ("/v2/completions", completion(stream=True)),
     ("/v1/chat/completions", chat()),
     ("/v1/chat/completions", chat(stream=True, cache_salt="mine")),
+    ("/v1/messages", message()),
     # Prepared by a helper, as it has a grammar.
     ("/v1/chat/completions", chat(structured_outputs={"choice": ["a cat", "a dog"]})),
 ]
