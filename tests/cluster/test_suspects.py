@@ -115,6 +115,25 @@ async def test_the_marked_request_is_accused_and_no_other(
         assert link.told == [fingerprint(*marked)]
 
 
+async def test_who_is_new_beside_an_older_killer_is_no_suspect(
+    tmp_path: Path, log: Log, eventually: Eventually
+) -> None:
+    """The engine dies in a step in which it runs an innocent request for the first time."""
+    async with mortal(tmp_path, log, eventually, "beside_new") as dying:
+        link = dying.link
+        marked = http_call("/v1/completions", BASE, prompt="My name", **ENDLESS, stop=[MARK])
+        old = await running(link, eventually, *marked)
+        innocent = completion("Once upon a time")
+        for error, retryable in (await failure(link, *innocent), await old):
+            assert isinstance(error, EngineFailed), error
+            assert retryable
+        assert link.told == []
+        assert {(doubt.request, doubt.place > 0) for doubt in link.doubts} == {
+            (fingerprint(*marked), True),
+            (fingerprint(*innocent), False),
+        }
+
+
 async def test_whoever_sends_it_and_leaves_is_accused(
     tmp_path: Path, log: Log, eventually: Eventually
 ) -> None:
