@@ -21,7 +21,7 @@ from serving.router.balance import Pool
 from serving.router.local import LocalReplica
 from serving.router.replica import ReplicaLink
 from serving.wire.entry import Entry
-from serving.wire.fingerprint import Fingerprint
+from serving.wire.fingerprint import Doubt, Fingerprint
 
 RETRY_AFTER_S = 5.0
 
@@ -45,6 +45,8 @@ class Fleet:
         local: the replicas inside this process, by model ID: those of hosted models. The mapping
             may change.
         on_suspects: called with a model and the requests that one of its engines died of.
+        on_doubts: called with a model, a replica and the requests that ran as its engine died, if
+            it cannot say which it died of.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Fleet:
         rng: random.Random,
         local: Mapping[str, LocalReplica] | None = None,
         on_suspects: Callable[[str, tuple[Fingerprint, ...]], None] = lambda *_: None,
+        on_doubts: Callable[[str, str, tuple[Doubt, ...]], None] = lambda *_: None,
     ) -> None:
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._local = {} if local is None else local
         self._models: dict[str, _Model] = {}
         self._rng = rng
         self._on_suspects = on_suspects
+        self._on_doubts = on_doubts
         self._router = router
         self._token = token
         self._metrics = metrics
@@ -113,6 +117,7 @@ class Fleet:
                 on_change=self._rebuild,
                 on_adapter=model.pool.holds,
                 on_suspects=partial(self._on_suspects, entry.model),
+                on_doubts=partial(self._on_doubts, entry.model, entry.id),
             )
         for model in self._models.values():
             for replica in [name for name in model.links if name not in wanted]:
@@ -121,9 +126,13 @@ class Fleet:
         self._rebuild()
 
     def pick(
-        self, model: str, adapter: str | None = None, exclude: frozenset[str] = frozenset()
+        self,
+        model: str,
+        adapter: str | None = None,
+        exclude: frozenset[str] = frozenset(),
+        home: str | None = None,
     ) -> Replica:
-        """A replica of `model` for one request.
+        """A replica of `model` for one request: see `Pool.choose`.
 
         Raises:
             ModelUnavailable: none is up.
@@ -131,7 +140,7 @@ class Fleet:
         if (local := self._local.get(model)) is not None:
             return local
         known = self._models.get(model)
-        link = known.pool.choose(adapter, exclude) if known else None
+        link = known.pool.choose(adapter, exclude, home) if known else None
         if link is None:
             raise ModelUnavailable(
                 f"no replica of model '{model}' is ready; it may be starting",

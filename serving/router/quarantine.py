@@ -1,9 +1,9 @@
 """Keeps requests that ended an engine away from other engines.
 
-An engine server whose engine died of an exception names the requests that were new in the failing
-step (`serving/engine/suspects.py`), on every link and before anything else that its death causes.
-From then on each router refuses the same request for `quarantine_s`, and gives up its twins that
-are on their way to other replicas.
+An engine server whose engine died of an exception names the requests that it died of, if it can
+tell (`serving/engine/suspects.py`), on every link and before anything else that its death causes;
+others are convicted by a second death (`doubts.py`). From then on each router refuses the same
+request for `quarantine_s`, and gives up its twins that are on their way to other replicas.
 
 While nobody is suspected, a request costs a look into an empty table. Otherwise only a request of
 a suspect's model and size is hashed.
@@ -58,8 +58,9 @@ class Quarantine:
     def __len__(self) -> int:
         return len(self._until)
 
-    def add(self, model: str, suspects: Iterable[Fingerprint]) -> None:
-        """An engine of `model` died of these requests."""
+    def add(self, model: str, suspects: Iterable[Fingerprint], *, later: bool = False) -> None:
+        """An engine of `model` died of these requests: in the first step of each, or in a `later`
+        one."""
         if self._keep_s <= 0:
             return
         for suspect in suspects:
@@ -75,7 +76,7 @@ class Quarantine:
             self._forget(next(iter(self._until)))
         for answer, (of, call, body, response) in list(self._sent.items()):
             # Whoever has bytes of an answer has outlived the step that first ran it.
-            proved = response.streams or answer.ready
+            proved = (response.streams or answer.ready) and not later
             if not proved and (error := self._refusal(of, call, body)) is not None:
                 answer.on_fail(AttemptFailed(error, retryable=False))
 

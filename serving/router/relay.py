@@ -4,8 +4,10 @@ The status line is held back until the replica has answered, so an early failure
 status. A request whose replica fails before a byte of the answer has left is sent once more, to
 another replica, if the router's budget of retries allows it (`retry_budget.py`) and it is not
 suspected of the failure (`quarantine.py`); where there is no other, it waits for one that is coming
-(`waiting.py`). There is no other retry. Once bytes have left, a failure is an event in the stream.
-When the client leaves, or has read nothing for too long, the replica is told at once to stop.
+(`waiting.py`). If the replica died of it or of one beside it, it may be sent a third time: the next
+death tells which it was (`doubts.py`). There is no other retry. Once bytes have left, a failure is
+an event in the stream. When the client leaves, or has read nothing for too long, the replica is
+told at once to stop.
 
 A stream's first bytes are sent by the request's task, the others in the callback that reads them
 from the link: waking a task for every token would cost more than all else that the router does
@@ -30,6 +32,7 @@ from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
 from serving.router.demand import Demand
+from serving.router.doubts import Doubts
 from serving.router.fleet import Fleet
 from serving.router.quarantine import Quarantine
 from serving.router.record import Record
@@ -66,6 +69,7 @@ class Relay:
         demand: Demand,
         waiting: Waiting,
         quarantine: Quarantine,
+        doubts: Doubts,
         budget: RetryBudget,
         metrics: RouterMetrics,
         log: Log,
@@ -76,6 +80,7 @@ class Relay:
         self._demand = demand
         self._waiting = waiting
         self._quarantine = quarantine
+        self._doubts = doubts
         self._budget = budget
         self._metrics = metrics
         self._log = log
@@ -129,12 +134,14 @@ class Relay:
         tried: frozenset[str] = frozenset()
         failure: ServingError | None = None
         held_s = 0.0
+        retries, retries_allowed, apart = 0, 1, False
         self._budget.request()
         while True:
             # At every turn: it may have become a suspect while it waited or ran.
             self._quarantine.check(engine, job.call, job.body)
             try:
-                replica = self._fleet.pick(engine, adapter, tried)
+                home = self._doubts.home(engine, job.call, job.body)
+                replica = self._fleet.pick(engine, adapter, tried, home)
             except ModelUnavailable:
                 if not self._waiting.coming(engine, failure):
                     if failure is not None:
@@ -147,22 +154,35 @@ class Relay:
                 # Whoever is up now has come up since, the one that was tried included.
                 tried = frozenset()
                 continue
+            if apart:
+                apart = False
+                await asyncio.sleep(self._doubts.apart_s())
+                continue
             record.replica = replica.replica
             try:
                 record.answer = answer = replica.open(job.call, job.body)
                 try:
                     with self._quarantine.sent(answer, engine, job.call, job.body, response):
-                        return await self._copy(answer, job, record, response)
+                        await self._copy(answer, job, record, response)
+                        self._doubts.passed(engine, job.call, job.body)
+                        return
                 finally:
                     answer.abandon()
             except AttemptFailed as failed:
-                if not failed.retryable or record.retried or response.streams:
+                if not failed.retryable or response.streams:
+                    raise failed.error from None
+                # Its replica may have said that it died of it.
+                self._quarantine.check(engine, job.call, job.body)
+                if apart := self._doubts.home(engine, job.call, job.body) is not None:
+                    retries_allowed = 2
+                if retries == retries_allowed:
                     raise failed.error from None
                 if not self._budget.take():
                     self._metrics.retries_refused.labels(engine).inc()
                     raise failed.error from None
                 response.whole.clear()
                 record.retried = True
+                retries += 1
                 failure = failed.error
                 self._metrics.retries.labels(engine).inc()
                 tried = frozenset((replica.replica,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from serving.api.endpoints import Endpoints
 from serving.catalogue.catalogue import Catalogue
@@ -16,6 +17,7 @@ from serving.router.auth import Accounts, KeyRing
 from serving.router.cross_origin import CrossOrigin
 from serving.router.demand import Demand
 from serving.router.doors import Doors
+from serving.router.doubts import Doubts
 from serving.router.fleet import Fleet
 from serving.router.hosted import HostedModels
 from serving.router.pipeline import Pipeline
@@ -75,15 +77,20 @@ class Router:
         self.metrics = metrics = RouterMetrics()
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
-        self.quarantine = Quarantine(metrics, log, keep_s=settings.quarantine_s)
+        rng = rng or random.Random()
+        keep_s = settings.quarantine_s
+        self.quarantine = Quarantine(metrics, log, keep_s=keep_s)
+        convict = partial(self.quarantine.add, later=True)
+        self.doubts = Doubts(convict, log, keep_s=keep_s, rng=rng)
         self.fleet = Fleet(
             router=router,
             token=settings.cluster_token.get_secret_value(),
             metrics=metrics,
             log=log,
-            rng=rng or random.Random(),
+            rng=rng,
             local=self.hosted.replicas,
             on_suspects=self.quarantine.add,
+            on_doubts=self.doubts.hear,
         )
         self.waiting = Waiting(
             self.fleet,
@@ -97,6 +104,7 @@ class Router:
             self._demand,
             self.waiting,
             self.quarantine,
+            self.doubts,
             RetryBudget(),
             metrics,
             log,

@@ -137,6 +137,16 @@ async def test_twins_on_other_replicas_are_given_up(
     assert not held.quarantine._sent
 
 
+async def test_a_twin_of_one_that_kills_in_a_later_step_is_given_up_whatever_it_has_sent(
+    held: Held,
+) -> None:
+    answer = Answer(SimpleNamespace(cancel=lambda _: None), 1)
+    response: Any = SimpleNamespace(streams=True)
+    with held.quarantine.sent(answer, "m", call(), b"", response):
+        held.quarantine.add("m", [fingerprint(call(), b"")], later=True)
+    assert answer.failed is not None
+
+
 async def test_a_twin_whose_answer_has_begun_goes_on(held: Held) -> None:
     answer = Answer(SimpleNamespace(cancel=lambda _: None), 1)
     response: Any = SimpleNamespace(streams=False)
