@@ -31,7 +31,10 @@ Replica = ReplicaLink | LocalReplica
 class _Model:
     def __init__(self, rng: random.Random) -> None:
         self.start_s: float | None = None
-        self.lost_at: float | None = None
+        # One that was never seen is missed since this router knows of it: that it had a replica
+        # before, which is being replaced, a router that has just started cannot know.
+        self.lost_at: float | None = time.monotonic()
+        self.seen = False
         self.links: dict[str, ReplicaLink] = {}
         self.pool: Pool[ReplicaLink] = Pool(rng)
 
@@ -161,10 +164,15 @@ class Fleet:
         return known.start_s if known else None
 
     def lost_at(self, model: str) -> float | None:
-        """When the model lost its last replica, in `time.monotonic` seconds; None while it has one,
-        or has never had one."""
+        """When the model lost its last replica, or this router learned of it if it has not seen any
+        yet, in `time.monotonic` seconds; None while it has one."""
         known = self._models.get(model)
         return known.lost_at if known else None
+
+    def seen(self, model: str) -> bool:
+        """True if the model has or had a replica, as far as this router knows."""
+        known = self._models.get(model)
+        return known is not None and known.seen
 
     @contextmanager
     def watch(self, model: str, wake: Callable[[], None]) -> Iterator[None]:
@@ -227,6 +235,7 @@ class Fleet:
                 before = model.pool.up
                 model.pool.set_up(up)
                 model.lost_at = None if up else time.monotonic()
+                model.seen = True
                 if any(link not in before for link in up):
                     self._wake(name)
             gauge = self._metrics.replicas
