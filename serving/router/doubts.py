@@ -22,7 +22,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 import msgspec
 
@@ -54,14 +54,15 @@ class Doubts:
     """The requests in doubt that one router knows of.
 
     Args:
-        convict: called with a model and the requests that its engines died of.
+        convict: called with a model, the replicas whose engines died and the requests that they
+            died of.
         keep_s: for how long a second death counts, in seconds; 0 keeps nothing.
         clock: the time in seconds, of any origin.
     """
 
     def __init__(
         self,
-        convict: Callable[[str, list[Fingerprint]], None],
+        convict: Callable[[str, Set[str], list[Fingerprint]], None],
         log: Log,
         *,
         keep_s: float,
@@ -111,7 +112,7 @@ class Doubts:
         if guilty:
             explained = {replica}.union(*(again[request].places for request in guilty))
             self._explain(model, guilty, explained)
-            self._convict(model, guilty)
+            self._convict(model, explained, guilty)
             return
         for request, at in places.items():
             self._add(model, request, replica, at)

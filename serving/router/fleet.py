@@ -47,9 +47,8 @@ class Fleet:
         token: the cluster's secret, which engine servers ask of routers.
         local: the replicas inside this process, by model ID: those of hosted models. The mapping
             may change.
-        on_suspects: called with a model and the requests that one of its engines died of.
-        on_doubts: called with a model, a replica and the requests that ran as its engine died, if
-            it cannot say which it died of.
+        on_suspects: called with a model, a replica and the requests that its engine died of.
+        on_doubts: the same with those that ran as it died, if it cannot say which it died of.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Fleet:
         log: Log,
         rng: random.Random,
         local: Mapping[str, LocalReplica] | None = None,
-        on_suspects: Callable[[str, tuple[Fingerprint, ...]], None] = lambda *_: None,
+        on_suspects: Callable[[str, str, tuple[Fingerprint, ...]], None] = lambda *_: None,
         on_doubts: Callable[[str, str, tuple[Doubt, ...]], None] = lambda *_: None,
     ) -> None:
         self._watchers: dict[str, list[Callable[[], None]]] = {}
@@ -119,7 +118,7 @@ class Fleet:
                 log=self._log.bind(model=entry.model),
                 on_change=self._rebuild,
                 on_adapter=model.pool.holds,
-                on_suspects=partial(self._on_suspects, entry.model),
+                on_suspects=partial(self._on_suspects, entry.model, entry.id),
                 on_doubts=partial(self._on_doubts, entry.model, entry.id),
             )
         for model in self._models.values():

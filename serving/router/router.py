@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from functools import partial
 
 from serving.api.endpoints import Endpoints
 from serving.catalogue.catalogue import Catalogue
@@ -80,8 +79,7 @@ class Router:
         rng = rng or random.Random()
         keep_s = settings.quarantine_s
         self.quarantine = Quarantine(metrics, log, keep_s=keep_s)
-        convict = partial(self.quarantine.add, later=True)
-        self.doubts = Doubts(convict, log, keep_s=keep_s, rng=rng)
+        self.doubts = Doubts(self.quarantine.convict, log, keep_s=keep_s, rng=rng)
         self.fleet = Fleet(
             router=router,
             token=settings.cluster_token.get_secret_value(),

@@ -141,7 +141,9 @@ async def test_two_deaths_tell_who_kills_at_a_later_step(
 ) -> None:
     """Two engines die of it at the same token, with the same request beside it both times."""
     convicts: list[Fingerprint] = []
-    doubts = Doubts(lambda _, guilty: convicts.extend(guilty), log, keep_s=60, rng=random.Random(1))
+    doubts = Doubts(
+        lambda _, died, guilty: convicts.extend(guilty), log, keep_s=60, rng=random.Random(1)
+    )
     marked = completion("My name is", (MARK,))
     beside = completion("Once upon a time")
     for number in range(2):

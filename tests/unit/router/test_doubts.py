@@ -25,7 +25,7 @@ class Court:
         self.now = 0.0
         self.convicts: list[tuple[str, Fingerprint]] = []
         self.doubts = Doubts(
-            lambda model, guilty: self.convicts.extend((model, each) for each in guilty),
+            lambda model, _, guilty: self.convicts.extend((model, each) for each in guilty),
             log,
             keep_s=keep_s,
             rng=random.Random(1),
