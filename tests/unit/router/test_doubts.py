@@ -7,7 +7,7 @@ import pytest
 from serving.observability.logs import Log
 from serving.router.doubts import APART_S, ENOUGH, RECENT, RECENT_SIZE, Doubts
 from serving.wire.fingerprint import Doubt, Fingerprint, fingerprint
-from serving.wire.messages import CompletionCall, Sampling
+from serving.wire.messages import CompletionCall, ImageRef, Sampling
 
 
 def call(prompt: str) -> CompletionCall:
@@ -109,6 +109,8 @@ def test_whoever_ended_well_often_before_is_in_no_doubt(court: Court) -> None:
     court.passes("popular", ENOUGH)
     court.passes("seldom")
     court.passes("x" * (RECENT_SIZE + 1), ENOUGH)
+    seeing = CompletionCall("r1", "m", "", False, Sampling(), "m", images=(ImageRef("data:,"),))
+    court.doubts.passed("m", seeing, b"")
     court.death("1", popular=0, seldom=1, killer=5)
     assert [court.holds(prompt) for prompt in ("popular", "seldom", "killer")] == [
         False, True, True,
