@@ -96,7 +96,7 @@ def schemas() -> dict[str, Any]:
             "properties": {**_OPENAI_ERROR["properties"], "detail": {"type": "string"}},  # type: ignore[dict-item]
         },
         "OpenAIError": _OPENAI_ERROR,
-        "AnthropicErrorBody": _ANTHROPIC_ERROR,
+        "MessagesError": _ANTHROPIC_ERROR,
         "Model": _MODEL,
         "ModelInstance": _INSTANCE,
         "ModelList": _list_of("Model", {"data": None, "object": {"const": "list"}}),
