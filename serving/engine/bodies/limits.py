@@ -26,6 +26,15 @@ class BodyLimits(BaseSettings):
         default=1024, description="content parts and tool calls of a chat's messages together"
     )
     prompts: Count = Field(default=512, description="prompts, or inputs, of one request")
+    choices: Count = Field(default=128, description="choices of one prompt (`n`, `best_of`)")
+    completions: Count = Field(
+        default=512, description="choices of all prompts of a request together"
+    )
+    logprobs: Count = Field(
+        default=512,
+        description="log probabilities that a step may make for one request: `logprobs`, "
+        "`top_logprobs` or `logprob_token_ids` times its choices",
+    )
     token_ids: Count = Field(
         default=262_144,
         description="token IDs of a request's prompts together; a model's context, if it is longer",
