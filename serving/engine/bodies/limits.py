@@ -50,6 +50,11 @@ class BodyLimits(BaseSettings):
     field_bytes: Count = Field(
         default=262_144, description="JSON bytes of a field that holds no prompt"
     )
+    rest_bytes: Count = Field(
+        default=524_288,
+        description="JSON bytes of a body without its prompts, messages and images, tool calls "
+        "counted",
+    )
     text_bytes: Count = Field(
         default=8 * 1024 * 1024, description="JSON bytes of prompts or messages, images aside"
     )
