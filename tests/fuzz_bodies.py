@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -165,10 +166,13 @@ def _model(**fields: Any) -> EngineSpec:
     return EngineSpec.model_validate({**model, "weights": str(WEIGHTS / MODEL), **fields})
 
 
-async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], list[Any]]]:
+async def _vllm(
+    spec: EngineSpec,
+    images: ImageLimits = ImageLimits(),  # noqa: B008 - frozen
+) -> tuple[Any, dict[str, Any], Callable[[], list[Any]]]:
     from serving.engine.vllm.engine import VllmEngine
 
-    engine = await VllmEngine.start(spec, ImageLimits())
+    engine = await VllmEngine.start(spec, images)
     processor, app = engine._llm.output_processor, engine._app
     assert app is not None
 
@@ -184,8 +188,11 @@ async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], lis
 
 
 async def start_vllm(_: Path) -> Subject:
-    """A model that generates, with adapters."""
-    engine, models, left = await _vllm(_model())
+    """A model that generates, with adapters and tools."""
+    spec = _model()
+    tools = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+    spec = spec.model_copy(update={"engine_args": {**spec.engine_args, **tools}})
+    engine, models, left = await _vllm(spec)
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
     return Subject(engine, TEXTS | TOKENS, models, left, (None, pirate))
@@ -197,6 +204,27 @@ async def start_embed(folder: Path) -> Subject:
     spec = _model(weights=str(folder), context=CONTEXT, task="embed", prompt_style="raw", lora=None)
     engine, models, left = await _vllm(spec)
     return Subject(engine, {"/v1/embeddings": {"input": "Once upon a time"}} | TOKENS, models, left)
+
+
+async def start_vision(folder: Path) -> Subject:
+    """A model that sees."""
+    # By another process: the engine's core is forked from this one, which torch's threads must not
+    # have been started in.
+    subprocess.run([sys.executable, "-m", "tests.vision_shape", str(folder)], check=True)
+    weights = folder / "tiny-vision"
+    spec = _model(
+        weights=str(weights),
+        context=256,
+        dtype="float32",
+        vision=True,
+        lora=None,
+        engine_args={"enforce_eager": True, "max_num_seqs": 256, "model_impl": "transformers"},
+    )
+    images = ImageLimits(max_per_request=2, max_bytes=2_000_000, max_pixels=1_000_000)
+    engine, models, left = await _vllm(spec, images)
+    content = [{"type": "text", "text": "a"}]
+    chat = {"messages": [{"role": "user", "content": content}], "max_tokens": 3}
+    return Subject(engine, {"/v1/chat/completions": chat} | TOKENS, models, left)
 
 
 async def start_transformers(_: Path) -> Subject:

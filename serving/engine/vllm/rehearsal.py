@@ -216,10 +216,8 @@ class Rehearsal:
         fields = json.loads(body)
         inputs = self._inputs
         if inputs is None:
-            # Several texts of an embedding's input, or media: vLLM goes by the body.
-            return Prepared(
-                self._bounded(body), constraint=self._constraint, constrained=self._constrained
-            )
+            # Inputs to embed, or media: vLLM goes by the body. Its texts have limits of their own.
+            return Prepared(body, constraint=self._constraint, constrained=self._constrained)
         repeats = bool(fields.get("echo") or fields.get("return_prompt_text"))
         for found in inputs:
             if not repeats and len(found.get("prompt", "")) > MAX_PROMPT_TEXT:
