@@ -17,7 +17,8 @@ from vllm.config import VllmConfig
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
-from serving.engine.helpers import Helpers, Nursery
+from serving.engine.helpers.nursery import Nursery
+from serving.engine.helpers.pool import Helpers
 from serving.engine.images.chat import may_hold_media, take_images
 from serving.engine.interface import Reply
 from serving.engine.vllm.patches_rehearsal import Rehearsed

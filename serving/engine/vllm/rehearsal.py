@@ -1,6 +1,6 @@
 """The work of a helper: a request's way through vLLM's OpenAI app up to the engine core.
 
-It runs in a helper process (`serving/engine/helpers.py`), with vLLM's own app on an engine that has
+It runs in a helper process (`serving/engine/helpers/`), with vLLM's own app on an engine that has
 no core. What vLLM would refuse it refuses here, in its own words; what it would answer without the
 core (`/tokenize`) it answers here. Of a request that passes, the tokens and the checked grammar go
 back to the engine server, and of its body what is needed to answer it.

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from serving.engine.helpers import NURSERY_TITLE, Helpers, Nursery, Work
+from serving.engine.helpers.helper import Work
+from serving.engine.helpers.nursery import NURSERY_TITLE, Nursery
+from serving.engine.helpers.pool import Helpers
 from serving.errors import InvalidRequest, Overloaded
 
 MIB = 1 << 20
