@@ -156,8 +156,8 @@ BODIES: dict[str, Maker] = {
     "512 prompts, n 4": _json(COMPLETIONS, prompt=["hi"] * 512, n=4, max_tokens=1),
     "512 prompts of 60 tokens": _json(COMPLETIONS, prompt=["hello " * 60] * 512, max_tokens=1),
     "n 128, 20 logprobs": _json(COMPLETIONS, prompt="hi", n=128, logprobs=20, max_tokens=400),
-    "n 25, 20 logprobs": _json(
-        COMPLETIONS, prompt="hi", n=25, logprobs=20, max_tokens=100, ignore_eos=True
+    "n 12, 20 logprobs": _json(
+        COMPLETIONS, prompt="hi", n=12, logprobs=20, max_tokens=100, ignore_eos=True
     ),
     "chat, 20 logprobs": _json(
         CHAT,

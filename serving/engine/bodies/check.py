@@ -23,7 +23,7 @@ _PROMPTS = ("prompt", "input", "tokens")
 _CONSTRAINTS = ("response_format", "structured_outputs", "tools")
 _STRINGS = frozenset(("stop", "bad_words"))
 # How many log probabilities of each token an answer has: their number, or the tokens themselves.
-_LOGPROBS = ("logprobs", "top_logprobs", "logprob_token_ids")
+_LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs", "logprob_token_ids")
 
 
 class Checked(NamedTuple):

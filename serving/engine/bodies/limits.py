@@ -31,9 +31,14 @@ class BodyLimits(BaseSettings):
         default=512, description="choices of all prompts of a request together"
     )
     logprobs: Count = Field(
-        default=512,
+        default=256,
         description="log probabilities that a step may make for one request: `logprobs`, "
-        "`top_logprobs` or `logprob_token_ids` times its choices",
+        "`top_logprobs`, `prompt_logprobs` or `logprob_token_ids` times its choices",
+    )
+    prompt_logprobs: Count = Field(
+        default=32_768,
+        description="log probabilities of the prompts of a request together (`prompt_logprobs`, or "
+        "`echo` with `logprobs`)",
     )
     token_ids: Count = Field(
         default=262_144,

@@ -204,10 +204,11 @@ def schema(value: Any) -> dict[str, Any]:
         ({"best_of": 129, "n": 2}, "best_of", "is 129; at most 128"),
         ({"n": 5, "prompt": ["a"] * 103}, "n", "is 5 for 103 prompts; at most 512 choices"),
         ({"best_of": 8, "prompt": [[5]] * 65}, "best_of", "is 8 for 65 prompts; at most 512"),
-        ({"n": 26, "logprobs": 20}, "logprobs", "20 log probabilities of each token, for 26"),
-        ({"n": 26, "logprobs": True, "top_logprobs": 20}, "top_logprobs", "for 26 choices"),
+        ({"n": 13, "logprobs": 20}, "logprobs", "20 log probabilities of each token, for 13"),
+        ({"n": 13, "logprobs": True, "top_logprobs": 20}, "top_logprobs", "for 13 choices"),
         ({"n": 5, "logprob_token_ids": [1] * 128}, "logprob_token_ids", "128 log probabilities"),
-        ({"prompt": ["a"] * 26, "logprobs": 20}, "logprobs", "for 26 choices; at most 512"),
+        ({"prompt": [[5]] * 13, "prompt_logprobs": 20}, "prompt_logprobs", "for 13 choices"),
+        ({"prompt": ["a"] * 13, "logprobs": 20}, "logprobs", "for 13 choices; at most 256"),
         ({"tools": [TOOL] * 129}, "tools", "129 items; at most 128"),
         ({"stop": ["a"] * 17}, "stop", "17 items; at most 16"),
         ({"stop": "a" * 1025}, "stop", "1025 characters; at most 1024"),
@@ -265,10 +266,10 @@ def test_a_size_is_refused_by_name_with_its_number(body: Any, param: str, said: 
 @pytest.mark.parametrize(
     "body",
     [
-        {"n": 64, "logprobs": 8},
+        {"n": 64, "logprobs": 4},
         {"n": 128, "best_of": None, "logprobs": None},
-        {"prompt": ["a"] * 512, "echo": True, "logprobs": 1},
-        {"messages": [MESSAGE], "n": 25, "logprobs": True, "top_logprobs": 20},
+        {"prompt": ["a"] * 256, "echo": True, "logprobs": 1},
+        {"messages": [MESSAGE], "n": 12, "logprobs": True, "top_logprobs": 20},
         {"n": "many", "best_of": {}, "logprobs": "all"},
     ],
 )
