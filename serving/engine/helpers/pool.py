@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Coroutine
 
 from serving.engine.helpers.helper import Helper, HelperEnded
 from serving.engine.helpers.nursery import Nursery
@@ -17,7 +18,8 @@ GRACE_S = 0.5
 
 
 class Helpers:
-    """A bounded number of helpers, which are started when they are needed.
+    """A bounded number of helpers, which are started when they are needed: one ahead of need, since
+    a start takes a second or two.
 
     Args:
         most: helpers at a time.
@@ -39,11 +41,16 @@ class Helpers:
         self._nursery = nursery
         self._seconds = seconds
         self._memory = memory_bytes
+        self._most = most
         self._free = asyncio.Semaphore(most)
         self._most_waiting = waiting
         self._waiting = 0
+        # Helpers that there are, those that start among them.
+        self._count = 0
         self._idle: list[Helper] = []
-        self._leftover: set[asyncio.Task[None]] = set()
+        # Jobs of which each waits for the next helper that is ready.
+        self._next: deque[asyncio.Future[Helper]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._clock = clock
 
     async def run(self, job: bytes) -> bytes:
@@ -61,7 +68,7 @@ class Helpers:
         finally:
             self._waiting -= 1
         try:
-            helper = self._idle.pop() if self._idle else await self._nursery.helper()
+            helper = await self._take()
         except HelperEnded as error:
             self._free.release()
             raise Overloaded(f"no helper process can be started: {error}") from None
@@ -73,6 +80,67 @@ class Helpers:
             return await self._watch(helper, asking)
         finally:
             self._return(helper, asking)
+
+    async def _take(self) -> Helper:
+        """An idle helper, else whichever is ready first: one that starts, or one that is done.
+
+        Raises:
+            HelperEnded: none could be started.
+        """
+        if self._idle:
+            helper = self._idle.pop()
+            if not self._idle:
+                self._start()
+            return helper
+        ready: asyncio.Future[Helper] = asyncio.get_running_loop().create_future()
+        self._next.append(ready)
+        self._start()
+        try:
+            return await ready
+        except asyncio.CancelledError:
+            if ready.done() and not ready.cancelled() and ready.exception() is None:
+                self._offer(ready.result())
+            raise
+
+    def _start(self) -> None:
+        """Have one more helper forked, if there may be one."""
+        if self._count < self._most:
+            self._count += 1
+            self._run_task(self._fork())
+
+    async def _fork(self) -> None:
+        try:
+            helper = await self._nursery.helper()
+        except HelperEnded as error:
+            self._count -= 1
+            if (ready := self._first_waiting()) is not None:
+                ready.set_exception(error)
+        else:
+            self._offer(helper)
+
+    def _offer(self, helper: Helper) -> None:
+        """Give a helper to whoever waits for one."""
+        if (ready := self._first_waiting()) is not None:
+            ready.set_result(helper)
+        else:
+            self._idle.append(helper)
+
+    def _first_waiting(self) -> asyncio.Future[Helper] | None:
+        while self._next:
+            if not (ready := self._next.popleft()).done():
+                return ready
+        return None
+
+    def _discard(self, helper: Helper) -> None:
+        helper.kill()
+        self._count -= 1
+        if self._next:
+            self._start()
+
+    def _run_task(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _watch(self, helper: Helper, asking: asyncio.Future[bytes]) -> bytes:
         clock = self._clock or asyncio.get_running_loop().time
@@ -108,11 +176,10 @@ class Helpers:
             return
         if helper.killed:
             asking.cancel()
+            self._discard(helper)
             self._free.release()
             return
-        task = asyncio.ensure_future(self._let_end(helper, asking))
-        self._leftover.add(task)
-        task.add_done_callback(self._leftover.discard)
+        self._run_task(self._let_end(helper, asking))
 
     async def _let_end(self, helper: Helper, asking: asyncio.Future[bytes]) -> None:
         await asyncio.wait({asking}, timeout=GRACE_S)
@@ -120,15 +187,15 @@ class Helpers:
             self._put(helper)
             return
         asking.cancel()
-        helper.kill()
+        self._discard(helper)
         self._free.release()
 
     def _put(self, helper: Helper) -> None:
         # What a job has left behind is not carried along for ever.
         if helper.grown > self._memory // 2:
-            helper.kill()
+            self._discard(helper)
         else:
-            self._idle.append(helper)
+            self._offer(helper)
         self._free.release()
 
     @property
