@@ -1,7 +1,8 @@
 """Hostile OpenAI bodies against one real engine: `python -m tests.fuzz_bodies --cases 2000`.
 
-No body may end in a 5xx (but a full queue's 503), none may leave anything in the engine, and memory
-stays flat. The engine runs in this process, so that its books can be read after each round.
+No body may end in a 5xx (but a full queue's 503), none may leave anything in the engine or hold its
+event loop, and memory stays flat. The engine runs in this process, so that its books can be read
+after each round.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ CHUNK = 400
 PATIENCE_S = 60.0
 # The most that either process may grow after the first quarter of the cases.
 MOST_GROWTH_MIB = 64
+
+# The longest that the event loop may be held at once, in seconds of CPU: what a busy machine adds
+# does not count.
+MOST_HELD_S = 0.1
 
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
 CREATE_COMPLETION = "/v4/completions"
@@ -102,6 +107,7 @@ class Fuzz:
         self._subject = subject
         self.statuses: dict[int, int] = {}
         self.cases = 0
+        self.held_s = 0.0
         self.slowest_s = 0.0
         self.slowest = ""
 
@@ -111,9 +117,11 @@ class Fuzz:
         Raises:
             AssertionError: one of them ended as none may, or left something.
         """
+        watching = asyncio.create_task(self._watch())
         try:
             await asyncio.gather(*(self._one(*case) for case in cases))
         finally:
+            watching.cancel()
             try:
                 await self._subject.engine.check()
             except EngineFailed:
@@ -121,6 +129,14 @@ class Fuzz:
                 sys.exit("the engine died of one of these:\n" + "\n".join(map(repr, cases)))
         left = self._subject.left()
         assert not any(left), f"left in the engine: {left}"
+
+    async def _watch(self) -> None:
+        """Note how long the event loop is held, which is what everybody else would wait."""
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0.004)
+            now = time.thread_time()
+            self.held_s, last = max(self.held_s, now - last), now
 
     async def _one(self, path: str, adapter: AdapterRef | None, body: bytes) -> None:
         self.cases += 1
@@ -300,6 +316,7 @@ def main() -> int:
                     "cases": fuzz.cases,
                     "seconds": round(took_s, 1),
                     "statuses": fuzz.statuses,
+                    "held_s": round(fuzz.held_s, 3),
                     "slowest_s": round(fuzz.slowest_s, 2),
                     "slowest": fuzz.slowest,
                     "growth_mib": growth,
@@ -311,6 +328,9 @@ def main() -> int:
         runner.run(subject.engine.close())
     if max(growth) > MOST_GROWTH_MIB:
         print(f"memory grew by {max(growth)} MiB", file=sys.stderr)
+        return 1
+    if fuzz.held_s > MOST_HELD_S:
+        print(f"the event loop was held for {fuzz.held_s:.2f} s of CPU", file=sys.stderr)
         return 1
     return 0
 
