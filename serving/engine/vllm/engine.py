@@ -43,6 +43,7 @@ from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.patches import admission
 from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.preparation import Preparation
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
@@ -110,7 +111,8 @@ class VllmEngine(Engine):
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
-        nursery = Preparation.nursery(spec, args, config)
+        limits = PrepareLimits()
+        nursery = Preparation.nursery(spec, args, config, limits)
         start_processes(eager=config.model_config.enforce_eager)
         llm = AsyncLLM.from_vllm_config(
             config,
@@ -123,7 +125,7 @@ class VllmEngine(Engine):
                 f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
                 "for embeddings"
             )
-        engine = cls(spec, llm, stats, images, Preparation.of(nursery), accused)
+        engine = cls(spec, llm, stats, images, Preparation.of(nursery, limits), accused)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
         await engine._warm_up()
         patches.keep_environment()
