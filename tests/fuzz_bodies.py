@@ -29,17 +29,20 @@ from hypothesis import strategies as st
 from serving.api.completion import CompletionRequest, parse_completion
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.interface import Tally
-from serving.errors import EngineFailed, Overloaded, ServingError
+from serving.errors import ClientLeft, EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
 from tests.embed_shape import CONTEXT, write_embed
 from tests.hostile import bodies
 from tests.live import LOCAL, PIRATE, free_port
 
-Case = tuple[str, AdapterRef | None, bytes]
+# Path, adapter, body, and after how many seconds its sender leaves, if it does.
+Case = tuple[str, AdapterRef | None, bytes, float | None]
 
 MODEL = "tiny-llama"
 WEIGHTS = LOCAL.parents[2] / "local_models" / "weights"
 TOGETHER = 8
+# One in four leaves, while its request is prepared or while it runs.
+LEAVES = st.sampled_from((*(None,) * 6, 0.001, 0.02))
 # Cases between two looks at the memory.
 CHUNK = 400
 # A body that is answered later than this has hung.
@@ -49,6 +52,7 @@ MOST_GROWTH_MIB = 64
 
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
 CREATE_COMPLETION = "/v4/completions"
+RESPONSES = "/v1/responses"
 TEXTS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 3},
     "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 3},
@@ -117,12 +121,14 @@ class Fuzz:
         left = self._subject.left()
         assert not any(left), f"left in the engine: {left}"
 
-    async def _one(self, path: str, adapter: AdapterRef | None, body: bytes) -> None:
+    async def _one(
+        self, path: str, adapter: AdapterRef | None, body: bytes, leaves_s: float | None
+    ) -> None:
         self.cases += 1
         reply, tally = Collected(), Tally()
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(leaves_s or PATIENCE_S):
                 if path == CREATE_COMPLETION:
                     await self._complete(body, adapter)
                     reply.status = 200
@@ -133,12 +139,19 @@ class Fuzz:
                     )
                     await self._subject.engine.http(call, body, reply, tally)
             status, said = reply.status, reply.body
+        except TimeoutError:
+            if leaves_s is None:
+                raise
+            status, said = ClientLeft.status, b""
         except ServingError as error:
             status, said = error.status, error.message.encode("utf-8", "backslashreplace")
             if isinstance(error, Overloaded):
                 status = 0
         assert status is not None, f"no answer to {path} {body[:2000]!r}"
         assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
+        if status == 200 and said.startswith(b"event: "):
+            assert b"\nevent: response.completed\n" in said, f"cut off: {path} {body[:2000]!r}"
+            assert b"\nevent: error\n" not in said, f"an error in {path} {body[:2000]!r}"
         if status == 200 and said.startswith(b"data: "):
             assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
         took_s = time.monotonic() - began
@@ -162,6 +175,8 @@ def _model(**fields: Any) -> EngineSpec:
     models = yaml.safe_load(LOCAL.read_text())["models"]
     (model,) = [model for model in models if model["id"] == MODEL]
     os.environ.update(model["env"], VLLM_PORT=str(free_port()), VLLM_LOGGING_LEVEL="CRITICAL")
+    # Nothing is stored, whatever vLLM is told.
+    os.environ["VLLM_ENABLE_RESPONSES_API_STORE"] = "1"
     return EngineSpec.model_validate({**model, "weights": str(WEIGHTS / MODEL), **fields})
 
 
@@ -177,6 +192,7 @@ async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], lis
             list(processor.request_states),
             list(processor.parent_requests),
             list(processor.external_req_ids),
+            app.kept(),
             [entry for entry in engine._adapters._entries.values() if entry.holders],
         ]
 
@@ -188,7 +204,8 @@ async def start_vllm(_: Path) -> Subject:
     engine, models, left = await _vllm(_model())
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
-    return Subject(engine, TEXTS | TOKENS, models, left, (None, pirate))
+    answers = {RESPONSES: {"input": "Once upon a time", "max_output_tokens": 3}}
+    return Subject(engine, TEXTS | answers | TOKENS, models, left, (None, pirate))
 
 
 async def start_embed(folder: Path) -> Subject:
@@ -222,6 +239,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--engine", choices=sorted(ENGINES), default="vllm")
+    parser.add_argument("--path", help="bodies of this path only")
     parser.add_argument("--seed", type=int, default=0, help="another sequence of bodies")
     options = parser.parse_args()
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
@@ -232,8 +250,10 @@ def main() -> int:
                 st.just(path),
                 st.sampled_from(subject.adapters),
                 bodies(subject.models[path], {"model": MODEL, **base}),
+                LEAVES,
             )
             for path, base in subject.bases.items()
+            if options.path in (None, path)
         ]
         memory: list[list[int]] = []
         began = time.monotonic()

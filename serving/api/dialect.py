@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.api.envelope import error_body, openai_error_body
-from serving.api.sse import error_event, openai_error_event
+from serving.api.sse import error_event, openai_error_event, responses_error_event
 from serving.errors import ServingError
 
 
@@ -25,3 +25,5 @@ class Dialect:
 
 CREATE_COMPLETION = Dialect(error_body, error_event)
 OPENAI = Dialect(openai_error_body, openai_error_event)
+# A response that is refused before its first byte is refused as everywhere at OpenAI.
+RESPONSES = Dialect(openai_error_body, responses_error_event)

@@ -20,7 +20,7 @@ from serving.engine.bodies.values import check_values
 from serving.errors import InvalidRequest
 
 # The fields of a body that hold them.
-FIELDS = ("response_format", "structured_outputs", "tools")
+FIELDS = ("response_format", "structured_outputs", "tools", "text")
 
 _LENGTHS = frozenset(
     (

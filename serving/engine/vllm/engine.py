@@ -227,7 +227,7 @@ class VllmEngine(Engine):
         usage = self._usage.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
-            images = await load_taken(prepared.urls, call.model, self._images)
+            images = await load_taken(prepared.urls, call.model, call.path, self._images)
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))

@@ -17,6 +17,7 @@ from vllm.config import VllmConfig
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
+from serving.engine.bodies.responses import is_constrained
 from serving.engine.helpers import Helpers, Nursery
 from serving.engine.images.chat import may_hold_media, take_images
 from serving.engine.interface import Reply
@@ -45,6 +46,7 @@ class _Look(msgspec.Struct):
     response_format: Raw = _NOTHING
     structured_outputs: Raw = _NOTHING
     tools: Raw = _NOTHING
+    text: Raw = _NOTHING
     bad_words: Raw = _NOTHING
 
 
@@ -63,8 +65,11 @@ def is_light(body: bytes) -> bool:
         return False
     if found.tools not in _NOTHINGS:
         return False
-    form = found.response_format
-    return form in _NOTHINGS or msgspec.json.decode(form) in _PLAIN_FORMATS
+    form, text = found.response_format, found.text
+    if form not in _NOTHINGS and msgspec.json.decode(form) not in _PLAIN_FORMATS:
+        return False
+    # Responses have their format in `text`.
+    return text in _NOTHINGS or not is_constrained({"text": msgspec.json.decode(text)})
 
 
 class Preparation:
@@ -104,7 +109,7 @@ class Preparation:
             constrained = check(call, body).constrained
             urls: list[str] = []
             if may_hold_media(body):
-                urls, body = take_images(body)
+                urls, body = take_images(call.path, body)
             return Prepared(body, urls, constrained=constrained)
         job = Job(call, body, call.adapter is not None)
         found: Found = _decode_found(await self._helpers.run(msgspec.msgpack.encode(job)))

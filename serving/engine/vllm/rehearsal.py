@@ -21,6 +21,7 @@ from vllm.lora.request import LoRARequest
 
 from serving import errors
 from serving.catalogue.spec import EngineSpec
+from serving.engine.bodies.responses import PATH as RESPONSES
 from serving.engine.images.chat import may_hold_media, take_images
 from serving.engine.interface import Tally
 from serving.engine.vllm.openai_app import OpenAIApp
@@ -166,7 +167,7 @@ class Rehearsal:
         checked = self._app.check(job.call, body)
         self._constrained = checked.constrained
         if may_hold_media(body):
-            urls, body = take_images(body)
+            urls, body = take_images(job.call.path, body)
         if urls:
             # Its tokens come with the pixels.
             return Prepared(_bounded(body), urls, constrained=self._constrained)
@@ -200,9 +201,9 @@ class Rehearsal:
         answering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answering
-        return self._prepared(body)
+        return self._prepared(job.call.path, body)
 
-    def _prepared(self, body: bytes) -> Prepared:
+    def _prepared(self, path: str, body: bytes) -> Prepared:
         fields = json.loads(body)
         inputs = self._inputs
         if inputs is None:
@@ -214,13 +215,13 @@ class Rehearsal:
         for found in inputs:
             if not repeats and len(found.get("prompt", "")) > MAX_PROMPT_TEXT:
                 del found["prompt"]
-        _without_prompt(fields)
+        _without_prompt(path, fields)
         rest = json.dumps(fields).encode()
         last = self._last if repeats else []
         return Prepared(_bounded(rest), [], inputs, last, self._constraint, self._constrained)
 
 
-def _without_prompt(fields: dict[str, Any]) -> None:
+def _without_prompt(path: str, fields: dict[str, Any]) -> None:
     """Leave only a mark of what has become tokens. vLLM looks at the last message's role, and
     counts the tool calls of a chat."""
     if fields.get("messages"):
@@ -231,6 +232,10 @@ def _without_prompt(fields: dict[str, Any]) -> None:
         ]
         role = fields["messages"][-1].get("role", "user")
         fields["messages"] = [*calls, {"role": role, "content": "."}]
+    if path == RESPONSES:
+        items = fields["input"] if isinstance(fields["input"], list) else []
+        calls = [item for item in items if item.get("type") == "function_call"]
+        fields["input"] = [*calls, {"role": "user", "content": "."}]
     if "prompt" in fields:
         fields["prompt"] = "."
     if fields.get("suffix"):

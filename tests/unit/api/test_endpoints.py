@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.api.asked import Ability
-from serving.api.dialect import CREATE_COMPLETION, OPENAI
+from serving.api.dialect import CREATE_COMPLETION, OPENAI, RESPONSES
 from serving.api.endpoints import (
     ENDPOINTS,
     NAME,
@@ -55,6 +55,8 @@ def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
     ours = ("/v2/", "/v4/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
     ours += ("/ping", "/version")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
+    if endpoint.path.endswith("/responses"):
+        expected = RESPONSES
     assert endpoint.dialect is expected
 
 
