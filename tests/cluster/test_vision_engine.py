@@ -201,6 +201,16 @@ def chat_body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> d
     return {"model": VISION, "messages": [message], **limits, **fields}
 
 
+def response_body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> dict[str, Any]:
+    """The body of OpenAI's Responses."""
+    parts: list[dict[str, Any]] = [
+        {"type": "input_image", "image_url": url, "detail": "high"} for url in images
+    ]
+    parts.append({"type": "input_text", "text": prompt})
+    limits = {"temperature": 0, "max_output_tokens": TOKENS}
+    return {"model": VISION, "input": [{"role": "user", "content": parts}], **limits, **fields}
+
+
 async def complete(client: httpx.AsyncClient, images: Sequence[str], **fields: Any) -> str:
     answer = await client.post("/v4/completions", json=body(images, **fields))
     assert answer.status_code == 200, answer.text
@@ -214,7 +224,7 @@ async def chat(client: httpx.AsyncClient, images: Sequence[str]) -> str:
 
 
 @pytest.mark.parametrize("images", [[LINES], [RINGS], [LINES, RINGS], [RINGS, LINES], []])
-async def test_both_endpoints_answer_what_hugging_face_answers(
+async def test_every_endpoint_answers_what_hugging_face_answers(
     client: httpx.AsyncClient, reference: HuggingFace, images: list[Image.Image]
 ) -> None:
     right, prompt_tokens = reference.answer(images)
@@ -224,6 +234,9 @@ async def test_both_endpoints_answer_what_hugging_face_answers(
     assert answer["token_usage"]["prompt"] == prompt_tokens
     assert answer["token_usage"]["completion"] == TOKENS
     assert await chat(client, urls) == right
+    answer = (await client.post("/v1/responses", json=response_body(urls))).json()
+    assert answer["output"][0]["content"][0]["text"] == right
+    assert answer["usage"]["input_tokens"] == prompt_tokens
 
 
 async def test_the_answer_changes_with_the_image(client: httpx.AsyncClient) -> None:
@@ -292,28 +305,29 @@ async def test_hosts_are_refused_unless_listed(client: httpx.AsyncClient) -> Non
         ([data_url(LINES)] * 3, "at most 2"),
     ],
 )
-async def test_what_is_refused_on_both_endpoints(
+async def test_what_is_refused_on_every_endpoint(
     client: httpx.AsyncClient, images: list[str], says: str
 ) -> None:
     for path, request in (
         ("/v4/completions", body(images)),
         ("/v1/chat/completions", chat_body(images)),
+        ("/v1/responses", response_body(images)),
     ):
         answer = await client.post(path, json=request)
         assert answer.status_code == 422, answer.text
         assert says in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
 async def test_media_that_hides_from_our_look_finds_nothing_in_vllm(
-    client: httpx.AsyncClient,
+    client: httpx.AsyncClient, path: str
 ) -> None:
-    text = json.dumps(chat_body(["file:///etc/hostname"])).replace(
-        '"image_url"', '"\\u0069mage_url"'
-    )
-    assert '"image_url"' not in text
-    answer = await client.post(
-        "/v1/chat/completions", content=text, headers={"content-type": "application/json"}
-    )
+    asked = response_body if path == "/v1/responses" else chat_body
+    text = json.dumps(asked(["file:///etc/hostname"]))
+    for word in ("image", "input_"):
+        text = text.replace(f'"{word}', f'"\\u{ord(word[0]):04x}{word[1:]}')
+    assert '"image' not in text
+    answer = await client.post(path, content=text, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert "not loaded here" in answer.json()["error"]["message"]
 

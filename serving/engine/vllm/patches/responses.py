@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 from fastapi import FastAPI
+from vllm.config import ModelConfig
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.renderers import TokenizeParams
 
 from serving.engine.bodies.responses import PATH
 from serving.engine.vllm.patches.admission import change_bodies
@@ -14,6 +18,8 @@ from serving.engine.vllm.patches.admission import change_bodies
 OPENINGS = (b"event: response.created\n", b"event: response.in_progress\n")
 # How the event begins that `tell_errors` adds.
 ERROR_EVENT = b"event: error\n"
+
+_tokenize_params = ResponsesRequest.build_tok_params
 
 
 class _Failure(NamedTuple):
@@ -30,6 +36,7 @@ def prepare(app: FastAPI) -> None:
     """Make the handler of vLLM's app keep nothing and tell its errors. A model that generates no
     text has no handler."""
     change_bodies(app, PATH, _without_nulls)
+    ResponsesRequest.build_tok_params = _as_for_chats
     handler = getattr(app.state, "openai_serving_responses", None)
     if handler is not None:
         # Else vLLM, told so by its environment, stores every response whose request does not say
@@ -43,6 +50,12 @@ def kept(app: FastAPI) -> list[Any]:
     handler = getattr(app.state, "openai_serving_responses", None)
     tables = ("response_store", "msg_store", "event_store", "background_tasks")
     return [] if handler is None else [one for name in tables for one in getattr(handler, name)]
+
+
+def _as_for_chats(request: ResponsesRequest, config: ModelConfig) -> TokenizeParams:
+    """A chat template writes the special tokens itself. vLLM leaves them out of a chat completion's
+    prompt for that reason, and puts them before that of a response a second time."""
+    return replace(_tokenize_params(request, config), add_special_tokens=False)
 
 
 def _without_nulls(body: Any) -> Any:

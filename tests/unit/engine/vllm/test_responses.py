@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.responses import api_router
 from vllm.entrypoints.openai.responses.protocol import (
     ResponsesRequest,
@@ -84,6 +85,16 @@ def test_null_is_absent() -> None:
     assert (request.background, request.truncation) == (False, "disabled")
     fields = ("background", "truncation", "service_tier")
     assert not request.model_fields_set & {*fields, "store"}
+
+
+def test_a_prompt_begins_with_its_special_tokens_once() -> None:
+    handler, config = Handler(), SimpleNamespace(max_model_len=100)
+    ask(handler)
+    (request,) = handler.asked
+    assert not request.build_tok_params(config).add_special_tokens
+    assert responses._tokenize_params(request, config).add_special_tokens, "the patch may go"
+    chat = ChatCompletionRequest(model="m", messages=[{"role": "user", "content": "hi"}])
+    assert not chat.build_tok_params(config).add_special_tokens
 
 
 def test_a_body_that_is_no_object_is_left_to_vllm() -> None:
