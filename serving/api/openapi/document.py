@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.dialect import CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
 from serving.api.endpoints import NAME, Endpoint, Relayed
 from serving.api.openapi.describe import BASE, TEXTS, Text
 from serving.api.openapi.schemas import REF, schemas
@@ -19,7 +19,11 @@ from serving.api.openapi.schemas import REF, schemas
 VERSION = "3.1.0"
 JSON, EVENTS = "application/json", "text/event-stream"
 # The schema of each dialect's error bodies.
-ERRORS: dict[Dialect, str] = {CREATE_COMPLETION: "Error", OPENAI: "OpenAIError"}
+ERRORS: dict[Dialect, str] = {
+    CREATE_COMPLETION: "Error",
+    OPENAI: "OpenAIError",
+    RESPONSES: "OpenAIError",
+}
 # How else a request may end, by what an endpoint does. 405, 431 and the like can come from all.
 _ANY = {
     "405": "the path has no such method",
