@@ -153,7 +153,7 @@ def test_log_probabilities_are_asked_for_as_openai_does(live: Server) -> None:
         ({"temperature": -1}, "temperature", "non-negative"),
         ({"stop_token_ids": [10**9]}, "stop_token_ids", "out-of-vocab"),
         ({"top_k": 2**70}, "top_k", "64 bits"),
-        ({"input": "people " * 600}, None, "maximum context length"),
+        ({"input": "people " * 1500}, None, "maximum context length"),
         ({"input": 5}, None, "input"),
         ({"input": []}, None, "empty conversation"),
         ({"input": [{"role": "user", "content": "a"}] * 1025}, "input", "1025 messages"),
