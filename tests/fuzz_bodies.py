@@ -33,7 +33,7 @@ from serving.errors import ClientLeft, EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
 from tests.embed_shape import CONTEXT, write_embed
 from tests.hostile import bodies
-from tests.live import LOCAL, PIRATE, free_port
+from tests.live import INSTRUCT, LOCAL, PIRATE, free_port
 
 # Path, adapter, body, and after how many seconds its sender leaves, if it does.
 Case = tuple[str, AdapterRef | None, bytes, float | None]
@@ -61,6 +61,32 @@ TEXTS: dict[str, dict[str, Any]] = {
 TOKENS: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "Once upon a time"},
     "/detokenize": {"tokens": [5, 6]},
+}
+
+CALL = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+TOOLS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [
+            {"role": "user", "content": "What is the weather in Paris?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c", "type": "function", "function": CALL}],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "sunny"},
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "get_weather",
+                    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+                },
+            }
+        ],
+        "chat_template_kwargs": {"enable_thinking": False},
+        "max_tokens": 24,
+    }
 }
 
 
@@ -216,6 +242,14 @@ async def start_embed(folder: Path) -> Subject:
     return Subject(engine, {"/v1/embeddings": {"input": "Once upon a time"}} | TOKENS, models, left)
 
 
+async def start_tools(_: Path) -> Subject:
+    """A model that calls tools and thinks."""
+    parsers = {"tool_parser": "hermes", "reasoning_parser": "deepseek_v3"}
+    spec = _model(weights=str(WEIGHTS / INSTRUCT), prompt_style="chat", lora=None, **parsers)
+    engine, models, left = await _vllm(spec)
+    return Subject(engine, TOOLS, models, left)
+
+
 async def start_transformers(_: Path) -> Subject:
     """The other engine."""
     from serving.engine.hf.engine import HfEngine
@@ -231,7 +265,12 @@ async def start_transformers(_: Path) -> Subject:
     return Subject(engine, TEXTS, models, lambda: [engine.load().running, engine.load().waiting])
 
 
-ENGINES = {"vllm": start_vllm, "embed": start_embed, "transformers": start_transformers}
+ENGINES = {
+    "vllm": start_vllm,
+    "embed": start_embed,
+    "tools": start_tools,
+    "transformers": start_transformers,
+}
 
 
 def main() -> int:

@@ -44,6 +44,7 @@ class BodyCheck:
         prompt_chars: a prompt with more characters fits no context; None: not known.
         sequences: choices of all prompts of a request together, at most; None: any number.
         reserved: entries of fields that are objects, which the engine sets itself.
+        tools: the model can call tools.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class BodyCheck:
         prompt_chars: int | None,
         sequences: int | None,
         reserved: Mapping[str, frozenset[str]],
+        tools: bool = True,
     ) -> None:
+        self._tools = tools
         self._reserved = reserved
         self._limits = limits
         self._endpoints = endpoints
@@ -99,6 +102,8 @@ class BodyCheck:
         if path == RESPONSES:
             check_response(given)
         self._check_texts(path, given)
+        if not self._tools and given.get("tools") and _may_call(given.get("tool_choice")):
+            _refuse("tools", "this model takes no tools; its spec has no `tool_parser`")
         constrained = any(given.get(name) for name in _CONSTRAINTS) or is_constrained(given)
         return Checked(constrained=constrained)
 
@@ -207,6 +212,11 @@ def _characters(value: Any) -> int:
         elif type(item) is dict:
             todo += [inside for key, inside in item.items() if key != "image_url"]
     return characters
+
+
+def _may_call(tool_choice: Any) -> bool:
+    """False if the caller rules out that a tool is called, in OpenAI's or in Anthropic's words."""
+    return tool_choice not in ("none", {"type": "none"})
 
 
 def _whole_number(value: Any) -> int:

@@ -125,6 +125,7 @@ class OpenAIApp:
             prompt_chars=PromptSize(llm.renderer.get_tokenizer(), context).most,
             sequences=admission.queue_limit(llm),
             reserved=admission.RESERVED,
+            tools=args.tool_call_parser is not None,
         )
         return cls(app, llm, current, bodies)
 
