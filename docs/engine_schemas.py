@@ -21,6 +21,7 @@ PREFIX = "vllm.entrypoints."
 REF = "#/components/schemas/"
 # Modules below vllm.entrypoints, with what they read and what they write.
 READ: dict[str, tuple[str, ...]] = {
+    "anthropic.protocol": ("AnthropicMessagesRequest", "AnthropicCountTokensRequest"),
     "openai.chat_completion.protocol": ("ChatCompletionRequest",),
     "openai.completion.protocol": ("CompletionRequest",),
     "openai.responses.protocol": ("ResponsesRequest",),
@@ -30,12 +31,15 @@ READ: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 WRITTEN: dict[str, tuple[str, ...]] = {
+    "anthropic.protocol": (
+        "AnthropicMessagesResponse", "AnthropicCountTokensResponse", "AnthropicStreamEvent",
+    ),
     "openai.chat_completion.protocol": ("ChatCompletionResponse", "ChatCompletionStreamResponse"),
     "openai.completion.protocol": ("CompletionResponse", "CompletionStreamResponse"),
     "openai.responses.protocol": ("ResponsesResponse",),
     "pooling.embed.protocol": ("EmbeddingResponse",),
     "serve.tokenize.protocol": ("TokenizeResponse", "DetokenizeResponse"),
-}
+}  # fmt: skip
 # The classes of the `openai` package for the responses API, which would be 300 more schemas.
 ELSEWHERE = "openai.types.responses"
 

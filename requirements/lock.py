@@ -33,6 +33,14 @@ TOOL_CLIENTS = {
     "llama-index": ("llama-index-llms-openai-like",),
 }
 
+# The clients that tests/e2e uses, by environment; their versions change by hand.
+SDKS = {
+    "anthropic": ("anthropic",),
+    "scale-egp": ("scale-egp",),
+    "scale-gp": ("scale-gp",),
+    "schemathesis": ("schemathesis",),
+}
+
 Pins = dict[str, str]
 
 
@@ -50,8 +58,9 @@ def main() -> None:
     shared = {name: version for name, version in cpu["3.13"].items() if name != "torch"}
     cuda = lock("cuda", base + extras["gpu"], flags, shared)
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
-    for sdk in ("scale-gp", "scale-egp", "schemathesis"):
-        lock(f"sdk-{sdk}", [f"{sdk}=={pins(FOLDER / f'sdk-{sdk}.txt')[sdk]}"], flags)
+    for sdk, packages in SDKS.items():
+        kept = pins(FOLDER / f"sdk-{sdk}.txt")
+        lock(f"sdk-{sdk}", [f"{name}=={kept[normal(name)]}" for name in packages], flags)
     for sdk, packages in TOOL_CLIENTS.items():
         lock(f"sdk-{sdk}", list(packages), flags)
 

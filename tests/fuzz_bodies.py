@@ -53,6 +53,10 @@ MOST_GROWTH_MIB = 64
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
 CREATE_COMPLETION = "/v4/completions"
 RESPONSES = "/v1/responses"
+ANTHROPIC: dict[str, dict[str, Any]] = {
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 3},
+    "/v1/messages/count_tokens": {"messages": MESSAGES},
+}
 TEXTS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 3},
     "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 3},
@@ -175,11 +179,13 @@ class Fuzz:
                 status = 0
         assert status is not None, f"no answer to {path} {body[:2000]!r}"
         assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
-        if status == 200 and said.startswith(b"event: "):
+        if path == RESPONSES and status == 200 and said.startswith(b"event: "):
             assert b"\nevent: response.completed\n" in said, f"cut off: {path} {body[:2000]!r}"
             assert b"\nevent: error\n" not in said, f"an error in {path} {body[:2000]!r}"
         if status == 200 and said.startswith(b"data: "):
             assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
+        if path in ANTHROPIC:
+            assert b"event: error" not in said, f"an error in the stream of {path} {body[:2000]!r}"
         took_s = time.monotonic() - began
         if took_s > self.slowest_s:
             self.slowest_s, self.slowest = took_s, body[:300].decode("utf-8", "replace")
@@ -231,7 +237,8 @@ async def start_vllm(_: Path) -> Subject:
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
     answers = {RESPONSES: {"input": "Once upon a time", "max_output_tokens": 3}}
-    return Subject(engine, TEXTS | answers | TOKENS, models, left, (None, pirate))
+    bases = TEXTS | TOKENS | ANTHROPIC | answers
+    return Subject(engine, bases, models, left, (None, pirate))
 
 
 async def start_embed(folder: Path) -> Subject:
@@ -278,7 +285,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--engine", choices=sorted(ENGINES), default="vllm")
-    parser.add_argument("--path", help="bodies of this path only")
+    parser.add_argument("--path", help="bodies of this endpoint only")
     parser.add_argument("--seed", type=int, default=0, help="another sequence of bodies")
     options = parser.parse_args()
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
@@ -292,7 +299,7 @@ def main() -> int:
                 LEAVES,
             )
             for path, base in subject.bases.items()
-            if options.path in (None, path)
+            if options.path is None or path.startswith(options.path)
         ]
         memory: list[list[int]] = []
         began = time.monotonic()

@@ -20,6 +20,7 @@ class Ability(enum.StrEnum):
     RESPONSES = "responses"
     EMBED = "embed"
     TOKENIZE = "tokenize"
+    MESSAGES = "messages"
     SEE = "see"
     REASON = "reason"
 

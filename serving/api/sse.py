@@ -13,10 +13,13 @@ import json
 # the last one, with the greatest number that every client can read.
 LAST_NUMBER = 2**31 - 1
 KEEPALIVE = b": keepalive\n\n"
+# What Anthropic sends into a stream that has long been silent.
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
 def error_event(envelope: bytes) -> bytes:
-    """The frame that ends a Create Completion stream which failed after its first byte."""
+    """The frame that ends a Create Completion stream, or a stream of Messages, which failed after
+    its first byte."""
     return b"event: error\ndata: " + envelope + b"\n\n"
 
 

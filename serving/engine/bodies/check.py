@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from serving.engine.bodies import blocks
 from serving.engine.bodies.fields import Kinds, check_kind
 from serving.engine.bodies.limits import BodyLimits
 from serving.engine.bodies.responses import PATH as RESPONSES
@@ -19,11 +20,13 @@ from serving.engine.bodies.values import check_structure, check_values, read, re
 from serving.errors import ContextLengthExceeded, InvalidRequest
 
 # What an engine is to read as text or tokens; its size is measured against the context.
-TEXTS = frozenset(("prompt", "input", "messages", "tokens", "suffix", "documents", "instructions"))
+TEXTS = frozenset(
+    ("prompt", "input", "messages", "tokens", "suffix", "documents", "instructions", "system")
+)
 # The fields of those that may hold several prompts.
 _PROMPTS = ("prompt", "input", "tokens")
-_CONSTRAINTS = ("response_format", "structured_outputs", "tools")
-_STRINGS = frozenset(("stop", "bad_words"))
+_CONSTRAINTS = ("response_format", "structured_outputs", "tools", "output_config")
+_STRINGS = frozenset(("stop", "stop_sequences", "bad_words"))
 
 
 class Checked(NamedTuple):
@@ -101,6 +104,8 @@ class BodyCheck:
                 schemas.check(name, value)
         if path == RESPONSES:
             check_response(given)
+        if path in blocks.PATHS:
+            blocks.check_blocks(given)
         self._check_texts(path, given)
         if not self._tools and given.get("tools") and _may_call(given.get("tool_choice")):
             _refuse("tools", "this model takes no tools; its spec has no `tool_parser`")
@@ -112,7 +117,8 @@ class BodyCheck:
         if type(value) is str and len(value) > limits.string_chars:
             _refuse(name, f"has {len(value)} characters; at most {limits.string_chars} are taken")
         if type(value) is list:
-            most = {"tools": limits.tools, "stop": limits.stops}.get(name, limits.items)
+            counts = {"tools": limits.tools, "stop": limits.stops, "stop_sequences": limits.stops}
+            most = counts.get(name, limits.items)
             if len(value) > most:
                 _refuse(name, f"has {len(value)} items; at most {most} are taken")
         if type(value) is dict:
@@ -145,7 +151,7 @@ class BodyCheck:
                     self._check_prompt(name, prompt)
             else:
                 self._check_prompt(name, found)
-        for name in (chat, "documents", "suffix", "instructions"):
+        for name in (chat, "documents", "suffix", "instructions", "system"):
             self._check_prompt(name, given.get(name))
         most, n = self._sequences, _whole_number(given.get("n", 1))
         if most is not None and n * prompts > most:
@@ -175,7 +181,8 @@ class BodyCheck:
         for message in messages:
             if type(message) is dict:
                 for value in message.values():
-                    parts += len(value) if type(value) is list else 0
+                    if type(value) is list:
+                        parts += len(value) + sum(map(blocks.nested, value))
         if parts > limits.parts:
             _refuse(
                 name, f"has {parts} content parts and tool calls; at most {limits.parts} are taken"
@@ -210,7 +217,8 @@ def _characters(value: Any) -> int:
         elif type(item) is list:
             todo += item
         elif type(item) is dict:
-            todo += [inside for key, inside in item.items() if key != "image_url"]
+            skipped = "source" if item.get("type") == "image" else "image_url"
+            todo += [inside for key, inside in item.items() if key != skipped]
     return characters
 
 

@@ -8,6 +8,8 @@ names and nothing else. A part that slipped through would find nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from PIL.Image import Image
@@ -57,10 +59,15 @@ async def load_taken(
     return [*await loader.load_all(urls, chat_field(path))]
 
 
-def take_images(path: str, body: bytes) -> tuple[list[str], bytes]:
+def take_images(
+    path: str, body: bytes, take: Callable[[Any, list[str]], Any] | None = None
+) -> tuple[list[str], bytes]:
     """The URLs of a chat body's images, and the body with names in their place.
 
     A body that is not JSON is returned as it is: vLLM refuses it in its own words.
+
+    Args:
+        take: does it for one part of a message; default: for those of OpenAI's endpoints.
 
     Raises:
         InvalidField: an image part without a URL or with a `uuid`, audio, video, or embeddings.
@@ -75,14 +82,15 @@ def take_images(path: str, body: bytes) -> tuple[list[str], bytes]:
     urls: list[str] = []
     field = chat_field(path)
     messages = chat.get(field) if isinstance(chat, dict) else None
-    take = _without_input_image if path == RESPONSES else _without_image
+    own = _without_input_image if path == RESPONSES else _without_image
+    take = take or partial(own, field=field)
     # The second is what a tool has answered.
     places = ("content", "output") if path == RESPONSES else ("content",)
     for message in messages if isinstance(messages, list) else ():
         for key in places if isinstance(message, dict) else ():
             parts = message.get(key)
             if isinstance(parts, list):
-                message[key] = [take(part, urls, field) for part in parts]
+                message[key] = [take(part, urls) for part in parts]
     # Encoded again even without an image, so that vLLM parses exactly what was checked here.
     return urls, json.dumps(chat).encode()
 
