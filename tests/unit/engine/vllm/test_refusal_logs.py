@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import logging
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -19,13 +20,16 @@ LOGGER = completion.logger
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the log says."""
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What the log says, whatever level other tests have left it at."""
     written = io.StringIO()
     monkeypatch.setattr(LOGGER, "handlers", [logging.StreamHandler(written)])
     monkeypatch.setattr(LOGGER, "filters", [])
     spare_refusals()
-    return written
+    level = LOGGER.level
+    LOGGER.setLevel(logging.INFO)
+    yield written
+    LOGGER.setLevel(level)
 
 
 def fail(error: Exception) -> None:
