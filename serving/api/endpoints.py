@@ -9,14 +9,15 @@ the engines' OpenAI app answers is one more line here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from serving.api import pages
+from serving.api import pages, v5_models
 from serving.api.asked import Ability, Asked, Sent
 from serving.api.completion import parse_completion
 from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
+from serving.wire.messages import UNMARKED
 
 # Stands for the model ID in a path. IDs may have slashes, so it takes all that is left.
 NAME = "{model}"
@@ -68,6 +69,16 @@ def _azure(path: str, needs: Ability) -> tuple[Endpoint, Endpoint]:
     return tuple(Endpoint("POST", way, OPENAI, answer) for way in ways)  # type: ignore[return-value]
 
 
+def _v5(path: str, engine_path: str) -> Endpoint:
+    """An OpenAI endpoint as scale-gp-beta asks it: its streams end without a mark."""
+
+    def parse(sent: Sent, body: bytes) -> Asked:
+        return replace(parse_openai(sent, body), form=UNMARKED)
+
+    answer = Relayed(parse, Ability.GENERATE, engine_path)
+    return Endpoint("POST", path, CREATE_COMPLETION, answer)
+
+
 def _completion(path: str) -> Endpoint:
     answer = Relayed(lambda _, body: parse_completion(body), Ability.GENERATE)
     return Endpoint("POST", path, CREATE_COMPLETION, answer)
@@ -93,6 +104,8 @@ ENDPOINTS = (
     *_azure("/v1/completions", Ability.GENERATE),
     *_azure("/v1/chat/completions", Ability.GENERATE),
     *_azure("/v1/embeddings", Ability.EMBED),
+    _v5("/v5/completions", "/v1/completions"),
+    _v5("/v5/chat/completions", "/v1/chat/completions"),
     _openai("/tokenize", Ability.TOKENIZE),
     _openai("/detokenize", Ability.TOKENIZE),
     _page("/v1/models", pages.openai_models, OPENAI),
@@ -101,6 +114,9 @@ ENDPOINTS = (
     _page(f"/v4/models/{NAME}", pages.one_model_instance),
     _page("/openai/v1/models", pages.openai_models, OPENAI),
     _page(f"/openai/v1/models/{NAME}", pages.one_openai_model, OPENAI),
+    _page("/v5/models", v5_models.models),
+    _page(f"/v5/models/{NAME}", v5_models.one_model),
+    _page("/v5/chat/completions/models", v5_models.chat_models),
     _page("/user-info", pages.user_info),
     _page("/version", pages.version),
     _page("/status", pages.status),

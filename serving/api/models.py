@@ -1,5 +1,5 @@
-"""The models endpoints: OpenAI's (`/v1/models`) and that of Create Completion's API (`/v4/models`,
-field names as scale-gp's `ModelInstance`)."""
+"""Two of the lists of models: OpenAI's (`/v1/models`) and that of Create Completion's API
+(`/v4/models`, field names as scale-gp's `ModelInstance`)."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class ModelEntry:
 
     `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
     `parent` an adapter's base; `context` is in tokens, None where it is not known. `chat` is
-    true for chat models, `embeds` for models that make embeddings and no text. `more` are fields of
-    one kind: `provider`, `retired_on`, `successor`.
+    true for chat models, `embeds` for models that make embeddings and no text. `ready` is true if
+    the model can answer; one that sleeps can. `more` are fields of one kind: `provider`,
+    `retired_on`, `successor`.
     """
 
     id: str
@@ -57,6 +58,7 @@ class ModelEntry:
     chat: bool = False
     embeds: bool = False
     replicas: int = 0
+    ready: bool = False
     more: dict[str, Any] = field(default_factory=dict)
 
     @property

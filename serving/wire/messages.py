@@ -10,6 +10,8 @@ import msgspec
 
 PROTOCOL_VERSION = 1
 DEFAULT_TEMPERATURE = 0.2
+# The form of an OpenAI answer whose stream ends without `data: [DONE]`.
+UNMARKED = "unmarked"
 
 
 class AdapterRef(msgspec.Struct, frozen=True):
@@ -71,7 +73,12 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
 
 
 class HttpCall(msgspec.Struct, tag="http", frozen=True):
-    """Run one HTTP request in the engine's own OpenAI app; the body follows in the same frame."""
+    """Run one HTTP request in the engine's own OpenAI app; the body follows in the same frame.
+
+    `form` is how the engine server writes the app's answer (`serving/engine/calls.py`); if it is
+    empty, the answer stays as it is. `served_model` is the model that answers, for forms that name
+    it.
+    """
 
     request_id: str
     model: str
@@ -82,6 +89,8 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
     adapter: AdapterRef | None = None
     prompt_format: PromptFormat | None = None
     cache_space: str = ""
+    form: str = ""
+    served_model: str = ""
 
 
 Call = CompletionCall | HttpCall

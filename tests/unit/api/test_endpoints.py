@@ -52,7 +52,7 @@ def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> N
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
 def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
-    ours = ("/v2/", "/v4/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
+    ours = ("/v2/", "/v4/", "/v5/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
     ours += ("/ping", "/version")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
     assert endpoint.dialect is expected
