@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from serving.api import pages, v5_models
 from serving.api.asked import Ability, Asked, Sent
+from serving.api.chat_v4 import parse_chat
 from serving.api.completion import parse_completion
 from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
 from serving.api.openai import parse_openai
@@ -79,6 +80,13 @@ def _v5(path: str, engine_path: str) -> Endpoint:
     return Endpoint("POST", path, CREATE_COMPLETION, answer)
 
 
+def _formed(
+    path: str, parse: Callable[[Sent, bytes], Asked], dialect: Dialect = CREATE_COMPLETION
+) -> Endpoint:
+    """An endpoint whose answer the engine server writes in a form of its own."""
+    return Endpoint("POST", path, dialect, Relayed(parse, Ability.GENERATE))
+
+
 def _completion(path: str) -> Endpoint:
     answer = Relayed(lambda _, body: parse_completion(body), Ability.GENERATE)
     return Endpoint("POST", path, CREATE_COMPLETION, answer)
@@ -101,6 +109,7 @@ ENDPOINTS = (
     _openai("/v1/completions", Ability.GENERATE),
     _openai("/v1/chat/completions", Ability.GENERATE),
     _openai("/v1/embeddings", Ability.EMBED),
+    _formed("/v4/chat-completions", parse_chat),
     *_azure("/v1/completions", Ability.GENERATE),
     *_azure("/v1/chat/completions", Ability.GENERATE),
     *_azure("/v1/embeddings", Ability.EMBED),

@@ -1,17 +1,20 @@
 """Runs one call on an engine and writes its answer in the form that the call asks for.
 
-An OpenAI answer of an engine's app goes out as it is, unless its call names a form: then a reply
-that stands between the app and the caller rewrites it here, so that a router relays bytes of every
-form alike.
+An OpenAI answer of an engine's app goes out as it is, unless its call names a form: then it is
+rewritten here (`forms.py`), so that a router relays bytes of every form alike.
 """
 
 from __future__ import annotations
 
-from serving.engine.completion_writer import run_completion
-from serving.engine.interface import Engine, Reply, Tally
-from serving.wire.messages import UNMARKED, Call, CompletionCall, Head, HttpCall
+from collections.abc import Callable, Mapping
 
-_DONE = b"data: [DONE]\n\n"
+from serving.api import chat_v4
+from serving.engine.completion_writer import run_completion
+from serving.engine.forms import Form, Rewritten, Unmarked
+from serving.engine.interface import Engine, Reply, Tally
+from serving.wire.messages import UNMARKED, Call, CompletionCall, HttpCall
+
+FORMS: Mapping[str, Callable[[HttpCall], Form]] = {chat_v4.FORM: chat_v4.ChatAnswer}
 
 
 async def run_call(engine: Engine, call: Call, body: bytes, reply: Reply, tally: Tally) -> None:
@@ -26,38 +29,14 @@ async def run_call(engine: Engine, call: Call, body: bytes, reply: Reply, tally:
     elif not call.form:
         await engine.http(call, body, reply, tally)
     else:
-        await engine.http(call, body, _formed(call, reply), tally)
+        formed = _formed(call, reply)
+        await engine.http(call, body, formed, tally)
+        formed.close()
 
 
-def _formed(call: HttpCall, reply: Reply) -> Reply:
+def _formed(call: HttpCall, reply: Reply) -> Unmarked | Rewritten:
     if call.form == UNMARKED:
         return Unmarked(reply)
-    raise ValueError(f"no such form of an answer: {call.form}")
-
-
-class Unmarked:
-    """A reply whose stream loses its end mark.
-
-    No event can end like the mark: the JSON of an event ends in a brace.
-    """
-
-    __slots__ = ("_reply",)
-
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
-
-    @property
-    def writable(self) -> bool:
-        return self._reply.writable
-
-    def head(self, head: Head) -> None:
-        self._reply.head(head)
-
-    def data(self, data: bytes) -> None:
-        if data.endswith(_DONE):
-            data = data[: -len(_DONE)]
-        if data:
-            self._reply.data(data)
-
-    async def drained(self) -> None:
-        await self._reply.drained()
+    if (form := FORMS.get(call.form)) is None:
+        raise ValueError(f"no such form of an answer: {call.form}")
+    return Rewritten(reply, form(call))

@@ -62,7 +62,7 @@ def test_chat(sdk_script: Script) -> None:
         },
     )
     says = chat["answer"]["choices"][0]["message"]["content"]
-    assert says == "Hello! How can I help you today?"
+    assert says.strip() == "Hello! How can I help you today?"
     assert chat["answer"]["model"] == INSTRUCT
     deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in stream["chunks"]]
     assert "".join(deltas) == says

@@ -27,6 +27,13 @@ client = SGPClient(
 )
 
 
+def chat(**arguments: Any) -> dict[str, Any]:
+    answer = client.chat_completions.create(**arguments)
+    if arguments.get("stream"):
+        return {"chunks": [chunk.to_dict() for chunk in answer]}
+    return {"answer": answer.to_dict(), "sent": sent}
+
+
 def call(arguments: dict[str, Any]) -> dict[str, Any]:
     global sent
     sent = 0
@@ -35,6 +42,8 @@ def call(arguments: dict[str, Any]) -> dict[str, Any]:
             models = client.models.list(**arguments["models"])
             one = client.models.retrieve(models.items[0].id)
             return {"models": [model.model_dump(mode="json") for model in models], "one": one.id}
+        if "chat" in arguments:
+            return chat(**arguments["chat"])
         if arguments.get("stream"):
             # Its chunks are not of the declared type, but what they hold is the same.
             chunks = [chunk.to_dict() for chunk in client.completions.create(**arguments)]

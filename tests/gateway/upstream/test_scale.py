@@ -6,6 +6,7 @@ import pytest
 
 from tests.gateway.conftest import events
 from tests.gateway.upstream.conftest import CANARY, DIALECTS, TEXT, World
+from tests.providers import PROMPT_TOKENS
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -40,3 +41,45 @@ async def test_v5_names_the_vendor(world: World) -> None:
     ]
     wrong = await world.wire.post("/v5/completions", json={"model": "openai/m-gemini"})
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (404, "unknown_model")
+
+
+CHAT = "/v4/chat-completions"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_v4_chat(world: World, dialect: str) -> None:
+    body = {
+        "model": f"m-{dialect}",
+        "messages": [{"content": CANARY}],
+        "model_parameters": {"max_tokens": 9, "stop_sequences": ["x"]},
+    }
+    whole = (await world.wire.post(CHAT, json=body)).json()
+    assert whole["chat_completion"]["message"] == {"role": "assistant", "content": TEXT}
+    usage = {"prompt": PROMPT_TOKENS, "completion": 3, "total": PROMPT_TOKENS + 3}
+    assert whole["token_usage"] == usage
+    streamed = events((await world.wire.post(CHAT, json={**body, "stream": True})).text)
+    assert "".join(data["completion"]["text"] for _, data in streamed) == TEXT
+    assert streamed[-1][1]["token_usage"] == usage
+    for seen in world.doubles[dialect].requests:
+        assert seen.body["messages"] == [{"role": "user", "content": CANARY}]
+        assert seen.body["stop"] == ["x"]
+        limit = "max_completion_tokens" if dialect == "openai" else "max_tokens"
+        assert seen.body[limit] == 9
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name", "value"),
+    [("openai", "top_k", 3), ("anthropic", "presence_penalty", 1), ("gemini", "top_k", 3)],
+)
+async def test_v4_chat_refuses_what_a_provider_cannot(
+    world: World, dialect: str, name: str, value: int
+) -> None:
+    body = {
+        "model": f"m-{dialect}",
+        "messages": [{"content": CANARY}],
+        "model_parameters": {name: value},
+    }
+    refused = await world.wire.post(CHAT, json=body)
+    assert refused.status_code == 422
+    assert refused.json()["error"]["param"] == f"model_parameters.{name}"
+    assert not world.doubles[dialect].requests
