@@ -40,7 +40,8 @@ class Sent(Protocol):
 
 
 class Target(Protocol):
-    """What a call says of its route: the model that answers, its adapter and prompt format."""
+    """What a call says of its route: the model that answers, its adapter and prompt format, and
+    whether a provider hosts it."""
 
     @property
     def model(self) -> str: ...
@@ -48,6 +49,8 @@ class Target(Protocol):
     def adapter(self) -> AdapterRef | None: ...
     @property
     def prompt_format(self) -> PromptFormat | None: ...
+    @property
+    def hosted(self) -> bool: ...
 
 
 class Asked(Protocol):

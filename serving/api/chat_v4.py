@@ -7,7 +7,6 @@ its stream has Create Completion's events; a whole answer has a message where th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ import msgspec
 from msgspec import Meta
 from pydantic import ValidationError
 
-from serving.api.asked import Ability, Sent, Target
+from serving.api.asked import Sent
 from serving.api.completion import (
     MAX_ACCOUNT_ID,
     MAX_INT,
@@ -24,14 +23,13 @@ from serving.api.completion import (
     as_serving_error,
     stream_event,
 )
-from serving.api.excerpt import excerpt
+from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
 from serving.api.said import Said, Usage
 from serving.api.strict import read_strictly, without_nulls
 from serving.errors import InvalidField
 from serving.wire.messages import DEFAULT_TEMPERATURE, End, HttpCall
 
 FORM = "v4-chat"
-CHAT_PATH = "/v1/chat/completions"
 # As many as engines take by default (`BodyLimits`); a longer list is not even read.
 MAX_MESSAGES = 1024
 MAX_PARTS = 1024
@@ -144,58 +142,7 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
 _decoder = msgspec.json.Decoder(ChatRequest)
 
 
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """An `Asked` for the engine's chat endpoint, whose answer is written in another form.
-
-    `body` is the OpenAI body without its model.
-    """
-
-    model: str
-    streams: bool
-    account_id: str | None
-    form: str
-    body: dict[str, Any]
-    images: bool = False
-    parameters: str = ""
-
-    def check(self, abilities: frozenset[Ability]) -> None:
-        """See `Asked.check`."""
-        if self.images and Ability.SEE not in abilities:
-            raise InvalidField(f"model '{excerpt(self.model)}' takes no images", param="messages")
-        if "reasoning_effort" in self.body and Ability.REASON not in abilities:
-            raise InvalidField(
-                f"model '{excerpt(self.model)}' has no reasoning effort",
-                param=f"{self.parameters}reasoning_effort",
-            )
-
-    def call(self, request_id: str, target: Target) -> tuple[HttpCall, bytes]:
-        """See `Asked.call`."""
-        return openai_call(self, request_id, target, CHAT_PATH, self.body)
-
-
-def openai_call(
-    asked: Chat, request_id: str, target: Target, path: str, fields: dict[str, Any]
-) -> tuple[HttpCall, bytes]:
-    """The call of an engine's app at `path` with a body of these fields."""
-    body = {"model": asked.model, **fields}
-    if asked.streams:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    call = HttpCall(
-        request_id=request_id,
-        model=asked.model,
-        method="POST",
-        path=path,
-        headers=(("content-type", "application/json"),),
-        adapter=target.adapter,
-        prompt_format=target.prompt_format,
-        form=asked.form,
-        served_model=target.model,
-    )
-    return call, msgspec.json.encode(body)
-
-
-def parse_chat(sent: Sent, body: bytes) -> Chat:
+def parse_chat(sent: Sent, body: bytes) -> FormedRequest:
     """Check a request body.
 
     Raises:
@@ -210,29 +157,16 @@ def parse_chat(sent: Sent, body: bytes) -> Chat:
     fields = {"messages": [message.openai() for message in messages]}
     if given.instructions is not None:
         fields["messages"].insert(0, {"role": "system", "content": given.instructions})
-    return Chat(
+    return FormedRequest(
         model=given.model,
         streams=bool(given.stream),
-        account_id=given.account_id,
         form=FORM,
-        body=fields | _sampling(given.model_parameters),
+        path=CHAT_PATH,
+        fields=fields | _sampling(given.model_parameters),
+        account_id=given.account_id,
         images=any(message.has_images for message in messages),
-        parameters="model_parameters.",
+        prefix="model_parameters.",
     )
-
-
-def refuse_template(template: str | None) -> None:
-    """
-    Raises:
-        InvalidField: there is one. A template is a program, and one of a caller's could take any
-            time and memory.
-    """
-    if template is not None:
-        raise InvalidField(
-            "'chat_template': is not taken from requests; a model's template stands in the models "
-            "file",
-            param="chat_template",
-        )
 
 
 def _sampling(raw: msgspec.Raw) -> dict[str, Any]:
@@ -260,6 +194,11 @@ def _sampling(raw: msgspec.Raw) -> dict[str, Any]:
 
 class ChatAnswer:
     """Writes the answer."""
+
+    names = {  # noqa: RUF012 - nobody writes to it
+        "max_tokens": "model_parameters.max_tokens",
+        "stop": "model_parameters.stop_sequences",
+    }
 
     def __init__(self, call: HttpCall) -> None:
         self._call = call

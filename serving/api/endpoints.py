@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from serving.api import pages, v5_models
+from serving.api import llm_engine, pages, v5_models
 from serving.api.asked import Ability, Asked, Sent
 from serving.api.chat_v4 import parse_chat
 from serving.api.completion import parse_completion
 from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.llm_engine import LLM_ENGINE
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
 from serving.wire.messages import UNMARKED
@@ -110,6 +111,8 @@ ENDPOINTS = (
     _openai("/v1/chat/completions", Ability.GENERATE),
     _openai("/v1/embeddings", Ability.EMBED),
     _formed("/v4/chat-completions", parse_chat),
+    _formed("/v1/llm/completions-sync", llm_engine.parse_sync, LLM_ENGINE),
+    _formed("/v1/llm/completions-stream", llm_engine.parse_stream, LLM_ENGINE),
     *_azure("/v1/completions", Ability.GENERATE),
     *_azure("/v1/chat/completions", Ability.GENERATE),
     *_azure("/v1/embeddings", Ability.EMBED),
@@ -123,6 +126,8 @@ ENDPOINTS = (
     _page(f"/v4/models/{NAME}", pages.one_model_instance),
     _page("/openai/v1/models", pages.openai_models, OPENAI),
     _page(f"/openai/v1/models/{NAME}", pages.one_openai_model, OPENAI),
+    _page("/v1/llm/model-endpoints", llm_engine.model_endpoints, LLM_ENGINE),
+    _page(f"/v1/llm/model-endpoints/{NAME}", llm_engine.one_model_endpoint, LLM_ENGINE),
     _page("/v5/models", v5_models.models),
     _page(f"/v5/models/{NAME}", v5_models.one_model),
     _page("/v5/chat/completions/models", v5_models.chat_models),
@@ -201,4 +206,6 @@ def dialect_at(match: Match, path: str) -> Dialect:
     its neighbours."""
     for endpoint in match.methods.values():
         return endpoint.dialect
+    if path.startswith("/v1/llm/"):
+        return LLM_ENGINE
     return OPENAI if path.startswith(("/v1/", "/openai/")) else CREATE_COMPLETION

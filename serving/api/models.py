@@ -45,7 +45,8 @@ class ModelEntry:
     `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
     `parent` an adapter's base; `context` is in tokens, None where it is not known. `chat` is
     true for chat models, `embeds` for models that make embeddings and no text. `ready` is true if
-    the model can answer; one that sleeps can. `more` are fields of one kind: `provider`,
+    the model can answer; one that sleeps can. `runtime` is `vllm`, `transformers` or
+    `hosted`. `more` are fields of one kind: `provider`,
     `retired_on`, `successor`.
     """
 
@@ -59,6 +60,7 @@ class ModelEntry:
     embeds: bool = False
     replicas: int = 0
     ready: bool = False
+    runtime: str = "vllm"
     more: dict[str, Any] = field(default_factory=dict)
 
     @property

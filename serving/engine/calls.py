@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from serving.api import chat_v4
+from serving.api import chat_v4, llm_engine
 from serving.engine.completion_writer import run_completion
 from serving.engine.forms import Form, Rewritten, Unmarked
 from serving.engine.interface import Engine, Reply, Tally
+from serving.errors import ServingError
 from serving.wire.messages import UNMARKED, Call, CompletionCall, HttpCall
 
-FORMS: Mapping[str, Callable[[HttpCall], Form]] = {chat_v4.FORM: chat_v4.ChatAnswer}
+FORMS: Mapping[str, Callable[[HttpCall], Form]] = {
+    chat_v4.FORM: chat_v4.ChatAnswer,
+    llm_engine.FORM: llm_engine.CompletionAnswer,
+}
 
 
 async def run_call(engine: Engine, call: Call, body: bytes, reply: Reply, tally: Tally) -> None:
@@ -28,15 +32,15 @@ async def run_call(engine: Engine, call: Call, body: bytes, reply: Reply, tally:
         await run_completion(engine, call, reply, tally)
     elif not call.form:
         await engine.http(call, body, reply, tally)
+    elif call.form == UNMARKED:
+        await engine.http(call, body, Unmarked(reply), tally)
+    elif (form := FORMS.get(call.form)) is not None:
+        rewritten = Rewritten(reply, form(call))
+        try:
+            await engine.http(call, body, rewritten, tally)
+        except ServingError as error:
+            rewritten.rename(error)
+            raise
+        rewritten.close()
     else:
-        formed = _formed(call, reply)
-        await engine.http(call, body, formed, tally)
-        formed.close()
-
-
-def _formed(call: HttpCall, reply: Reply) -> Unmarked | Rewritten:
-    if call.form == UNMARKED:
-        return Unmarked(reply)
-    if (form := FORMS.get(call.form)) is None:
         raise ValueError(f"no such form of an answer: {call.form}")
-    return Rewritten(reply, form(call))

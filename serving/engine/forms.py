@@ -3,10 +3,12 @@ another form."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from serving.api.said import Said, decode_said
 from serving.engine.interface import Reply
+from serving.errors import ServingError
 from serving.wire.messages import JSON_HEAD, SSE_HEAD, Head
 
 _DONE = b"data: [DONE]\n\n"
@@ -14,7 +16,11 @@ _MARK = b"[DONE]"
 
 
 class Form(Protocol):
-    """How one answer is written; an event, or the end of a stream, may need no bytes."""
+    """How one answer is written; an event, or the end of a stream, may need no bytes. `names` are
+    what fields of the OpenAI body are called in the caller's."""
+
+    @property
+    def names(self) -> Mapping[str, str]: ...
 
     def event(self, said: Said) -> bytes: ...
 
@@ -49,9 +55,6 @@ class Unmarked:
 
     async def drained(self) -> None:
         await self._reply.drained()
-
-    def close(self) -> None:
-        """Call it when the app's answer is complete."""
 
 
 class Rewritten:
@@ -92,6 +95,12 @@ class Rewritten:
 
     async def drained(self) -> None:
         await self._reply.drained()
+
+    def rename(self, error: ServingError) -> None:
+        """Let an error of the app name the caller's own field."""
+        given = error.param or ""
+        if (name := self._form.names.get(given)) is not None:
+            error.param, error.message = name, error.message.replace(f"'{given}'", f"'{name}'")
 
     def close(self) -> None:
         """Call it when the app's answer is complete."""

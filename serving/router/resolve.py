@@ -66,6 +66,11 @@ class Route:
         return frozenset(found)
 
     @property
+    def hosted(self) -> bool:
+        """True for a provider's model."""
+        return isinstance(self.engine, UpstreamSpec)
+
+    @property
     def chat(self) -> bool:
         """True for chat models."""
         if isinstance(self.engine, UpstreamSpec):

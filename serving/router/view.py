@@ -51,6 +51,7 @@ class RouterView:
             embeds=Ability.EMBED in route.abilities,
             replicas=replicas,
             ready=replicas > 0 or _may_sleep(engine),
+            runtime=engine.runtime if isinstance(engine, EngineSpec) else "hosted",
             more={"provider": engine.provider} if isinstance(engine, UpstreamSpec) else {},
         )
 

@@ -46,7 +46,10 @@ def sdk_python(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def sdk_pythons() -> dict[str, Path]:
-    return {name: sdk_python(name) for name in ("scale-gp", "scale-egp", "scale-gp-beta")}
+    return {
+        name: sdk_python(name)
+        for name in ("scale-gp", "scale-egp", "scale-gp-beta", "scale-llm-engine")
+    }
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.gateway.conftest import events
@@ -83,3 +85,35 @@ async def test_v4_chat_refuses_what_a_provider_cannot(
     assert refused.status_code == 422
     assert refused.json()["error"]["param"] == f"model_parameters.{name}"
     assert not world.doubles[dialect].requests
+
+
+LLM = "/v1/llm/completions-"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_llm_engine(world: World, dialect: str) -> None:
+    body = {"prompt": CANARY, "max_new_tokens": 9, "return_token_log_probs": False}
+    query = f"?model_endpoint_name=m-{dialect}"
+    whole = (await world.wire.post(LLM + "sync" + query, json=body)).json()["output"]
+    assert whole["text"] == TEXT
+    assert (whole["num_prompt_tokens"], whole["num_completion_tokens"]) == (PROMPT_TOKENS, 3)
+    streamed = events((await world.wire.post(LLM + "stream" + query, json=body)).text)
+    outputs = [data["output"] for _, data in streamed]
+    assert "".join(output["text"] for output in outputs) == TEXT
+    assert [output["finished"] for output in outputs[-2:]] == [False, True]
+    assert outputs[-1]["num_completion_tokens"] == 3
+    for seen in world.doubles[dialect].requests:
+        assert seen.body["messages"] == [{"role": "user", "content": CANARY}]
+        assert "continuous_usage_stats" not in (seen.body.get("stream_options") or {})
+
+
+@pytest.mark.parametrize(
+    "fields", [{"return_token_log_probs": True}, {"guided_json": {}}, {"top_k": 3}]
+)
+async def test_llm_engine_refuses_what_no_provider_has(
+    world: World, fields: dict[str, Any]
+) -> None:
+    body = {"prompt": CANARY, "max_new_tokens": 9, **fields}
+    refused = await world.wire.post(LLM + "sync?model_endpoint_name=m-openai", json=body)
+    assert (refused.status_code, [refused.json()["error"]["param"]]) == (422, list(fields))
+    assert not world.openai.requests

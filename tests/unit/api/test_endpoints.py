@@ -15,6 +15,7 @@ from serving.api.endpoints import (
     Relayed,
     dialect_at,
 )
+from serving.api.llm_engine import LLM_ENGINE
 
 TABLE = Endpoints()
 
@@ -55,6 +56,8 @@ def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
     ours = ("/v2/", "/v4/", "/v5/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
     ours += ("/ping", "/version")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
+    if endpoint.path.startswith("/v1/llm/"):
+        expected = LLM_ENGINE
     assert endpoint.dialect is expected
 
 
