@@ -200,7 +200,7 @@ class ChatAnswer:
         "stop": "model_parameters.stop_sequences",
     }
 
-    def __init__(self, call: HttpCall) -> None:
+    def __init__(self, call: HttpCall, body: bytes) -> None:
         self._call = call
         self._finish_reason: str | None = None
         self._usage: Usage | None = None

@@ -11,17 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from serving.api import llm_engine, pages, v5_models
+from serving.api import deployments, llm_engine, pages, v5_models
 from serving.api.asked import Ability, Asked, Sent
 from serving.api.chat_v4 import parse_chat
 from serving.api.completion import parse_completion
 from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
 from serving.api.llm_engine import LLM_ENGINE
+from serving.api.model_calls import parse_model_chat, parse_model_completion
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
 from serving.wire.messages import UNMARKED
 
-# Stands for the model ID in a path. IDs may have slashes, so it takes all that is left.
+# Stands for the model ID in a path. IDs may have slashes, so it takes all that is left. Where it
+# stands twice, it is the same ID: a deployment has that of its model.
 NAME = "{model}"
 # Azure's way to name a model; what follows is an OpenAI endpoint without its /v1.
 AZURE = f"/openai/deployments/{NAME}"
@@ -111,6 +113,8 @@ ENDPOINTS = (
     _openai("/v1/chat/completions", Ability.GENERATE),
     _openai("/v1/embeddings", Ability.EMBED),
     _formed("/v4/chat-completions", parse_chat),
+    _formed(f"/v4/models/{NAME}/completions", parse_model_completion),
+    _formed(f"/v4/models/{NAME}/chat-completions", parse_model_chat),
     _formed("/v1/llm/completions-sync", llm_engine.parse_sync, LLM_ENGINE),
     _formed("/v1/llm/completions-stream", llm_engine.parse_stream, LLM_ENGINE),
     *_azure("/v1/completions", Ability.GENERATE),
@@ -124,6 +128,9 @@ ENDPOINTS = (
     _page(f"/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/v4/models", pages.model_instances),
     _page(f"/v4/models/{NAME}", pages.one_model_instance),
+    _page("/v4/model-deployments", deployments.deployments),
+    _page(f"/v4/models/{NAME}/deployments", deployments.deployments_of_model),
+    _page(f"/v4/models/{NAME}/deployments/{NAME}", deployments.one_deployment),
     _page("/openai/v1/models", pages.openai_models, OPENAI),
     _page(f"/openai/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/v1/llm/model-endpoints", llm_engine.model_endpoints, LLM_ENGINE),
@@ -185,8 +192,7 @@ class Endpoints:
         if (found := self._exact.get(path)) is not None:
             return found
         for before, after, match in self._named:
-            if path.startswith(before) and path.endswith(after):
-                name = path[len(before) : len(path) - len(after)]
+            if (name := _name_in(path, before, after)) is not None:
                 return Match(match.path, match.methods, name) if name else _NOTHING
         return _NOTHING
 
@@ -199,6 +205,17 @@ class Endpoints:
             and endpoint.answer.needs in abilities
             and not endpoint.answer.path
         ]
+
+
+def _name_in(path: str, before: str, after: str) -> str | None:
+    """The model ID in `path`, if what stands before and after it does."""
+    between, twice, after = after.rpartition(NAME)
+    size = len(path) - len(before) - len(after)
+    if twice:
+        size = (size - len(between)) // 2
+    name = path[len(before) : len(before) + size] if size >= 0 else ""
+    whole = before + name + (between + name if twice else "") + after
+    return name if whole == path else None
 
 
 def dialect_at(match: Match, path: str) -> Dialect:

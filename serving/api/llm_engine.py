@@ -130,7 +130,7 @@ class CompletionAnswer:
         "structured_outputs": "guided_json",
     }
 
-    def __init__(self, call: HttpCall) -> None:
+    def __init__(self, call: HttpCall, body: bytes) -> None:
         self._id = encode_basestring_ascii(call.request_id)
         self._usage: Usage | None = None
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from serving.api import chat_v4, llm_engine
+from serving.api import chat_v4, llm_engine, model_calls
 from serving.engine.completion_writer import run_completion
 from serving.engine.forms import Form, Rewritten, Unmarked
 from serving.engine.interface import Engine, Reply, Tally
 from serving.errors import ServingError
 from serving.wire.messages import UNMARKED, Call, CompletionCall, HttpCall
 
-FORMS: Mapping[str, Callable[[HttpCall], Form]] = {
+FORMS: Mapping[str, Callable[[HttpCall, bytes], Form]] = {
     chat_v4.FORM: chat_v4.ChatAnswer,
     llm_engine.FORM: llm_engine.CompletionAnswer,
+    model_calls.FORM: model_calls.ModelChatAnswer,
 }
 
 
@@ -29,13 +30,13 @@ async def run_call(engine: Engine, call: Call, body: bytes, reply: Reply, tally:
             response has been written.
     """
     if isinstance(call, CompletionCall):
-        await run_completion(engine, call, reply, tally)
+        await _run_completion(engine, call, reply, tally)
     elif not call.form:
         await engine.http(call, body, reply, tally)
     elif call.form == UNMARKED:
         await engine.http(call, body, Unmarked(reply), tally)
     elif (form := FORMS.get(call.form)) is not None:
-        rewritten = Rewritten(reply, form(call))
+        rewritten = Rewritten(reply, form(call, body))
         try:
             await engine.http(call, body, rewritten, tally)
         except ServingError as error:
@@ -44,3 +45,13 @@ async def run_call(engine: Engine, call: Call, body: bytes, reply: Reply, tally:
         rewritten.close()
     else:
         raise ValueError(f"no such form of an answer: {call.form}")
+
+
+async def _run_completion(engine: Engine, call: CompletionCall, reply: Reply, tally: Tally) -> None:
+    try:
+        await run_completion(engine, call, reply, tally)
+    except ServingError as error:
+        if call.form == model_calls.FORM and error.param is not None:
+            # Its parameters are no object of their own.
+            error.param = error.param.removeprefix("model_parameters.")
+        raise

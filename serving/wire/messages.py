@@ -57,7 +57,8 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     """Run one Create Completion request.
 
     `model` is the ID the caller asked for. `cache_space` names the callers who may share the
-    engine's prefix cache with this one; if it is empty, all do.
+    engine's prefix cache with this one; if it is empty, all do. `form` is how the answer is
+    written, where that is not as Create Completion's.
     """
 
     request_id: str
@@ -70,6 +71,7 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     images: tuple[ImageRef, ...] = ()
     prompt_format: PromptFormat | None = None
     cache_space: str = ""
+    form: str = ""
 
 
 class HttpCall(msgspec.Struct, tag="http", frozen=True):

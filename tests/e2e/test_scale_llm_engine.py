@@ -89,7 +89,7 @@ def test_what_it_asks_for_is_done(sdk_script: Script) -> None:
 
 
 def test_models(sdk_script: Script, live: Server) -> None:
-    listed, one = sdk_script(SDK, {"calls": [call("Model.list"), call("Model.get", name=PIRATE)]})
+    listed, one = sdk_script(SDK, {"calls": [call("Model.list"), call("Model.get", model=PIRATE)]})
     ids = [model["id"] for model in live.get(f"{live.url}/v1/models")["data"]]
     endpoints = listed["answer"]["model_endpoints"]
     assert [at["name"] for at in endpoints] == ids
@@ -107,7 +107,7 @@ WRONG = [
     (call("Completion.create", model=ALIAS, prompt="x", max_new_tokens=10**6), "BadRequestError"),
     (call("Completion.create", model=ALIAS, **PROMPT, guided_regex="("), "BadRequestError"),
     (call("Completion.create", model=ALIAS, prompt="x " * 9000), "BadRequestError"),
-    (call("Model.get", name="no-such-model"), "NotFoundError"),
+    (call("Model.get", model="no-such-model"), "NotFoundError"),
     (call("Model.create", **MINE), "UnknownError"),
     (call("Model.update", name=BASE, max_workers=2), "UnknownError"),
     (call("Model.delete", model_endpoint_name=BASE), "UnknownError"),

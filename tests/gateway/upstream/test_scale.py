@@ -117,3 +117,23 @@ async def test_llm_engine_refuses_what_no_provider_has(
     refused = await world.wire.post(LLM + "sync?model_endpoint_name=m-openai", json=body)
     assert (refused.status_code, [refused.json()["error"]["param"]]) == (422, list(fields))
     assert not world.openai.requests
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("path", ["completions", "chat-completions"])
+async def test_calls_of_a_model(world: World, dialect: str, path: str) -> None:
+    body = {"prompt": CANARY, "max_tokens": 9}
+    if path == "chat-completions":
+        body["chat_history"] = []
+    url = f"/v4/models/m-{dialect}/{path}"
+    whole = (await world.wire.post(url, json=body)).json()
+    assert whole["completions"] == [[CANARY, [TEXT]]]
+    assert (whole["prompt_tokens"], whole["response_tokens"]) == (PROMPT_TOKENS, 3)
+    streamed = events((await world.wire.post(url, json={**body, "stream": True})).text)
+    assert "".join(data["completions"][0][1][0] for _, data in streamed) == TEXT
+    assert streamed[-1][1]["response_tokens"] == 3
+    cannot = {"openai": "top_k", "anthropic": "presence_penalty", "gemini": "top_k"}[dialect]
+    refused = await world.wire.post(url, json={**body, cannot: 1})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, cannot)
+    for seen in world.doubles[dialect].requests:
+        assert seen.body["messages"] == [{"role": "user", "content": CANARY}]
