@@ -25,7 +25,7 @@ from serving.api.completion import (
 )
 from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
 from serving.api.said import Said, Usage
-from serving.api.strict import read_strictly, without_nulls
+from serving.api.strict import NULL, read_strictly, without_nulls
 from serving.errors import InvalidField
 from serving.wire.messages import DEFAULT_TEMPERATURE, End, HttpCall
 
@@ -135,7 +135,7 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
     chat_template: str | None = None
     instructions: str | None = None
     memory_strategy: MemoryStrategy | None = None
-    model_parameters: msgspec.Raw = msgspec.Raw(b"null")
+    model_parameters: msgspec.Raw = NULL
     stream: bool | None = None
 
 

@@ -21,7 +21,7 @@ from serving.api.completion import MAX_INT, MAX_STOP_SEQUENCES
 from serving.api.excerpt import excerpt
 from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
 from serving.api.said import Said, Usage
-from serving.api.strict import read_strictly, without_nulls
+from serving.api.strict import NULL, raw_object, read_strictly, without_nulls
 from serving.errors import InvalidField
 from serving.wire.messages import DEFAULT_TEMPERATURE, CompletionCall, End, HttpCall, Sampling
 
@@ -41,7 +41,7 @@ class ModelCompletion(msgspec.Struct, forbid_unknown_fields=True):
 
     prompt: str
     chat_template: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: msgspec.Raw = NULL
     frequency_penalty: Penalty | None = None
     logprobs: bool | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_INT)] | None = None
@@ -147,8 +147,13 @@ def parse_model_completion(sent: Sent, body: bytes) -> CompletionOfModel:
     """
     given = read_strictly(_completion, body)
     given.refuse_what_is_not_done()
-    for name in ("logprobs", "top_logprobs", "chat_template_kwargs"):
-        if getattr(given, name):
+    kwargs = raw_object("chat_template_kwargs", given.chat_template_kwargs)
+    for name, value in (
+        ("logprobs", given.logprobs),
+        ("top_logprobs", given.top_logprobs),
+        ("chat_template_kwargs", kwargs),
+    ):
+        if value:
             raise InvalidField(f"'{name}': is for chat-completions only", param=name)
     return CompletionOfModel(sent.name, given)
 
@@ -170,7 +175,7 @@ def parse_model_chat(sent: Sent, body: bytes) -> FormedRequest:
         "reasoning_effort": given.reasoning_effort,
         "logprobs": given.logprobs or None,
         "top_logprobs": given.top_logprobs or None,
-        "chat_template_kwargs": given.chat_template_kwargs or None,
+        "chat_template_kwargs": raw_object("chat_template_kwargs", given.chat_template_kwargs),
     }
     return FormedRequest(
         model=sent.name,

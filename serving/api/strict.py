@@ -58,6 +58,23 @@ def _refusal(message: str) -> ServingError:
     return InvalidField(f"'{where}': {said[0].lower()}{said[1:]}", param=where)
 
 
+NULL = msgspec.Raw(b"null")
+
+
+def raw_object(name: str, raw: msgspec.Raw) -> msgspec.Raw | None:
+    """An object that goes on as it is, however deep it is; the engine checks what is in it.
+
+    Raises:
+        InvalidField: it is no object, and not null.
+    """
+    data = bytes(raw).lstrip()
+    if data == b"null":
+        return None
+    if not data.startswith(b"{"):
+        raise InvalidField(f"'{name}': must be an object", param=name)
+    return msgspec.Raw(data)
+
+
 def without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that have a value."""
     return {name: value for name, value in fields.items() if value is not None}

@@ -28,6 +28,24 @@ def test_each_entry_is_found_at_its_path(endpoint: Endpoint) -> None:
     assert (match.path, match.name) == (endpoint.path, name)
 
 
+@pytest.mark.parametrize(
+    ("path", "endpoint", "name"),
+    [
+        ("/v4/models/a/deployments/a", "/v4/models/{model}/deployments/{model}", "a"),
+        ("/v4/models/a/b/deployments/a/b/", "/v4/models/{model}/deployments/{model}", "a/b"),
+        ("/v4/models/a/deployments/b", "/v4/models/{model}", "a/deployments/b"),
+        ("/v4/models/ab/deployments/a", "/v4/models/{model}", "ab/deployments/a"),
+        ("/v4/models/a/deployments", "/v4/models/{model}/deployments", "a"),
+        ("/v4/models/deployments", "/v4/models/{model}", "deployments"),
+        ("/v4/models/a/b/completions", "/v4/models/{model}/completions", "a/b"),
+        ("/v4/models/a/chat-completions", "/v4/models/{model}/chat-completions", "a"),
+    ],
+)
+def test_a_path_with_an_id_in_it(path: str, endpoint: str, name: str) -> None:
+    match = TABLE.match(path)
+    assert (match.path, match.name) == (endpoint, name)
+
+
 def test_entries_do_not_hide_each_other() -> None:
     keys = [(endpoint.method, endpoint.path) for endpoint in ENDPOINTS]
     assert len(keys) == len(set(keys))
@@ -41,6 +59,7 @@ def test_entries_do_not_hide_each_other() -> None:
         "/v1",
         "/v1/completions/x",
         "/openai/deployments//completions",
+        "/v4/models//deployments",
         "/V1/models",
         "/v4/model",
     ],

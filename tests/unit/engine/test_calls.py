@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from serving.engine.calls import run_call
@@ -54,3 +57,48 @@ async def test_an_openai_answer_stays_as_it_is() -> None:
 async def test_a_form_of_a_newer_router_is_not_guessed() -> None:
     with pytest.raises(ValueError, match="no such form"):
         await run(call("next year's"), JSON_HEAD, b"{}")
+
+
+def event(text: str, reason: str | None = None, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+    return b"data: " + json.dumps({"choices": [choice], **more}).encode() + b"\n\n"
+
+
+USED = {"prompt_tokens": 2, "completion_tokens": 1}
+LAST = b"data: " + json.dumps({"choices": [], "usage": USED}).encode() + b"\n\n"
+FORMS = ("v4-chat", "llm-engine", "model")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+async def test_a_form_does_not_depend_on_how_events_come(form: str, size: int) -> None:
+    stream = b": ping\n\n" + event("") + event("Caf\u00e9") + event("!", "stop") + LAST + DONE
+    parts = [stream[start : start + size] for start in range(0, len(stream), size)]
+    paper = await run(call(form), SSE_HEAD, *parts)
+    (whole,) = (await run(call(form), SSE_HEAD, stream)).parts
+    written = b"".join(paper.parts)
+    assert written == whole
+    assert b"[DONE]" not in written
+    assert written.count(b"data: ") == written.count(b"\n\n") == 3
+    assert b'"Caf\\u00e9"' in written
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_whole_answer_in_pieces(form: str) -> None:
+    message = {"role": "assistant", "content": None, "refusal": "No."}
+    choice = {"index": 0, "message": message, "finish_reason": None}
+    answer = json.dumps({"choices": [choice], "usage": USED}).encode()
+    paper = Paper()
+    engine: Engine = App(JSON_HEAD, answer[:9], answer[9:])  # type: ignore[assignment]
+    body = b'{"messages": [{"role": "user", "content": "Hi"}]}'
+    await run_call(engine, call(form), body, paper, Tally())
+    (said,) = paper.parts
+    assert b"No." in said
+    json.loads(said)
+
+
+async def test_an_answer_without_usage_says_so() -> None:
+    """A provider may not tell what an answer used."""
+    parts = (await run(call("llm-engine"), SSE_HEAD, event("a", "stop"), DONE)).parts
+    last = json.loads(parts[-1].removeprefix(b"data: "))["output"]
+    assert (last["finished"], last["num_completion_tokens"]) == (True, None)
