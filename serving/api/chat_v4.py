@@ -7,6 +7,7 @@ its stream has Create Completion's events; a whole answer has a message where th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
 from typing import Annotated, Any, Literal
 
@@ -30,9 +31,9 @@ from serving.errors import InvalidField
 from serving.wire.messages import DEFAULT_TEMPERATURE, End, HttpCall
 
 FORM = "v4-chat"
-# As many as engines take by default (`BodyLimits`); a longer list is not even read.
-MAX_MESSAGES = 1024
-MAX_PARTS = 1024
+# More than engines take by default (`BodyLimits`). All parts of all messages count together.
+MAX_MESSAGES = 16_384
+MAX_PARTS = 16_384
 MAX_PARAMETERS = 64 * 1024
 
 Detail = Literal["low", "high", "auto"]
@@ -91,7 +92,7 @@ class Part(msgspec.Struct, forbid_unknown_fields=True):
 class Message(msgspec.Struct, forbid_unknown_fields=True):
     """One message; only a user's may have parts."""
 
-    content: str | Annotated[list[Part], Meta(max_length=MAX_PARTS)]
+    content: str | list[Part]
     role: Literal["user", "assistant", "system"] | None = None
 
     @property
@@ -111,6 +112,19 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
 
 
 Messages = Annotated[list[Message], Meta(max_length=MAX_MESSAGES)]
+
+
+def openai_messages(messages: Sequence[Message], param: str) -> list[dict[str, Any]]:
+    """
+    Raises:
+        InvalidField: there are too many parts, or one is not exactly one thing.
+    """
+    parts = sum(len(at.content) for at in messages if not isinstance(at.content, str))
+    if parts > MAX_PARTS:
+        raise InvalidField(
+            f"'{param}': have {parts} parts; at most {MAX_PARTS} are taken", param=param
+        )
+    return [message.openai() for message in messages]
 
 
 class LastK(msgspec.Struct, forbid_unknown_fields=True):
@@ -154,7 +168,7 @@ def parse_chat(sent: Sent, body: bytes) -> FormedRequest:
     messages = given.messages
     if given.memory_strategy is not None:
         messages = messages[-given.memory_strategy.params.k :]
-    fields = {"messages": [message.openai() for message in messages]}
+    fields = {"messages": openai_messages(messages, "messages")}
     if given.instructions is not None:
         fields["messages"].insert(0, {"role": "system", "content": given.instructions})
     return FormedRequest(

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from serving.api.asked import Ability, Sent, Target
-from serving.api.chat_v4 import Messages
+from serving.api.chat_v4 import Messages, openai_messages
 from serving.api.completion import MAX_INT, MAX_STOP_SEQUENCES
 from serving.api.excerpt import excerpt
 from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
@@ -162,7 +162,7 @@ def parse_model_chat(sent: Sent, body: bytes) -> FormedRequest:
     """As `parse_model_completion`."""
     given = read_strictly(_chat, body)
     given.refuse_what_is_not_done()
-    history = [message.openai() for message in given.chat_history]
+    history = openai_messages(given.chat_history, "chat_history")
     fields = {
         "messages": [*history, {"role": "user", "content": given.prompt}],
         "temperature": given.heat,

@@ -17,6 +17,11 @@ from serving.errors import InvalidField, InvalidRequest, ServingError
 T = TypeVar("T")
 
 MAX_MESSAGE = 200
+# Of a body, those of its texts too; engines have the same limits by default (`BodyLimits`). A body
+# of fewer bytes than `SMALL` is read in less than a millisecond whatever it holds.
+SMALL = 16_384
+MAX_BRACKETS = 100_000
+MAX_COMMAS = 400_000
 _PLACE = re.compile(r" - at `(?P<path>[^`]*)`$", re.S)
 _INDEX = re.compile(r"\[(\d+)\]")
 _NAMED = re.compile(
@@ -27,9 +32,11 @@ _NAMED = re.compile(
 def read_strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """
     Raises:
-        InvalidRequest: the body is no JSON object (400).
+        InvalidRequest: the body is no JSON object, or has too many values (400).
         InvalidField: a field is missing, unknown, of the wrong type or out of range (422).
     """
+    if len(body) >= SMALL:
+        _check_counts(body)
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
@@ -38,6 +45,15 @@ def read_strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise InvalidRequest("the body is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+
+
+def _check_counts(body: bytes) -> None:
+    for what, count, most in (
+        ("opening brackets and braces", body.count(b"[") + body.count(b"{"), MAX_BRACKETS),
+        ("commas", body.count(b","), MAX_COMMAS),
+    ):
+        if count > most:
+            raise InvalidRequest(f"the body has {count} {what}; at most {most} are taken")
 
 
 def _refusal(message: str) -> ServingError:
