@@ -3,6 +3,7 @@ another form."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -99,8 +100,11 @@ class Rewritten:
     def rename(self, error: ServingError) -> None:
         """Let an error of the app name the caller's own field."""
         given = error.param or ""
-        if (name := self._form.names.get(given)) is not None:
-            error.param, error.message = name, error.message.replace(f"'{given}'", f"'{name}'")
+        if (name := self._form.names.get(given)) is None:
+            return
+        # A name of one word, such as `stop`, may also be a word of the message.
+        found = rf"\b{given}\b" if "_" in given else f"(?<='){given}(?=')"
+        error.param, error.message = name, re.sub(found, name, error.message)
 
     def close(self) -> None:
         """Call it when the app's answer is complete."""

@@ -99,7 +99,7 @@ WRONG = [
     (call("chat_completions.create", **PROMPT, chat_history=[{"role": "x", "content": ""}]), 422),
     (call("deployments.list", model_instance_id="no-such-model"), 404),
     (call("deployments.retrieve", model_instance_id=BASE, deployment_id="other"), 404),
-    (call("create", name="mine", model_type="COMPLETION"), 405),
+    (call("create", name="mine", model_type="COMPLETION", account_id="acme"), 405),
     (call("update", model_id=BASE, name="mine"), 405),
     (call("delete", model_id=BASE), 405),
     (call("deployments.create", model_instance_id=BASE, name="mine"), 405),

@@ -9,6 +9,7 @@ import pytest
 
 from serving.engine.calls import run_call
 from serving.engine.interface import Engine, Reply, Tally
+from serving.errors import InvalidRequest
 from serving.wire.messages import JSON_HEAD, SSE_HEAD, UNMARKED, Head, HttpCall
 from tests.unit.engine.test_completion_writer import Paper
 
@@ -102,3 +103,34 @@ async def test_an_answer_without_usage_says_so() -> None:
     parts = (await run(call("llm-engine"), SSE_HEAD, event("a", "stop"), DONE)).parts
     last = json.loads(parts[-1].removeprefix(b"data: "))["output"]
     assert (last["finished"], last["num_completion_tokens"]) == (True, None)
+
+
+class Refusing(App):
+    def __init__(self, message: str, param: str | None) -> None:
+        self.error = InvalidRequest(message, param=param)
+
+    async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("form", "param", "message", "said"),
+    [
+        ("llm-engine", "max_tokens", "max_tokens=9 is too many", "max_new_tokens=9 is too many"),
+        ("llm-engine", "stop", "'stop': must not stop", "'stop_sequences': must not stop"),
+        ("v4-chat", "max_tokens", "max_tokens=9", "model_parameters.max_tokens=9"),
+        ("model", "model_parameters.top_k", "has no 'top_k'", "has no 'top_k'"),
+        ("llm-engine", "prompt", "'prompt' and max_tokens", "'prompt' and max_tokens"),
+        ("llm-engine", None, "max_tokens", "max_tokens"),
+    ],
+)
+async def test_a_refusal_names_the_caller_s_own_field(
+    form: str, param: str | None, message: str, said: str
+) -> None:
+    engine: Engine = Refusing(message, param)  # type: ignore[assignment]
+    with pytest.raises(InvalidRequest) as refused:
+        await run_call(engine, call(form), b"{}", Paper(), Tally())
+    assert refused.value.message == said
+    names = {"max_tokens": "max_new_tokens", "stop": "stop_sequences"}
+    if form == "llm-engine":
+        assert refused.value.param == names.get(param or "", param)
