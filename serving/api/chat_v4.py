@@ -26,7 +26,7 @@ from serving.api.completion import (
 )
 from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
 from serving.api.said import Said, Usage
-from serving.api.strict import NULL, read_strictly, without_nulls
+from serving.api.strict import null, read_strictly, without_nulls
 from serving.errors import InvalidField
 from serving.wire.messages import DEFAULT_TEMPERATURE, End, HttpCall
 
@@ -39,14 +39,14 @@ MAX_PARAMETERS = 64 * 1024
 Detail = Literal["low", "high", "auto"]
 
 
-class ImageURL(msgspec.Struct, forbid_unknown_fields=True):
+class ImageURLV4(msgspec.Struct, forbid_unknown_fields=True):
     """An image by `data:` or `https:` URL."""
 
     url: str
     detail: Detail | None = None
 
 
-class ImageData(msgspec.Struct, forbid_unknown_fields=True):
+class ImageDataV4(msgspec.Struct, forbid_unknown_fields=True):
     """An image in base64."""
 
     data: str
@@ -55,13 +55,13 @@ class ImageData(msgspec.Struct, forbid_unknown_fields=True):
     type: Literal["base64"] | None = None
 
 
-class Part(msgspec.Struct, forbid_unknown_fields=True):
+class PartV4(msgspec.Struct, forbid_unknown_fields=True):
     """A part of a user's message: one of text, image URL and image data."""
 
     type: Literal["text", "image_url", "image_data"] | None = None
     text: str | None = None
-    image_url: ImageURL | None = None
-    image_data: ImageData | None = None
+    image_url: ImageURLV4 | None = None
+    image_data: ImageDataV4 | None = None
 
     def openai(self) -> dict[str, Any]:
         """
@@ -89,10 +89,10 @@ class Part(msgspec.Struct, forbid_unknown_fields=True):
         return {"type": "image_url", "image_url": image}
 
 
-class Message(msgspec.Struct, forbid_unknown_fields=True):
+class MessageV4(msgspec.Struct, forbid_unknown_fields=True):
     """One message; only a user's may have parts."""
 
-    content: str | list[Part]
+    content: str | list[PartV4]
     role: Literal["user", "assistant", "system"] | None = None
 
     @property
@@ -111,10 +111,10 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
         return {"role": role, "content": [part.openai() for part in content]}
 
 
-Messages = Annotated[list[Message], Meta(max_length=MAX_MESSAGES)]
+Messages = Annotated[list[MessageV4], Meta(max_length=MAX_MESSAGES)]
 
 
-def openai_messages(messages: Sequence[Message], param: str) -> list[dict[str, Any]]:
+def openai_messages(messages: Sequence[MessageV4], param: str) -> list[dict[str, Any]]:
     """
     Raises:
         InvalidField: there are too many parts, or one is not exactly one thing.
@@ -144,12 +144,12 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v4/chat-completions`."""
 
     model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_ID)]
-    messages: Annotated[list[Message], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[MessageV4], Meta(min_length=1, max_length=MAX_MESSAGES)]
     account_id: Annotated[str, Meta(max_length=MAX_ACCOUNT_ID)] | None = None
     chat_template: str | None = None
     instructions: str | None = None
     memory_strategy: MemoryStrategy | None = None
-    model_parameters: msgspec.Raw = NULL
+    model_parameters: msgspec.Raw = msgspec.field(default_factory=null)
     stream: bool | None = None
 
 

@@ -95,8 +95,10 @@ def _completion(path: str) -> Endpoint:
     return Endpoint("POST", path, CREATE_COMPLETION, answer)
 
 
-def _page(path: str, show: ShowPage, dialect: Dialect = CREATE_COMPLETION) -> Endpoint:
-    return Endpoint("GET", path, dialect, show)
+def _page(
+    path: str, show: ShowPage, dialect: Dialect = CREATE_COMPLETION, *, public: bool = False
+) -> Endpoint:
+    return Endpoint("GET", path, dialect, show, public)
 
 
 def _probe(
@@ -140,6 +142,9 @@ ENDPOINTS = (
     _page("/v5/chat/completions/models", v5_models.chat_models),
     _page("/user-info", pages.user_info),
     _page("/version", pages.version),
+    # They say nothing of this installation, and a browser sends no key.
+    _page("/openapi.json", pages.openapi, public=True),
+    _page("/docs", pages.docs, public=True),
     _page("/status", pages.status),
     _page("/metrics/targets", pages.targets),
     _probe("/metrics", pages.metrics, names_models=True),

@@ -25,7 +25,7 @@ from serving.api.models import ModelEntry
 from serving.api.pages import Ask, Page, View
 from serving.api.said import Choice, Said, Usage
 from serving.api.sse import openai_error_event
-from serving.api.strict import NULL, raw_object, read_strictly, without_nulls
+from serving.api.strict import null, raw_object, read_strictly, without_nulls
 from serving.errors import InvalidField, ServingError
 from serving.wire.messages import DEFAULT_TEMPERATURE, HttpCall
 
@@ -50,7 +50,7 @@ class CompletionV1(msgspec.Struct, forbid_unknown_fields=True):
     top_k: Annotated[int, Meta(ge=-1, le=MAX_INT)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     include_stop_str_in_output: bool | None = None
-    guided_json: msgspec.Raw = NULL
+    guided_json: msgspec.Raw = msgspec.field(default_factory=null)
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None

@@ -21,7 +21,7 @@ from serving.api.completion import MAX_INT, MAX_STOP_SEQUENCES
 from serving.api.excerpt import excerpt
 from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
 from serving.api.said import Said, Usage
-from serving.api.strict import NULL, raw_object, read_strictly, without_nulls
+from serving.api.strict import null, raw_object, read_strictly, without_nulls
 from serving.errors import InvalidField
 from serving.wire.messages import DEFAULT_TEMPERATURE, CompletionCall, End, HttpCall, Sampling
 
@@ -41,7 +41,7 @@ class ModelCompletion(msgspec.Struct, forbid_unknown_fields=True):
 
     prompt: str
     chat_template: str | None = None
-    chat_template_kwargs: msgspec.Raw = NULL
+    chat_template_kwargs: msgspec.Raw = msgspec.field(default_factory=null)
     frequency_penalty: Penalty | None = None
     logprobs: bool | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=MAX_INT)] | None = None

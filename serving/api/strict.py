@@ -74,7 +74,9 @@ def _refusal(message: str) -> ServingError:
     return InvalidField(f"'{where}': {said[0].lower()}{said[1:]}", param=where)
 
 
-NULL = msgspec.Raw(b"null")
+def null() -> msgspec.Raw:
+    """The default of a field that is not decoded."""
+    return msgspec.Raw(b"null")
 
 
 def raw_object(name: str, raw: msgspec.Raw) -> msgspec.Raw | None:

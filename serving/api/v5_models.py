@@ -114,7 +114,7 @@ def parse_query(query: bytes) -> Query:
         1 <= int(limit) <= MAX_PAGE_ITEMS
     ):
         raise InvalidField(f"'limit': must be a number from 1 to {MAX_PAGE_ITEMS}", param="limit")
-    order, sort_by = given.get("sort_order", "asc"), given.get("sort_by") or None
+    order, sort_by = given.get("sort_order", "asc"), given.get("sort_by")
     if order not in ("asc", "desc"):
         raise InvalidField("'sort_order': must be asc or desc", param="sort_order")
     if sort_by is not None and sort_by not in _SORTABLE:

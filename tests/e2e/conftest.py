@@ -20,6 +20,8 @@ import pytest
 
 from tests.live import KEY, ROOT, Server
 
+SDKS = ("scale-gp", "scale-egp", "scale-gp-beta", "scale-llm-engine", "schemathesis")
+
 Script = Callable[..., Any]
 
 
@@ -46,10 +48,7 @@ def sdk_python(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def sdk_pythons() -> dict[str, Path]:
-    return {
-        name: sdk_python(name)
-        for name in ("scale-gp", "scale-egp", "scale-gp-beta", "scale-llm-engine")
-    }
+    return {name: sdk_python(name) for name in SDKS}
 
 
 @pytest.fixture

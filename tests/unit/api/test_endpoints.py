@@ -72,8 +72,18 @@ def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> N
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
 def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
-    ours = ("/v2/", "/v4/", "/v5/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
-    ours += ("/ping", "/version")
+    ours: tuple[str, ...] = (
+        "/v2/",
+        "/v4/",
+        "/v5/",
+        "/user-info",
+        "/status",
+        "/metrics",
+        "/health",
+        "/ready",
+        "/-/",
+    )
+    ours += ("/ping", "/version", "/openapi.json", "/docs")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
     if endpoint.path.startswith("/v1/llm/"):
         expected = LLM_ENGINE
@@ -85,11 +95,13 @@ def test_a_path_that_does_not_exist_is_refused_as_its_neighbours() -> None:
         assert dialect_at(TABLE.match(path), path) is dialect
 
 
-def test_only_probes_are_public() -> None:
-    """Only what machines probe needs no key, and no model can be asked without one."""
+def test_what_is_public() -> None:
+    """What machines probe and the API's description need no key; no model can be asked without
+    one."""
     public = {endpoint.path for endpoint in ENDPOINTS if endpoint.public}
-    assert public == {"/health", "/-/healthz", "/ping", "/ready", "/metrics"}
-    assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == public
+    probes = {"/health", "/-/healthz", "/ping", "/ready", "/metrics"}
+    assert public == {*probes, "/openapi.json", "/docs"}
+    assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == probes
     assert not any(isinstance(at.answer, Relayed) for at in ENDPOINTS if at.public)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from serving.api.strict import NULL, raw_object, read_strictly
+from serving.api.strict import null, raw_object, read_strictly
 from serving.errors import InvalidField, InvalidRequest
 
 
@@ -18,7 +18,7 @@ class Inner(msgspec.Struct, forbid_unknown_fields=True):
 class Body(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     items: list[Inner] = []
-    raw: msgspec.Raw = NULL
+    raw: msgspec.Raw = msgspec.field(default_factory=null)
 
 
 DECODER = msgspec.json.Decoder(Body)
@@ -58,6 +58,6 @@ def test_what_is_no_object(body: bytes) -> None:
 def test_an_object_that_goes_on_as_it_is() -> None:
     deep: Any = b'{"a": ' * 500 + b"1" + b"}" * 500
     assert raw_object("x", msgspec.Raw(deep)) == msgspec.Raw(deep)
-    assert raw_object("x", NULL) is None
+    assert raw_object("x", null()) is None
     with pytest.raises(InvalidField, match="'x': must be an object"):
         raw_object("x", msgspec.Raw(b"[]"))

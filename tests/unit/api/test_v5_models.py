@@ -53,6 +53,7 @@ def test_a_page(query: bytes, found: str, more: bool) -> None:
         (b"limit=99999999999999999999", "limit"),
         (b"limit=\xb2", "limit"),
         (b"sort_by=weight", "sort_by"),
+        (b"sort_by=", "sort_by"),
         (b"sort_order=up", "sort_order"),
         (b"starting_after=a&ending_before=b", "ending_before"),
         (b"starting_after=nobody", "starting_after"),
