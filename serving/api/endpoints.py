@@ -15,7 +15,7 @@ from serving.api import deployments, llm_engine, pages, v5_models
 from serving.api.asked import Ability, Asked, Sent
 from serving.api.chat_v4 import parse_chat
 from serving.api.completion import parse_completion
-from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, Dialect
 from serving.api.llm_engine import LLM_ENGINE
 from serving.api.model_calls import parse_model_chat, parse_model_completion
 from serving.api.openai import parse_openai
@@ -27,6 +27,8 @@ from serving.wire.messages import UNMARKED
 NAME = "{model}"
 # Azure's way to name a model; what follows is an OpenAI endpoint without its /v1.
 AZURE = f"/openai/deployments/{NAME}"
+# Anthropic's endpoints are this one and those below it.
+MESSAGES = "/v1/messages"
 # What metrics call a path that does not exist.
 UNKNOWN_PATH = "other"
 
@@ -34,11 +36,13 @@ UNKNOWN_PATH = "other"
 @dataclass(frozen=True, slots=True)
 class Relayed:
     """Answered by a replica: how the body is parsed, what the model must be able to do, and the
-    path at which the engine's app answers, where that is not the endpoint's own."""
+    path at which the engine's app answers, where that is not the endpoint's own. Where nothing
+    `streams`, a `stream` in the body means nothing."""
 
     parse: Callable[[Sent, bytes], Asked]
     needs: Ability
     path: str = ""
+    streams: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +65,21 @@ class Endpoint:
     bare: ShowPage | None = None
 
 
-def _openai(path: str, needs: Ability) -> Endpoint:
+def _openai(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:
     """An endpoint that the engine's own OpenAI app answers."""
-    return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs))
+    return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs, streams=streams))
 
 
-def _azure(path: str, needs: Ability) -> tuple[Endpoint, Endpoint]:
+def _azure(path: str, needs: Ability, *, streams: bool = True) -> tuple[Endpoint, Endpoint]:
     """The same endpoint in Azure's two ways: the model in the path, or the path below /openai."""
-    answer = Relayed(parse_openai, needs, path)
+    answer = Relayed(parse_openai, needs, path, streams)
     ways = (AZURE + path.removeprefix("/v1"), "/openai" + path)
     return tuple(Endpoint("POST", way, OPENAI, answer) for way in ways)  # type: ignore[return-value]
+
+
+def _anthropic(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:
+    """An endpoint of Anthropic's, which the engine's OpenAI app answers too."""
+    return Endpoint("POST", path, ANTHROPIC, Relayed(parse_openai, needs, streams=streams))
 
 
 def _v5(path: str, engine_path: str) -> Endpoint:
@@ -113,19 +122,21 @@ ENDPOINTS = (
     _completion("/v2/completions"),
     _openai("/v1/completions", Ability.GENERATE),
     _openai("/v1/chat/completions", Ability.GENERATE),
-    _openai("/v1/embeddings", Ability.EMBED),
+    _openai("/v1/embeddings", Ability.EMBED, streams=False),
+    _anthropic(MESSAGES, Ability.MESSAGES),
+    _anthropic(f"{MESSAGES}/count_tokens", Ability.MESSAGES, streams=False),
+    *_azure("/v1/completions", Ability.GENERATE),
+    *_azure("/v1/chat/completions", Ability.GENERATE),
+    *_azure("/v1/embeddings", Ability.EMBED, streams=False),
+    _openai("/tokenize", Ability.TOKENIZE, streams=False),
+    _openai("/detokenize", Ability.TOKENIZE, streams=False),
     _formed("/v4/chat-completions", parse_chat),
     _formed(f"/v4/models/{NAME}/completions", parse_model_completion),
     _formed(f"/v4/models/{NAME}/chat-completions", parse_model_chat),
     _formed("/v1/llm/completions-sync", llm_engine.parse_sync, LLM_ENGINE),
     _formed("/v1/llm/completions-stream", llm_engine.parse_stream, LLM_ENGINE),
-    *_azure("/v1/completions", Ability.GENERATE),
-    *_azure("/v1/chat/completions", Ability.GENERATE),
-    *_azure("/v1/embeddings", Ability.EMBED),
     _v5("/v5/completions", "/v1/completions"),
     _v5("/v5/chat/completions", "/v1/chat/completions"),
-    _openai("/tokenize", Ability.TOKENIZE),
-    _openai("/detokenize", Ability.TOKENIZE),
     _page("/v1/models", pages.openai_models, OPENAI),
     _page(f"/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/v4/models", pages.model_instances),
@@ -230,4 +241,6 @@ def dialect_at(match: Match, path: str) -> Dialect:
         return endpoint.dialect
     if path.startswith("/v1/llm/"):
         return LLM_ENGINE
+    if path.startswith(f"{MESSAGES}/"):
+        return ANTHROPIC
     return OPENAI if path.startswith(("/v1/", "/openai/")) else CREATE_COMPLETION

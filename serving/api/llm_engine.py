@@ -190,7 +190,7 @@ def stream_error_body(error: ServingError, request_id: str) -> bytes:
     return json.dumps({"request_id": request_id, "output": None, "error": failure}).encode()
 
 
-LLM_ENGINE = Dialect(error_body, openai_error_event, stream_error_body)
+LLM_ENGINE = Dialect(error_body, openai_error_event, event_body=stream_error_body)
 
 
 def model_endpoints(view: View, ask: Ask) -> Page:

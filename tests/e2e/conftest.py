@@ -20,8 +20,6 @@ import pytest
 
 from tests.live import KEY, ROOT, Server
 
-SDKS = ("scale-gp", "scale-egp", "scale-gp-beta", "scale-llm-engine", "schemathesis")
-
 Script = Callable[..., Any]
 
 
@@ -46,9 +44,15 @@ def sdk_python(name: str) -> Path:
     return python
 
 
+class Pythons(dict[str, Path]):
+    def __missing__(self, name: str) -> Path:
+        return self.setdefault(name, sdk_python(name))
+
+
 @pytest.fixture(scope="session")
 def sdk_pythons() -> dict[str, Path]:
-    return {name: sdk_python(name) for name in SDKS}
+    """The interpreters by SDK; an environment is made when it is first asked for."""
+    return Pythons()
 
 
 @pytest.fixture
