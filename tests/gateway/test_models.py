@@ -74,7 +74,7 @@ async def test_each_id_can_be_turned_on_by_naming_it(
     file = tmp_path / "models.yaml"
     file.write_text("models:\n" + "".join(f"  - {spec.id}\n" for spec in named))
     catalogue = load_catalogue(file)
-    site = await open_site(replicas=0)
+    site = await open_site(replicas=0, hold_s=0)
     await site.router.set_catalogue(catalogue)
     resolver = Resolver(catalogue)
     for spec in named:
@@ -111,6 +111,19 @@ async def test_lists_hold_what_is_deployed_and_on_request_the_rest(knowing: Site
     chats = {item["id"] for item in items if item["supports_multi_turn"]}
     assert chats >= {"zephyr-7b-beta", "zephyr-cat-merged", "Meta-Llama-3-8B-Instruct-DERTA"}
     assert not chats & {"echo", "echo.pirate", "llama-2-7b"}
+
+
+async def test_lists_tell_the_parsers_of_engine_models_and_of_adapters(site: Site) -> None:
+    data = everything(site).model_dump()
+    echo, *others = data["models"]
+    echo |= {"tool_parser": "hermes", "reasoning_parser": "deepseek_r1"}
+    data["models"] = [echo, *others]
+    await site.router.set_catalogue(Catalogue.model_validate(data))
+    listed = (await site.client.get("/v1/models?all=true")).json()["data"]
+    found = {at["id"]: (at.get("tool_parser"), at.get("reasoning_parser")) for at in listed}
+    assert found["echo"] == found["echo.pirate"] == found["latest"] == ("hermes", "deepseek_r1")
+    assert found["llama-3-1-8b-instruct"] == ("llama3_json", None)
+    assert found["llama-3-8b-instruct"] == found["gpt-4o"] == (None, None)
 
 
 async def test_one_model(knowing: Site) -> None:
