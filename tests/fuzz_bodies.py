@@ -31,17 +31,20 @@ from hypothesis import strategies as st
 from serving.api.completion import CompletionRequest, parse_completion
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.interface import Tally
-from serving.errors import EngineFailed, Overloaded, ServingError
+from serving.errors import ClientLeft, EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
 from tests.embed_shape import CONTEXT, write_embed
 from tests.hostile import bodies
 from tests.live import INSTRUCT, LOCAL, PIRATE, free_port
 
-Case = tuple[str, AdapterRef | None, bytes]
+# Path, adapter, body, and after how many seconds its sender leaves, if it does.
+Case = tuple[str, AdapterRef | None, bytes, float | None]
 
 MODEL = "tiny-llama"
 WEIGHTS = LOCAL.parents[2] / "local_models" / "weights"
 TOGETHER = 8
+# One in four leaves, while its request is prepared or while it runs.
+LEAVES = st.sampled_from((*(None,) * 6, 0.001, 0.02))
 # Cases between two looks at the memory.
 CHUNK = 400
 # A body that is answered later than this has hung.
@@ -55,6 +58,7 @@ MOST_HELD_S = 0.1
 
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
 CREATE_COMPLETION = "/v4/completions"
+RESPONSES = "/v1/responses"
 ANTHROPIC: dict[str, dict[str, Any]] = {
     "/v1/messages": {"messages": MESSAGES, "max_tokens": 3},
     "/v1/messages/count_tokens": {"messages": MESSAGES},
@@ -164,12 +168,14 @@ class Fuzz:
             now = time.thread_time()
             self.held_s, last = max(self.held_s, now - last), now
 
-    async def _one(self, path: str, adapter: AdapterRef | None, body: bytes) -> None:
+    async def _one(
+        self, path: str, adapter: AdapterRef | None, body: bytes, leaves_s: float | None
+    ) -> None:
         self.cases += 1
         reply, tally = Collected(), Tally()
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(leaves_s or PATIENCE_S):
                 if path == CREATE_COMPLETION:
                     await self._complete(body, adapter)
                     reply.status = 200
@@ -180,12 +186,19 @@ class Fuzz:
                     )
                     await self._subject.engine.http(call, body, reply, tally)
             status, said = reply.status, reply.body
+        except TimeoutError:
+            if leaves_s is None:
+                raise
+            status, said = ClientLeft.status, b""
         except ServingError as error:
             status, said = error.status, error.message.encode("utf-8", "backslashreplace")
             if isinstance(error, Overloaded):
                 status = 0
         assert status is not None, f"no answer to {path} {body[:2000]!r}"
         assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
+        if path == RESPONSES and status == 200 and said.startswith(b"event: "):
+            assert b"\nevent: response.completed\n" in said, f"cut off: {path} {body[:2000]!r}"
+            assert b"\nevent: error\n" not in said, f"an error in {path} {body[:2000]!r}"
         if status == 200 and said.startswith(b"data: "):
             assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
         if path in ANTHROPIC:
@@ -211,6 +224,8 @@ def _model(**fields: Any) -> EngineSpec:
     models = yaml.safe_load(LOCAL.read_text())["models"]
     (model,) = [model for model in models if model["id"] == MODEL]
     os.environ.update(model["env"], VLLM_PORT=str(free_port()), VLLM_LOGGING_LEVEL="CRITICAL")
+    # Nothing is stored, whatever vLLM is told.
+    os.environ["VLLM_ENABLE_RESPONSES_API_STORE"] = "1"
     return EngineSpec.model_validate({**model, "weights": str(WEIGHTS / MODEL), **fields})
 
 
@@ -229,6 +244,7 @@ async def _vllm(
             list(processor.request_states),
             list(processor.parent_requests),
             list(processor.external_req_ids),
+            app.kept(),
             [entry for entry in engine._adapters._entries.values() if entry.holders],
         ]
 
@@ -243,7 +259,9 @@ async def start_vllm(_: Path) -> Subject:
     engine, models, left = await _vllm(spec)
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
-    return Subject(engine, TEXTS | TOKENS | ANTHROPIC, models, left, (None, pirate))
+    answers = {RESPONSES: {"input": "Once upon a time", "max_output_tokens": 3}}
+    bases = TEXTS | TOKENS | ANTHROPIC | answers
+    return Subject(engine, bases, models, left, (None, pirate))
 
 
 async def start_embed(folder: Path) -> Subject:
@@ -322,6 +340,7 @@ def main() -> int:
                 st.just(path),
                 st.sampled_from(subject.adapters),
                 bodies(subject.models[path], {"model": MODEL, **base}),
+                LEAVES,
             )
             for path, base in subject.bases.items()
             if options.path is None or path.startswith(options.path)

@@ -10,7 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.api.envelope import anthropic_error_body, error_body, openai_error_body
-from serving.api.sse import KEEPALIVE, PING, error_event, openai_error_event
+from serving.api.sse import (
+    KEEPALIVE,
+    PING,
+    error_event,
+    openai_error_event,
+    responses_error_event,
+)
 from serving.errors import ServingError
 
 
@@ -32,4 +38,6 @@ class Dialect:
 
 CREATE_COMPLETION = Dialect(error_body, error_event)
 OPENAI = Dialect(openai_error_body, openai_error_event)
+# A response that is refused before its first byte is refused as everywhere at OpenAI.
+RESPONSES = Dialect(openai_error_body, responses_error_event)
 ANTHROPIC = Dialect(anthropic_error_body, error_event, PING, b"request-id")

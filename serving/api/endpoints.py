@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from serving.api import pages
 from serving.api.asked import Ability, Asked, Sent
 from serving.api.completion import parse_completion
-from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
 
@@ -72,6 +72,24 @@ def _azure(path: str, needs: Ability, *, streams: bool = True) -> tuple[Endpoint
     return tuple(Endpoint("POST", way, OPENAI, answer) for way in ways)  # type: ignore[return-value]
 
 
+def _responses() -> tuple[Endpoint, ...]:
+    """OpenAI's Responses, also in Azure's two ways: its clients name the model in the body. What
+    OpenAI would keep of a response is not kept here, and its paths say so."""
+    path = "/v1/responses"
+    ways = {path: "", "/openai/responses": path, "/openai/v1/responses": path}
+    kept, missing = f"{path}/{NAME}", pages.no_stored_response
+    return (
+        *(
+            Endpoint("POST", way, RESPONSES, Relayed(parse_openai, Ability.RESPONSES, answered))
+            for way, answered in ways.items()
+        ),
+        Endpoint("GET", kept, OPENAI, missing),
+        Endpoint("DELETE", kept, OPENAI, missing),
+        Endpoint("GET", f"{kept}/input_items", OPENAI, missing),
+        Endpoint("POST", f"{kept}/cancel", OPENAI, missing),
+    )
+
+
 def _anthropic(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:
     """An endpoint of Anthropic's, which the engine's OpenAI app answers too."""
     return Endpoint("POST", path, ANTHROPIC, Relayed(parse_openai, needs, streams=streams))
@@ -100,6 +118,7 @@ ENDPOINTS = (
     _completion("/v2/completions"),
     _openai("/v1/completions", Ability.GENERATE),
     _openai("/v1/chat/completions", Ability.GENERATE),
+    *_responses(),
     _openai("/v1/embeddings", Ability.EMBED, streams=False),
     _anthropic(MESSAGES, Ability.MESSAGES),
     _anthropic(f"{MESSAGES}/count_tokens", Ability.MESSAGES, streams=False),

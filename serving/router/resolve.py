@@ -55,7 +55,7 @@ class Route:
             if engine.runtime == "vllm":
                 found.add(Ability.TOKENIZE)
                 if engine.task == "generate":
-                    found.add(Ability.MESSAGES)
+                    found |= {Ability.MESSAGES, Ability.RESPONSES}
         elif engine.reasoning:
             found.add(Ability.REASON)
         if engine.vision:

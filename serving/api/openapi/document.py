@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
 from serving.api.endpoints import NAME, Endpoint, Relayed
 from serving.api.openapi.describe import BASE, TEXTS, Text
 from serving.api.openapi.schemas import REF, schemas
@@ -22,6 +22,7 @@ JSON, EVENTS = "application/json", "text/event-stream"
 ERRORS: dict[Dialect, str] = {
     CREATE_COMPLETION: "Error",
     OPENAI: "OpenAIError",
+    RESPONSES: "OpenAIError",
     ANTHROPIC: "MessagesError",
 }
 # How else a request may end, by what an endpoint does. 405, 431 and the like can come from all.

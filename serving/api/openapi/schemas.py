@@ -109,6 +109,12 @@ def schemas() -> dict[str, Any]:
                 "total_item_count": number,
             },
         ),
+        "ResponseEvent": {
+            "type": "object",
+            "description": "As in OpenAI's API.",
+            "required": ["type", "sequence_number"],
+            "properties": {"type": {"type": "string"}, "sequence_number": number},
+        },
         "Object": {"type": "object"},
         "List": {"type": "array"},
     }

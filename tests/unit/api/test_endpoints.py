@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.api.asked import Ability
-from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES
 from serving.api.endpoints import (
     ENDPOINTS,
     NAME,
@@ -64,6 +64,8 @@ def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
     )
     ours += ("/ping", "/version", "/openapi.json", "/docs")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
+    if endpoint.path.endswith("/responses"):
+        expected = RESPONSES
     if endpoint.path.startswith("/v1/messages"):
         expected = ANTHROPIC
     assert endpoint.dialect is expected
