@@ -19,6 +19,7 @@ from serving.router.auth import Accounts, KeyRing
 from serving.router.cross_origin import CrossOrigin
 from serving.router.demand import Demand
 from serving.router.doors import Doors
+from serving.router.doubts import Doubts
 from serving.router.fleet import Fleet
 from serving.router.hosted import HostedModels
 from serving.router.pipeline import Pipeline
@@ -86,15 +87,19 @@ class Router:
         self.metrics = metrics = RouterMetrics()
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
-        self.quarantine = Quarantine(metrics, log, keep_s=settings.quarantine_s)
+        rng = rng or random.Random()
+        keep_s = settings.quarantine_s
+        self.quarantine = Quarantine(metrics, log, keep_s=keep_s)
+        self.doubts = Doubts(self.quarantine.convict, log, keep_s=keep_s, rng=rng)
         self.fleet = Fleet(
             router=router,
             token=settings.cluster_token.get_secret_value(),
             metrics=metrics,
             log=log,
-            rng=rng or random.Random(),
+            rng=rng,
             local=self.hosted.replicas,
             on_suspects=self.quarantine.add,
+            on_doubts=self.doubts.hear,
         )
         self.waiting = Waiting(
             self.fleet,
@@ -108,6 +113,7 @@ class Router:
             self._demand,
             self.waiting,
             self.quarantine,
+            self.doubts,
             RetryBudget(),
             metrics,
             log,

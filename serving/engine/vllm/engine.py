@@ -75,7 +75,7 @@ class VllmEngine(Engine):
         self._salts = Salts()
         patches.salt_requests(llm, self._salts.salt)
         self._media = MediaNames(llm.renderer, self._salts.name)
-        self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.runs(accused.read()))
+        self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.charges(accused.read()))
         self._lora_numbers = itertools.count(1)
         self._own_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()

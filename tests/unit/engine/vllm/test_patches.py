@@ -279,9 +279,10 @@ def test_a_call_knows_its_requests_by_the_ids_that_the_core_has(n: int) -> None:
     known = {state.request_id for state in engine.states}
     assert known == set(engine.output_processor.request_states)
     for name in known:
-        assert call.runs(frozenset((name, "another")))
-    assert not call.runs(frozenset(("outside", "another")))
-    assert not call.runs(frozenset())
+        assert call.charges({name: None, "another": 3}) == [None]
+    assert call.charges(dict.fromkeys(known, 3) | {"another": None}) == [3] * n
+    assert call.charges({"outside": None, "another": None}) == []
+    assert call.charges({}) == []
 
 
 def test_a_call_knows_the_steps_of_its_beam_search() -> None:
@@ -291,8 +292,8 @@ def test_a_call_knows_the_steps_of_its_beam_search() -> None:
         call.add(
             SimpleNamespace(external_req_id=name, request_id=f"{name}-0a1b", max_tokens_param=1)
         )
-    assert call.runs(frozenset(("cmpl-1-ab-beam-7-2c3d",)))
-    assert not call.runs(frozenset(("cmpl-1-abc-beam-7-2c3d",)))
+    assert call.charges({"cmpl-1-ab-beam-7-2c3d": 0}) == [0]
+    assert call.charges({"cmpl-1-abc-beam-7-2c3d": 0}) == []
 
 
 # the OpenAI app
