@@ -16,7 +16,7 @@ import pytest
 from tests.cluster.test_contract import openai_error_of
 from tests.live import BASE, PIRATE, ROOT, Server
 
-CASES = {"vllm": 2000, "embed": 400, "transformers": 400}
+CASES = {"vllm": 2000, "embed": 400, "tools": 400, "transformers": 400}
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 4}
 MESSAGES = {"messages": [{"role": "user", "content": "France"}], "max_tokens": 4}
@@ -53,14 +53,14 @@ def test_no_body_ends_in_an_error_of_ours_or_leaves_anything(engine: str) -> Non
         (TEXT, {"structured_outputs": {"json": {"$ref": "#"}}}, "refers to itself"),
         (TEXT, {"structured_outputs": False}, "'structured_outputs': must be an object"),
         (TEXT, {"prompt": [99_999_999]}, "out of vocabulary"),
-        (TEXT, {"n": 3000}, "n is 3000; this model takes at most 2048"),
+        (TEXT, {"n": 3000}, "'n': is 3000; at most 128 choices of a prompt are taken"),
         (TEXT, {"top_k": 2**70}, "'top_k': has an integer of more than 64 bits"),
         (TEXT, {"vllm_xargs": {"a": {"b": 1}}}, "vllm_xargs"),
         (CHAT, {"logprobs": True, "top_logprobs": 30}, "greater than max allowed: 20"),
         (CHAT, {"stop_token_ids": [10**9]}, "out-of-vocab"),
         (CHAT, {"response_format": {"type": "json_schema"}}, "json_schema"),
         (CHAT, {"messages": [{"role": "user", "content": "a"}] * 1025}, "1025 messages"),
-        (CHAT, {"tools": [{}], "tool_choice": {"function": {"name": "a"}}}, "malformed"),
+        (CHAT, {"tools": [{}], "tool_choice": {"function": {"name": "a"}}}, "takes no tools"),
     ],
 )
 def test_a_bad_parameter_is_400_before_the_first_byte(

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.catalogue.catalogue import Catalogue
+from serving.engine.launcher import EngineProcess, spawn
 from serving.observability.logs import Log
 from serving.router.router import Router
 from serving.settings import Settings
@@ -37,7 +34,7 @@ TOO_LONG = "way " * (CONTEXT + 1)
 class Server:
     """An engine server and how to reach it."""
 
-    process: subprocess.Popen[bytes]
+    process: EngineProcess
     ready: EngineReady
     catalogue: Catalogue
 
@@ -71,34 +68,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             ]
         }
     )
-    read_fd, write_fd = os.pipe()
-    config = EngineLaunch(
+    launch = EngineLaunch(
         spec=catalogue.engines[0].model_dump(mode="json"),
         replica="r#1",
         token="token",
         log_dir=str(folder / "logs"),
-        ready_fd=write_fd,
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving.engine.server"],
-        env=os.environ
-        | {
-            "SERVING_ENGINE": msgspec.json.encode(config).decode(),
-            "SERVING_ENGINE_PARENT": str(os.getpid()),
-            "HF_HUB_OFFLINE": "1",
-        },
-        pass_fds=[write_fd],
-    )
-    os.close(write_fd)
+    process = spawn(launch, os.environ | {"HF_HUB_OFFLINE": "1"}, output=None)
     try:
-        with os.fdopen(read_fd, "rb") as pipe:
-            line = pipe.readline()
-        assert line, "the engine server did not start"
-        yield Server(process, msgspec.json.decode(line, type=EngineReady), catalogue)
-        process.send_signal(signal.SIGTERM)
+        ready = process.ready()
+        assert ready is not None, "the engine server did not start"
+        yield Server(process, ready, catalogue)
+        process.terminate()
         assert process.wait(20) == 0
     finally:
-        process.kill()
+        process.kill_group()
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ import logging
 import sys
 import textwrap
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from types import CodeType, FrameType
 from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
 
 from serving.engine.vllm.accused import Charges, accuse
 from serving.engine.vllm.core_trials import raise_alone
@@ -26,6 +28,8 @@ from serving.engine.vllm.core_trials import raise_alone
 _NAMES = ("request", "req_id", "request_id")
 
 _log = logging.getLogger("serving.engine")
+# Grammars that a core compiles at a time, at least.
+GRAMMARS = 4
 
 
 def patch_death() -> None:
@@ -131,3 +135,22 @@ def _holds(code: CodeType, name: str, line: int) -> bool:
         and loop.body[0].lineno <= line <= (loop.body[-1].end_lineno or 0)
         for each in ast.walk(loop)
     )
+
+
+def patch_grammars() -> None:
+    """Have a core compile several grammars at a time, so that a quick one does not wait for a slow
+    one to end.
+
+    vLLM has half as many threads as there are CPUs: one on two. xgrammar compiles without holding
+    the interpreter.
+    """
+    init = StructuredOutputManager.__init__
+
+    def with_threads(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        threads = getattr(self, "executor", None)
+        if threads is not None and threads._max_workers < GRAMMARS:
+            # It has started none of its threads yet.
+            self.executor = ThreadPoolExecutor(GRAMMARS, thread_name_prefix="grammar")
+
+    StructuredOutputManager.__init__ = with_threads

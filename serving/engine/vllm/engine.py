@@ -40,9 +40,11 @@ from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.media_names import MediaNames
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.parsers import load_plugins
 from serving.engine.vllm.patches import admission
 from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.preparation import Preparation
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
@@ -105,12 +107,14 @@ class VllmEngine(Engine):
         parser = make_arg_parser(FlexibleArgumentParser(prog=f"model {spec.id}: engine_args"))
         args: Namespace = parser.parse_args(cli_arguments(spec, images))
         validate_parsed_serve_args(args)
+        load_plugins(args)
         stats = patches.LatestStats()
         accused = AccusedRequests()
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
-        nursery = Preparation.nursery(spec, args, config)
+        limits = PrepareLimits()
+        nursery = Preparation.nursery(spec, args, config, limits)
         start_processes(eager=config.model_config.enforce_eager)
         llm = AsyncLLM.from_vllm_config(
             config,
@@ -123,7 +127,7 @@ class VllmEngine(Engine):
                 f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
                 "for embeddings"
             )
-        engine = cls(spec, llm, stats, images, Preparation.of(nursery), accused)
+        engine = cls(spec, llm, stats, images, Preparation.of(nursery, limits), accused)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
         await engine._warm_up()
         patches.keep_environment()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.core import EngineCore, EngineCoreProc
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from serving.engine.vllm import core_patches
@@ -257,3 +260,31 @@ def test_a_core_handles_its_exception_when_it_says_so() -> None:
     assert "self.is_failed = False" in inspect.getsource(MultiprocExecutor._init_executor)
     monitor = inspect.getsource(MultiprocExecutor.start_worker_monitor)
     assert monitor.index("is_failed = True") < monitor.index(".shutdown()")
+
+
+def test_a_core_compiles_grammars_in_this_pool() -> None:
+    made = inspect.getsource(StructuredOutputManager.__init__)
+    assert "self.executor = ThreadPoolExecutor(max_workers=max_workers)" in made
+    assert ".submit(" not in made
+    asked = inspect.getsource(StructuredOutputManager.grammar_init)
+    assert "self.executor.submit(self._create_grammar, request)" in asked
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_a_quick_grammar_does_not_wait_for_a_slow_one(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    def as_vllm_does(self: Any) -> None:
+        self.executor = ThreadPoolExecutor(max_workers=threads)
+
+    monkeypatch.setattr(StructuredOutputManager, "__init__", as_vllm_does)
+    core_patches.patch_grammars()
+    manager: Any = StructuredOutputManager()  # type: ignore[call-arg]
+    end = threading.Event()
+    slow = [manager.executor.submit(end.wait, 20) for _ in range(core_patches.GRAMMARS - 1)]
+    try:
+        assert manager.executor.submit(lambda: "quick").result(timeout=10) == "quick"
+        assert not any(job.done() for job in slow)
+    finally:
+        end.set()
+    assert manager.executor._max_workers >= threads
