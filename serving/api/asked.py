@@ -18,6 +18,7 @@ class Ability(enum.StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    SCORE = "score"
     TOKENIZE = "tokenize"
     SEE = "see"
     REASON = "reason"

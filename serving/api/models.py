@@ -44,8 +44,9 @@ class ModelEntry:
 
     `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
     `parent` an adapter's base; `context` is in tokens, None where it is not known. `chat` is
-    true for chat models, `embeds` for models that make embeddings and no text. `more` are fields of
-    one kind: `provider`, `retired_on`, `successor`.
+    true for chat models, `embeds` for models that make embeddings and no text, `ranks` for those
+    that score texts and do nothing else. `more` are fields of one kind: `provider`, `retired_on`,
+    `successor`.
     """
 
     id: str
@@ -56,13 +57,14 @@ class ModelEntry:
     context: int | None = None
     chat: bool = False
     embeds: bool = False
+    ranks: bool = False
     replicas: int = 0
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def model_type(self) -> str:
         """scale-gp's word for what the model is for."""
-        return "EMBEDDING" if self.embeds else "COMPLETION"
+        return "EMBEDDING" if self.embeds else "RERANKING" if self.ranks else "COMPLETION"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from serving.engine.bodies.fields import Kinds, check_kind
 from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.pairs import DOCUMENTS, QUERIES, pairs_of, texts_of
+from serving.engine.bodies.pairs import FIELDS as PAIR_FIELDS
+from serving.engine.bodies.pairs import PATHS as PAIR_PATHS
 from serving.engine.bodies.schemas import FIELDS, Schemas
 from serving.engine.bodies.values import check_structure, check_values, read, read_fields, shown
 from serving.errors import ContextLengthExceeded, InvalidRequest
@@ -70,13 +73,15 @@ class BodyCheck:
         limits = self._limits
         check_structure(body, limits)
         sizes = read_fields(body)
+        scores = path in PAIR_PATHS
+        texts = PAIR_FIELDS if scores else TEXTS
         if len(sizes) > limits.fields:
             raise InvalidRequest(
                 f"the body has {len(sizes)} fields; at most {limits.fields} are taken"
             )
         for name, size in sizes.items():
             most = limits.field_bytes
-            if name in TEXTS:
+            if name in texts:
                 # Images are measured by who loads them.
                 most = len(body) if name == "messages" and _has_media(body) else limits.text_bytes
             if size > most:
@@ -86,14 +91,17 @@ class BodyCheck:
         schemas = Schemas(limits)
         for name, value in given.items():
             check_kind(name, value, fields)
-            most = self._token_ids + limits.values if name in TEXTS else limits.values
+            most = self._token_ids + limits.values if name in texts else limits.values
             check_values(name, value, most, limits)
-            if name in TEXTS:
+            if name in texts:
                 continue
             self._check_size(name, value)
             if name in FIELDS:
                 schemas.check(name, value)
-        self._check_texts(given)
+        if scores:
+            self._check_pairs(given)
+        else:
+            self._check_texts(given)
         return Checked(constrained=any(given.get(name) for name in _CONSTRAINTS))
 
     def _check_size(self, name: str, value: Any) -> None:
@@ -140,6 +148,32 @@ class BodyCheck:
             asked = f"n is {n}" if prompts == 1 else f"n is {n} for {prompts} prompts"
             _refuse(
                 "n", f"{asked}; this model takes at most {most} choices and prompts of all requests"
+            )
+
+    def _check_pairs(self, given: Mapping[str, Any]) -> None:
+        limits = self._limits
+        for name in (*QUERIES, *DOCUMENTS):
+            texts = texts_of(given, name)
+            if len(texts) > limits.prompts:
+                _refuse(name, f"has {len(texts)} texts; at most {limits.prompts} are taken")
+            for text in texts:
+                if type(text) is not str:
+                    # What vLLM takes beside text are images, which models that score get none of.
+                    _refuse(name, "must be a text or a list of texts")
+                self._check_chars(name, len(text))
+        asked = pairs_of(given)
+        side = next((name for name in DOCUMENTS if name in given), DOCUMENTS[0])
+        if asked.characters > limits.pair_chars:
+            _refuse(
+                side,
+                f"the {asked.number} pairs have {asked.characters} characters, their query counted "
+                f"with each; at most {limits.pair_chars} are taken",
+            )
+        if self._sequences is not None and asked.number > self._sequences:
+            _refuse(
+                side,
+                f"has {asked.number} pairs; this model takes at most {self._sequences} of all "
+                "requests",
             )
 
     def _check_prompt(self, name: str, prompt: Any) -> None:

@@ -26,6 +26,11 @@ class BodyLimits(BaseSettings):
         default=1024, description="content parts and tool calls of a chat's messages together"
     )
     prompts: Count = Field(default=512, description="prompts, or inputs, of one request")
+    pair_chars: Count = Field(
+        default=2 * 1024 * 1024,
+        description="characters of a request's pairs of query and document together, a query "
+        "counted with each of its documents",
+    )
     token_ids: Count = Field(
         default=262_144,
         description="token IDs of a request's prompts together; a model's context, if it is longer",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from serving.engine.interface import Reply, Tally
 from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
-from serving.engine.vllm.patches import admission
+from serving.engine.vllm.patches import admission, pooling
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed, ServingError
@@ -125,6 +125,14 @@ class OpenAIApp:
             reserved=admission.RESERVED,
         )
         return cls(app, llm, current, bodies)
+
+    def record_pooled(self, found: Callable[[], list[pooling.Pooled | None]]) -> None:
+        """See `pooling.record`."""
+        pooling.record(self._app, found)
+
+    def replay_pooled(self, replay: pooling.Replay) -> None:
+        """See `pooling.Replay.install`."""
+        replay.install(self._app)
 
     @property
     def request_models(self) -> Mapping[str, tuple[type[BaseModel], ...]]:

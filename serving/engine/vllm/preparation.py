@@ -17,15 +17,21 @@ from vllm.config import VllmConfig
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
+from serving.engine.bodies.pairs import PATHS as PAIR_PATHS
+from serving.engine.bodies.pairs import pairs_of
 from serving.engine.helpers import Helpers, Nursery
 from serving.engine.images.chat import may_hold_media, take_images
 from serving.engine.interface import Reply
+from serving.engine.vllm.patches.pooling import Replay
 from serving.engine.vllm.patches_rehearsal import Rehearsed
 from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
 from serving.wire.messages import HttpCall
 
 # Of the event loop, 16 KiB of the dearest JSON that vLLM takes (messages without text) cost 20 ms.
 SMALL_BYTES = 16 * 1024
+# vLLM makes tokens of the texts of all requests one after the other, in one thread.
+FEW_TEXTS = 16
+POOLING = PAIR_PATHS | {"/v1/embeddings"}
 HELPERS = 2
 PREPARE_S = 10.0
 PREPARE_BYTES = 1 << 30
@@ -51,10 +57,12 @@ class _Look(msgspec.Struct):
 _look = msgspec.json.Decoder(_Look).decode
 
 
-def is_light(body: bytes) -> bool:
+def is_light(path: str, body: bytes) -> bool:
     """True if vLLM's app has little to do before the engine core has the request."""
     if len(body) > SMALL_BYTES:
         return False
+    if path in POOLING:
+        return _are_few(body)
     try:
         found = _look(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -67,12 +75,28 @@ def is_light(body: bytes) -> bool:
     return form in _NOTHINGS or msgspec.json.decode(form) in _PLAIN_FORMATS
 
 
+def _are_few(body: bytes) -> bool:
+    """True if a body has few texts to embed or to score, and not much in them."""
+    try:
+        given = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+    if given.get("padding") is not None:
+        return False  # each text has as many tokens as the context
+    texts, asked = given.get("input"), pairs_of(given)
+    count = max(asked.number, len(texts) if type(texts) is list else 0)
+    # Token IDs are no texts, and need not become tokens.
+    ids = type(texts) is list and texts and type(texts[0]) is int
+    return (ids or count <= FEW_TEXTS) and asked.characters <= SMALL_BYTES
+
+
 class Preparation:
     """Prepares the requests of one engine."""
 
     def __init__(self, helpers: Helpers) -> None:
         self._helpers = helpers
         self.rehearsed = Rehearsed()
+        self.pooled = Replay()
 
     @staticmethod
     def nursery(spec: EngineSpec, args: Namespace, config: VllmConfig) -> Nursery:
@@ -99,7 +123,8 @@ class Preparation:
             ServingError: the request is refused.
             Overloaded: too many wait.
         """
-        if is_light(body):
+        self.pooled.set(None)
+        if is_light(call.path, body):
             self.rehearsed.set(None, None)
             constrained = check(call, body).constrained
             urls: list[str] = []
@@ -119,6 +144,7 @@ class Preparation:
         if found.inputs is not None:
             renders = (found.last or [[]], found.inputs)
         self.rehearsed.set(renders, found.constraint)
+        self.pooled.set(found.pooled)
         return found
 
     @property
