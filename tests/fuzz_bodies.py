@@ -26,6 +26,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from local_models.make import RERANKER
 from serving.api.completion import CompletionRequest, parse_completion
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.interface import Tally
@@ -57,6 +58,10 @@ TEXTS: dict[str, dict[str, Any]] = {
 TOKENS: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "Once upon a time"},
     "/detokenize": {"tokens": [5, 6]},
+}
+SCORES: dict[str, dict[str, Any]] = {
+    "/score": {"text_1": "Once upon a time", "text_2": ["a", "b"]},
+    "/rerank": {"query": "Once upon a time", "documents": ["a", "b"]},
 }
 
 
@@ -196,7 +201,15 @@ async def start_embed(folder: Path) -> Subject:
     write_embed("tiny-embed", folder)
     spec = _model(weights=str(folder), context=CONTEXT, task="embed", prompt_style="raw", lora=None)
     engine, models, left = await _vllm(spec)
-    return Subject(engine, {"/v1/embeddings": {"input": "Once upon a time"}} | TOKENS, models, left)
+    bases: dict[str, dict[str, Any]] = {"/v1/embeddings": {"input": "Once upon a time"}}
+    return Subject(engine, bases | SCORES | TOKENS, models, left)
+
+
+async def start_score(_: Path) -> Subject:
+    """A cross-encoder."""
+    own = {"context": CONTEXT, "task": "score", "prompt_style": "raw", "lora": None}
+    engine, models, left = await _vllm(_model(weights=str(WEIGHTS / RERANKER), **own))
+    return Subject(engine, SCORES | TOKENS, models, left)
 
 
 async def start_transformers(_: Path) -> Subject:
@@ -214,7 +227,7 @@ async def start_transformers(_: Path) -> Subject:
     return Subject(engine, TEXTS, models, lambda: [engine.load().running, engine.load().waiting])
 
 
-ENGINES = {"vllm": start_vllm, "embed": start_embed, "transformers": start_transformers}
+ENGINES = {"vllm": start_vllm, "embed": start_embed, "score": start_score, "transformers": start_transformers}
 
 
 def main() -> int:

@@ -52,7 +52,7 @@ def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> N
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
 def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
-    ours = ("/v2/", "/v4/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
+    ours = ("/v2/completions", "/v4/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
     ours += ("/ping", "/version")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
     assert endpoint.dialect is expected
@@ -74,4 +74,18 @@ def test_only_probes_are_public() -> None:
 def test_where_a_model_can_be_asked() -> None:
     assert TABLE.answering(frozenset({Ability.EMBED})) == ["/v1/embeddings"]
     assert "/v1/embeddings" not in TABLE.answering(frozenset({Ability.GENERATE}))
+    assert TABLE.answering(frozenset({Ability.SCORE})) == ["/v1/score", "/v1/rerank"]
     assert TABLE.answering(frozenset()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "asks"),
+    [("/v1/score", "/score"), ("/score", "/score")]
+    + [(path, "/rerank") for path in ("/v1/rerank", "/rerank", "/v2/rerank")],
+)
+def test_scores_have_several_paths(path: str, asks: str) -> None:
+    """Below /v1 vLLM's app writes a warning for each request."""
+    endpoint = TABLE.match(path).methods["POST"]
+    assert isinstance(endpoint.answer, Relayed)
+    assert (endpoint.answer.path, endpoint.answer.needs) == (asks, Ability.SCORE)
+    assert endpoint.dialect is OPENAI
