@@ -104,7 +104,7 @@ async def test_scores_are_hugging_faces(
     assert [item["index"] for item in found["data"]] == [0, 1, 2, 3]
     scores = [item["score"] for item in found["data"]]
     assert scores == pytest.approx(right.scores(QUESTION, TEXTS), abs=1e-5)
-    assert max(scores) == scores[1] > 0.9, "the model knows the answer"
+    assert max(scores) == scores[1] > 0.5, "the model knows the answer"
     assert found["usage"]["prompt_tokens"] == right.tokens(QUESTION, TEXTS)
     assert answer.end is not None
     used = answer.end.prompt_tokens, answer.end.completion_tokens

@@ -46,7 +46,7 @@ def sdk_python(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def sdk_pythons() -> dict[str, Path]:
-    return {name: sdk_python(name) for name in ("scale-gp", "scale-egp")}
+    return {name: sdk_python(name) for name in ("scale-gp", "scale-egp", "cohere")}
 
 
 @pytest.fixture
