@@ -145,7 +145,9 @@ async def test_ranks_are_scores_in_order(
         _, some = await link.post(
             RERANK, RERANKER, query=QUESTION, documents=TEXTS, top_n=top_n, **more
         )
-        assert some["results"] == found["results"][:top_n]
+        assert [item["index"] for item in some["results"]] == [
+            item["index"] for item in found["results"][:top_n]
+        ]
 
 
 @pytest.mark.parametrize("more", [{}, PADDING], ids=["straight", "prepared"])
@@ -179,7 +181,6 @@ async def test_long_pairs_are_cut_when_that_is_asked(
         (RERANK, {"query": QUESTION, "documents": TEXTS, "truncate_prompt_tokens": -2}, "trunc"),
         (RERANK, {"query": QUESTION, "documents": TEXTS, "truncate_prompt_tokens": 999}, "trunc"),
         (RERANK, {"query": QUESTION, "documents": TEXTS, "max_tokens_per_doc": 999}, "max_tokens"),
-        (RERANK, {"query": QUESTION, "documents": TEXTS, "priority": 5}, "priority"),
         (RERANK, {"query": ["a"], "documents": TEXTS}, "query"),
         (
             RERANK,
