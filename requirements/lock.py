@@ -45,7 +45,7 @@ def main() -> None:
     shared = {name: version for name, version in cpu["3.13"].items() if name != "torch"}
     cuda = lock("cuda", base + extras["gpu"], flags, shared)
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
-    for sdk in ("scale-gp", "scale-egp", "cohere"):
+    for sdk in ("scale-gp", "scale-egp", "cohere", "schemathesis"):
         lock(f"sdk-{sdk}", [f"{sdk}=={pins(FOLDER / f'sdk-{sdk}.txt')[sdk]}"], flags)
 
 

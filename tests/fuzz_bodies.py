@@ -227,7 +227,12 @@ async def start_transformers(_: Path) -> Subject:
     return Subject(engine, TEXTS, models, lambda: [engine.load().running, engine.load().waiting])
 
 
-ENGINES = {"vllm": start_vllm, "embed": start_embed, "score": start_score, "transformers": start_transformers}
+ENGINES = {
+    "vllm": start_vllm,
+    "embed": start_embed,
+    "score": start_score,
+    "transformers": start_transformers,
+}
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ the engines' OpenAI app answers is one more line here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from serving.api import pages
 from serving.api.asked import Ability, Asked, Sent
@@ -29,15 +29,11 @@ UNKNOWN_PATH = "other"
 @dataclass(frozen=True, slots=True)
 class Relayed:
     """Answered by a replica: how the body is parsed, what the model must be able to do, and the
-    path at which the engine's app answers, where that is not the endpoint's own.
-
-    One that is not `told` is another way to an endpoint; callers are told that one's path.
-    """
+    path at which the engine's app answers, where that is not the endpoint's own."""
 
     parse: Callable[[Sent, bytes], Asked]
     needs: Ability
     path: str = ""
-    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +61,16 @@ def _openai(path: str, needs: Ability) -> Endpoint:
     return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs))
 
 
-def _scoring(path: str, *others: str) -> tuple[Endpoint, ...]:
-    """An endpoint that compares texts, and other paths to it. Below /v1 vLLM's app answers the same
-    and writes a warning that the path is not OpenAI's."""
-    answer = Relayed(parse_openai, Ability.SCORE, path.removeprefix("/v1"))
-    ways = [(path, answer), *((other, replace(answer, told=False)) for other in others)]
-    return tuple(Endpoint("POST", way, OPENAI, how) for way, how in ways)
+def _scoring(path: str, *ways: str) -> tuple[Endpoint, ...]:
+    """An endpoint that compares texts, and other ways to it. vLLM's app has them too, and writes a
+    warning for each request that comes below /v1."""
+    other = Relayed(parse_openai, Ability.SCORE, path)
+    return _openai(path, Ability.SCORE), *(Endpoint("POST", way, OPENAI, other) for way in ways)
 
 
 def _azure(path: str, needs: Ability) -> tuple[Endpoint, Endpoint]:
     """The same endpoint in Azure's two ways: the model in the path, or the path below /openai."""
-    answer = Relayed(parse_openai, needs, path, told=False)
+    answer = Relayed(parse_openai, needs, path)
     ways = (AZURE + path.removeprefix("/v1"), "/openai" + path)
     return tuple(Endpoint("POST", way, OPENAI, answer) for way in ways)  # type: ignore[return-value]
 
@@ -85,8 +80,10 @@ def _completion(path: str) -> Endpoint:
     return Endpoint("POST", path, CREATE_COMPLETION, answer)
 
 
-def _page(path: str, show: ShowPage, dialect: Dialect = CREATE_COMPLETION) -> Endpoint:
-    return Endpoint("GET", path, dialect, show)
+def _page(
+    path: str, show: ShowPage, dialect: Dialect = CREATE_COMPLETION, *, public: bool = False
+) -> Endpoint:
+    return Endpoint("GET", path, dialect, show, public)
 
 
 def _probe(
@@ -102,9 +99,8 @@ ENDPOINTS = (
     _openai("/v1/completions", Ability.GENERATE),
     _openai("/v1/chat/completions", Ability.GENERATE),
     _openai("/v1/embeddings", Ability.EMBED),
-    *_scoring("/v1/score", "/score"),
-    # Cohere's SDK asks below its own version.
-    *_scoring("/v1/rerank", "/rerank", "/v2/rerank"),
+    *_scoring("/score", "/v1/score"),
+    *_scoring("/rerank", "/v1/rerank", "/v2/rerank"),
     *_azure("/v1/completions", Ability.GENERATE),
     *_azure("/v1/chat/completions", Ability.GENERATE),
     *_azure("/v1/embeddings", Ability.EMBED),
@@ -118,6 +114,9 @@ ENDPOINTS = (
     _page(f"/openai/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/user-info", pages.user_info),
     _page("/version", pages.version),
+    # They say nothing of this installation, and a browser sends no key.
+    _page("/openapi.json", pages.openapi, public=True),
+    _page("/docs", pages.docs, public=True),
     _page("/status", pages.status),
     _page("/metrics/targets", pages.targets),
     _probe("/metrics", pages.metrics, names_models=True),
@@ -182,7 +181,7 @@ class Endpoints:
             for endpoint in self._table
             if isinstance(endpoint.answer, Relayed)
             and endpoint.answer.needs in abilities
-            and endpoint.answer.told
+            and not endpoint.answer.path
         ]
 
 

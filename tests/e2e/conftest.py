@@ -46,7 +46,8 @@ def sdk_python(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def sdk_pythons() -> dict[str, Path]:
-    return {name: sdk_python(name) for name in ("scale-gp", "scale-egp", "cohere")}
+    names = ("scale-gp", "scale-egp", "cohere", "schemathesis")
+    return {name: sdk_python(name) for name in names}
 
 
 @pytest.fixture

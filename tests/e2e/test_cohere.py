@@ -44,7 +44,7 @@ def test_documents_are_ranked(ranks: Server, sdk_script: Script) -> None:
     ]
     found = sdk_script("cohere", {"calls": calls})
     for all_of_them, best, cannot, unknown in found.values():
-        assert [index for index, _ in all_of_them][0] == 2
+        assert all_of_them[0][0] == 2
         scores = [score for _, score in all_of_them]
         assert scores == sorted(scores, reverse=True)
         assert scores[0] > 0.5 > scores[1]

@@ -54,7 +54,7 @@ WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize"))
 
 
 # Where a model of such a task is asked.
-MAKES_NO_TEXT = {"embed": "/v1/embeddings", "score": "/v1/score or /v1/rerank"}
+MAKES_NO_TEXT = {"embed": "/v1/embeddings", "score": "/score or /rerank"}
 
 
 class VllmEngine(Engine):

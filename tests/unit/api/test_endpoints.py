@@ -52,8 +52,17 @@ def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> N
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
 def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
-    ours = ("/v2/completions", "/v4/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
-    ours += ("/ping", "/version")
+    ours: tuple[str, ...] = (
+        "/v2/completions",
+        "/v4/",
+        "/user-info",
+        "/status",
+        "/metrics",
+        "/health",
+        "/ready",
+        "/-/",
+    )
+    ours += ("/ping", "/version", "/openapi.json", "/docs")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
     assert endpoint.dialect is expected
 
@@ -63,29 +72,32 @@ def test_a_path_that_does_not_exist_is_refused_as_its_neighbours() -> None:
         assert dialect_at(TABLE.match(path), path) is dialect
 
 
-def test_only_probes_are_public() -> None:
-    """Only what machines probe needs no key, and no model can be asked without one."""
+def test_what_is_public() -> None:
+    """What machines probe and the API's description need no key; no model can be asked without
+    one."""
     public = {endpoint.path for endpoint in ENDPOINTS if endpoint.public}
-    assert public == {"/health", "/-/healthz", "/ping", "/ready", "/metrics"}
-    assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == public
+    probes = {"/health", "/-/healthz", "/ping", "/ready", "/metrics"}
+    assert public == {*probes, "/openapi.json", "/docs"}
+    assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == probes
     assert not any(isinstance(at.answer, Relayed) for at in ENDPOINTS if at.public)
 
 
 def test_where_a_model_can_be_asked() -> None:
     assert TABLE.answering(frozenset({Ability.EMBED})) == ["/v1/embeddings"]
     assert "/v1/embeddings" not in TABLE.answering(frozenset({Ability.GENERATE}))
-    assert TABLE.answering(frozenset({Ability.SCORE})) == ["/v1/score", "/v1/rerank"]
+    assert TABLE.answering(frozenset({Ability.SCORE})) == ["/score", "/rerank"]
     assert TABLE.answering(frozenset()) == []
 
 
 @pytest.mark.parametrize(
     ("path", "asks"),
-    [("/v1/score", "/score"), ("/score", "/score")]
-    + [(path, "/rerank") for path in ("/v1/rerank", "/rerank", "/v2/rerank")],
+    [("/v1/score", "/score")] + [(path, "/rerank") for path in ("/v1/rerank", "/v2/rerank")],
 )
 def test_scores_have_several_paths(path: str, asks: str) -> None:
-    """Below /v1 vLLM's app writes a warning for each request."""
-    endpoint = TABLE.match(path).methods["POST"]
+    """Below /v1 vLLM's app would write a warning for each request."""
+    endpoint, known = TABLE.match(path).methods["POST"], TABLE.match(asks).methods["POST"]
     assert isinstance(endpoint.answer, Relayed)
-    assert (endpoint.answer.path, endpoint.answer.needs) == (asks, Ability.SCORE)
-    assert endpoint.dialect is OPENAI
+    assert endpoint.answer.path == asks
+    assert endpoint.dialect is known.dialect is OPENAI
+    assert isinstance(known.answer, Relayed)
+    assert endpoint.answer.needs is known.answer.needs is Ability.SCORE

@@ -19,9 +19,7 @@ PATH = "/v1/chat/completions"
 FIELDS = {PATH: {"structured_outputs": frozenset((OBJECT,)), "stop": frozenset((SCALAR, LIST))}}
 
 
-def check(
-    body: Any, prompt_chars: int | None = 1000, path: str = PATH, **limits: int
-) -> bool:
+def check(body: Any, prompt_chars: int | None = 1000, path: str = PATH, **limits: int) -> bool:
     given = body if isinstance(body, bytes) else json.dumps(body).encode()
     checks = BodyCheck(
         BodyLimits(**limits),
