@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from local_models import dialogues
 from local_models.make import (
     ADAPTERS,
     BASE,
     INSTRUCT,
+    RERANKER,
     WEIGHTS,
     check,
 )
@@ -153,3 +159,18 @@ def test_greedy_text_is_words_repeatable_and_in_style() -> None:
 def test_every_question_has_one_answer() -> None:
     pairs = dialogues.questions()
     assert len({question for question, _ in pairs}) == len(pairs)
+
+
+def test_the_cross_encoder_knows_what_answers_a_question() -> None:
+    tokenizer = tokenizer_of(RERANKER)
+    model = AutoModelForSequenceClassification.from_pretrained(WEIGHTS / RERANKER).eval()
+    assert model.config.num_labels == 1
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer.model_max_length == model.config.max_position_embeddings
+    assert tokenizer("a", "b")["token_type_ids"] == [0, 0, 0, 1, 1]
+    answers = ["The capital of France is Paris.", "The capital of Italy is Rome.", "I am fine."]
+    inputs = tokenizer(["What is the capital of France?"] * 3, answers, padding=True)
+    with torch.no_grad():
+        logits = model(**{name: torch.tensor(ids) for name, ids in inputs.items()}).logits
+    right, *wrong = torch.sigmoid(logits[:, 0]).tolist()
+    assert right > 0.5 > 0.1 > max(wrong)
