@@ -19,6 +19,7 @@ FILE = Path(__file__).parents[1] / "serving" / "api" / "openapi" / "engine.json"
 PREFIX = "vllm.entrypoints."
 # Modules below vllm.entrypoints, with what they read and what they write.
 READ: dict[str, tuple[str, ...]] = {
+    "anthropic.protocol": ("AnthropicMessagesRequest", "AnthropicCountTokensRequest"),
     "openai.chat_completion.protocol": ("ChatCompletionRequest",),
     "openai.completion.protocol": ("CompletionRequest",),
     "pooling.embed.protocol": ("EmbeddingCompletionRequest", "EmbeddingChatRequest"),
@@ -31,12 +32,15 @@ READ: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 WRITTEN: dict[str, tuple[str, ...]] = {
+    "anthropic.protocol": (
+        "AnthropicMessagesResponse", "AnthropicCountTokensResponse", "AnthropicStreamEvent",
+    ),
     "openai.chat_completion.protocol": ("ChatCompletionResponse", "ChatCompletionStreamResponse"),
     "openai.completion.protocol": ("CompletionResponse", "CompletionStreamResponse"),
     "pooling.embed.protocol": ("EmbeddingResponse",),
     "pooling.scoring.protocol": ("ScoreResponse", "RerankResponse"),
     "serve.tokenize.protocol": ("TokenizeResponse", "DetokenizeResponse"),
-}
+}  # fmt: skip
 # The classes of the `openai` package for the responses API, which would be 300 more schemas.
 ELSEWHERE = "openai.types.responses"
 

@@ -20,6 +20,7 @@ class Ability(enum.StrEnum):
     EMBED = "embed"
     SCORE = "score"
     TOKENIZE = "tokenize"
+    MESSAGES = "messages"
     SEE = "see"
     REASON = "reason"
 

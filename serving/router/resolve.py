@@ -57,6 +57,8 @@ class Route:
                 found.add(Ability.SCORE)
             if engine.runtime == "vllm":
                 found.add(Ability.TOKENIZE)
+                if engine.task == "generate":
+                    found.add(Ability.MESSAGES)
         elif engine.reasoning:
             found.add(Ability.REASON)
         if engine.vision:

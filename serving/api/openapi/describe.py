@@ -124,6 +124,37 @@ TEXTS: dict[str, Text] = {
             },
         },
     ),
+    "/v1/messages": Text(
+        "Anthropic",
+        "Answer messages",
+        "For models that generate on vLLM; `temperature`, `top_k` and `top_p` are taken of all. A "
+        "stream has Anthropic's events, and `ping` while nothing happens.",
+        reads=("AnthropicMessagesRequest",),
+        writes="AnthropicMessagesResponse",
+        streams="AnthropicStreamEvent",
+        examples={
+            "whole": {
+                "model": CHAT,
+                "messages": [{"role": "user", "content": "Hello!"}],
+                "max_tokens": 16,
+            },
+            "streamed, by an adapter": {
+                "model": _PIRATE,
+                "messages": [{"role": "user", "content": "The capital of France is"}],
+                "max_tokens": 16,
+                "stream": True,
+            },
+        },
+    ),
+    "/v1/messages/count_tokens": Text(
+        "Anthropic",
+        "How many tokens messages have",
+        reads=("AnthropicCountTokensRequest",),
+        writes="AnthropicCountTokensResponse",
+        examples={
+            "a message": {"model": CHAT, "messages": [{"role": "user", "content": "Hello!"}]}
+        },
+    ),
     "/v1/embeddings": Text(
         "OpenAI",
         "Embed texts",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, Dialect
 from serving.api.endpoints import NAME, Endpoint, Relayed
 from serving.api.openapi.describe import BASE, TEXTS, Text
 from serving.api.openapi.schemas import REF, schemas
@@ -19,7 +19,11 @@ from serving.api.openapi.schemas import REF, schemas
 VERSION = "3.1.0"
 JSON, EVENTS = "application/json", "text/event-stream"
 # The schema of each dialect's error bodies.
-ERRORS: dict[Dialect, str] = {CREATE_COMPLETION: "Error", OPENAI: "OpenAIError"}
+ERRORS: dict[Dialect, str] = {
+    CREATE_COMPLETION: "Error",
+    OPENAI: "OpenAIError",
+    ANTHROPIC: "MessagesError",
+}
 # How else a request may end, by what an endpoint does. 405, 431 and the like can come from all.
 _ANY = {
     "405": "the path has no such method",
@@ -150,7 +154,9 @@ def _responses(endpoint: Endpoint, text: Text) -> dict[str, Any]:
     elif NAME in endpoint.path:
         kinds |= _WITH_MODEL
     error = {JSON: {"schema": {"$ref": REF + ERRORS[endpoint.dialect]}}}
-    responses: dict[str, Any] = {"200": {"description": "the answer", "content": _answer(text)}}
+    responses: dict[str, Any] = {
+        "200": {"description": "the answer", "content": _answer(endpoint, text)}
+    }
     for status, why in sorted(kinds.items()):
         responses[status] = {"description": why, "content": error}
     responses["405"] = {**responses["405"], "headers": _ALLOW}
@@ -159,16 +165,16 @@ def _responses(endpoint: Endpoint, text: Text) -> dict[str, Any]:
     return responses
 
 
-def _answer(text: Text) -> dict[str, Any]:
+def _answer(endpoint: Endpoint, text: Text) -> dict[str, Any]:
     if text.media:
         return {text.media: {"schema": {"type": "string"}}}
     content = {JSON: {"schema": {"$ref": REF + (text.writes or "Object")}}}
     if text.streams:
-        content[EVENTS] = {"schema": _event(text.streams)}
+        content[EVENTS] = {"schema": _event(text.streams, endpoint.dialect)}
     return content
 
 
-def _event(name: str) -> dict[str, Any]:
+def _event(name: str, dialect: Dialect) -> dict[str, Any]:
     """The schema of one server-sent event; OpenAPI 3.1 has no other place for it."""
     part = {
         "type": "string",
@@ -176,6 +182,6 @@ def _event(name: str) -> dict[str, Any]:
         "contentSchema": {"$ref": REF + name},
     }
     # Streams in OpenAI's dialect end with a mark that is not JSON.
-    data = {"anyOf": [{"const": "[DONE]"}, part]}
+    data = part if dialect is ANTHROPIC else {"anyOf": [{"const": "[DONE]"}, part]}
     properties = {"event": {"type": "string"}, "data": data}
     return {"type": "object", "description": "an event of the stream", "properties": properties}

@@ -30,6 +30,19 @@ _OPENAI_ERROR = {
         }
     },
 }
+_ANTHROPIC_ERROR = {
+    "type": "object",
+    "required": ["type", "error", "request_id"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+        },
+        "request_id": {"type": "string"},
+    },
+}
 _MODEL = {
     "type": "object",
     "required": ["id", "object", "created", "owned_by", "kind", "deployed"],
@@ -83,6 +96,7 @@ def schemas() -> dict[str, Any]:
             "properties": {**_OPENAI_ERROR["properties"], "detail": {"type": "string"}},  # type: ignore[dict-item]
         },
         "OpenAIError": _OPENAI_ERROR,
+        "MessagesError": _ANTHROPIC_ERROR,
         "Model": _MODEL,
         "ModelInstance": _INSTANCE,
         "ModelList": _list_of("Model", {"data": None, "object": {"const": "list"}}),

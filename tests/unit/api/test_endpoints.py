@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.api.asked import Ability
-from serving.api.dialect import CREATE_COMPLETION, OPENAI
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI
 from serving.api.endpoints import (
     ENDPOINTS,
     NAME,
@@ -64,11 +64,18 @@ def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
     )
     ours += ("/ping", "/version", "/openapi.json", "/docs")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
+    if endpoint.path.startswith("/v1/messages"):
+        expected = ANTHROPIC
     assert endpoint.dialect is expected
 
 
 def test_a_path_that_does_not_exist_is_refused_as_its_neighbours() -> None:
-    for path, dialect in (("/v1/nothing", OPENAI), ("/v4/nothing", CREATE_COMPLETION)):
+    for path, dialect in (
+        ("/v1/nothing", OPENAI),
+        ("/v1/messagesx", OPENAI),
+        ("/v1/messages/batches", ANTHROPIC),
+        ("/v4/nothing", CREATE_COMPLETION),
+    ):
         assert dialect_at(TABLE.match(path), path) is dialect
 
 
@@ -86,6 +93,10 @@ def test_where_a_model_can_be_asked() -> None:
     assert TABLE.answering(frozenset({Ability.EMBED})) == ["/v1/embeddings"]
     assert "/v1/embeddings" not in TABLE.answering(frozenset({Ability.GENERATE}))
     assert TABLE.answering(frozenset({Ability.SCORE})) == ["/score", "/rerank"]
+    assert TABLE.answering(frozenset({Ability.MESSAGES})) == [
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+    ]
     assert TABLE.answering(frozenset()) == []
 
 
