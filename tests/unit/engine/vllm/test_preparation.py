@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.engine.vllm.preparation import SMALL_BYTES, is_light
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.rehearsal import _without_prompt, _without_texts
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -96,21 +98,18 @@ def test_many_texts_and_long_pairs_are_prepared(path: str, fields: Any) -> None:
 
 def test_of_a_prepared_ranking_the_documents_are_left() -> None:
     fields = {"query": "x" * 9, "documents": ["d\u00e9"], "max_tokens_per_doc": 3, "top_n": 1}
-    left = json.loads(_without_texts(RERANK, fields, 1))
-    assert left == {"query": ".", "documents": ["d\u00e9"], "top_n": 1}
+    assert _without_texts(RERANK, fields, 1) == {"documents": ["d\u00e9"]}
+    assert fields == {"query": ".", "top_n": 1}
 
 
 def test_of_prepared_texts_their_number_is_left() -> None:
     fields = {"text_1": "x", "text_2": ["y", "z"], "items": None, "use_activation": False}
-    left = json.loads(_without_texts(SCORE, fields, 2))
-    assert left == {
-        "text_1": ".",
-        "text_2": [".", "."],
-        "items": None,
-        "use_activation": False,
-    }
-    left = json.loads(_without_texts(EMBED, {"input": ["x", "y"], "dimensions": 3}, 2))
-    assert left == {"input": [".", "."], "dimensions": 3}
+    assert _without_texts(SCORE, fields, 2) == {}
+    assert (fields["text_1"], fields["text_2"]) == (".", [".", "."])
+    assert (fields["items"], fields["use_activation"]) == (None, False)
+    fields = {"input": ["x", "y"], "dimensions": 3}
+    assert _without_texts(EMBED, fields, 2) == {}
+    assert fields == {"input": [".", "."], "dimensions": 3}
 
 
 def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:
@@ -134,6 +133,21 @@ def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:
         ],
         "max_tokens": 5,
     }
+
+
+def test_the_documents_list_every_limit_on_preparing() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+    for name, field in PrepareLimits.model_fields.items():
+        row = f"| `SERVING_PREPARE_{name.upper()}` | {field.default:g} |"
+        assert row in text, f"docs/operations.md lacks {row}"
+
+
+def test_limits_on_preparing_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_PREPARE_HELPERS", "4")
+    assert PrepareLimits().helpers == 4
+    monkeypatch.setenv("SERVING_PREPARE_HELPERS", "0")
+    with pytest.raises(ValueError, match="helpers"):
+        PrepareLimits()
 
 
 def test_of_prepared_messages_only_what_the_answer_needs_is_left() -> None:
