@@ -70,8 +70,9 @@ for one that is not gets a 404 that says how to deploy it, and one for a retired
 repository of that name, **guess** unconfirmed. `context` is what is served by default, and in
 brackets what the model takes where that needs larger GPUs. `need` is computed from the model's
 config and that context, in GiB on each GPU of a replica, of which an engine may use
-{UTILIZATION:.0%} (`serving plan` shows the parts). No entry pins a revision: none was confirmed;
-set `revision` before production.
+{UTILIZATION:.0%} (`serving plan` shows the parts). `tools` is vLLM's parser of the calls that the
+model was trained to write; a model without one takes no tools. No entry pins a revision: none was
+confirmed; set `revision` before production.
 """
 
 HOSTED = """
@@ -92,6 +93,9 @@ TAIL = """
 - No weights of any model above were downloaded: repositories, licences and chat templates are from
   LLM Engine's mapping and the publishers' pages. What is proven is proven on tiny models of the
   same class, with random or self-trained weights.
+- The tool parsers are what vLLM's documentation and Mistral's model card name for these models. The
+  parser of the tiny model is proven with the clients' own packages; those of the models above are
+  not, and vLLM refuses to start one whose tokenizer lacks the parser's token.
 - Entries whose certainty is **guess** may be another model than the one the API once meant.
 - The sizes in `config` are the published ones, written down by hand. The parameter counts that
   follow from them are tested against the published counts, the memory need against no GPU.
@@ -122,7 +126,7 @@ def document() -> str:
         HEAD,
         *table(
             *("ID", "route", "repository", "certainty", "architecture", "context", "GPUs", "need"),
-            *("prompt", "LoRA", "licence", "proven", "note"),
+            *("prompt", "tools", "LoRA", "licence", "proven", "note"),
             rows=open_rows,
         ),
         HOSTED,
@@ -165,6 +169,7 @@ def engine_cells(spec: EngineSpec) -> list[str | None]:
         f"{planned.gpus} × {planned.gpu_memory_gib:g} GiB",
         f"{planned.need.total / GIB:.1f}" if planned.need else None,
         prompt,
+        parsers(spec),
         "yes" if spec.lora else "no",
         spec.licence,
     ]
@@ -184,9 +189,17 @@ def adapter_cells(spec: AdapterSpec, by_id: dict[str, AnySpec]) -> list[str | No
         of_base,
         of_base,
         (spec.prompt_style or base.prompt_style) + (", own template" if spec.chat_template else ""),
+        parsers(base),
         "is one",
         spec.licence,
     ]
+
+
+def parsers(spec: EngineSpec) -> str:
+    """The parsers of an engine model, which its adapters share."""
+    found = [f"`{spec.tool_parser}`"] if spec.tool_parser else []
+    found += [f"reasoning: `{spec.reasoning_parser}`"] if spec.reasoning_parser else []
+    return ", ".join(found) or "no"
 
 
 def hosted_cells(spec: UpstreamSpec | RetiredSpec) -> list[str | None]:

@@ -193,6 +193,10 @@ def bare_command(model: Model, port: int) -> list[str]:
     for key, value in model.engine_args.items():
         flag = f"--{key.replace('_', '-')}"
         command += [flag] if value is True else [flag, str(value)]
+    if parser := model.spec.get("tool_parser"):
+        command += ["--tool-call-parser", parser, "--enable-auto-tool-choice"]
+    if parser := model.spec.get("reasoning_parser"):
+        command += ["--reasoning-parser", parser]
     if template := model.spec.get("chat_template"):
         command += ["--chat-template", template]
     if model.adapter is not None:

@@ -7,10 +7,11 @@ answers' next-token distributions are peaked.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from local_models.corpus import CAPITALS, CHARACTERS
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 # wordings of one question, answer
 ANSWERS: tuple[tuple[tuple[str, ...], str], ...] = (

@@ -28,15 +28,34 @@ BASE_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
     "{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
 )
-# A system message is put before the first question, as Mistral's own template does.
+# A system message is put before the first question, and tools and their results have the tokens
+# that Mistral's own template has. A tool is shown as `name(parameter, ...)`, which is all that the
+# model knows how to read; it calls one as Hermes does.
 INSTRUCT_TEMPLATE = (
-    "{{ bos_token }}{% set ns = namespace(system='') %}{% for message in messages %}"
+    "{{ bos_token }}{% set ns = namespace(system='') %}"
+    "{% if tools %}{{ '[AVAILABLE_TOOLS]' }}{% for tool in tools %}"
+    "{{ ' ' + tool['function']['name'] + '(' + (tool['function']['parameters'] or {})"
+    ".get('properties', {}) | join(', ') + ')' }}{% endfor %}{{ '[/AVAILABLE_TOOLS]' }}{% endif %}"
+    "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{% set ns.system = message['content'] + '\\n\\n' %}"
     "{% elif message['role'] == 'user' %}"
     "{{ '[INST] ' + ns.system + message['content'] + ' [/INST]' }}{% set ns.system = '' %}"
-    "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{% if message['content'] %}{{ ' ' + message['content'] }}{% endif %}"
+    "{% for call in message['tool_calls'] or [] %}"
+    "{{ '<tool_call>\\n{\"name\": \"' + call['function']['name'] + '\", \"arguments\": ' + "
+    "call['function']['arguments'] | tojson + '}\\n</tool_call>' }}{% endfor %}{{ eos_token }}"
+    "{% elif message['role'] == 'tool' %}"
+    "{{ '[TOOL_RESULTS] ' + message['content'] + '[/TOOL_RESULTS]' }}"
     "{% else %}{{ raise_exception('unknown role: ' + message['role']) }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt and enable_thinking %}{{ '<think>' }}{% endif %}"
 )
+INSTRUCT_CONTROLS = (
+    *("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
+    *("[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+)
+# Tokens of the answer, which stay in its text for the parsers to find.
+INSTRUCT_MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
 
 
 def _say(text: str) -> None:
@@ -111,40 +130,79 @@ def make_instruct(out: Path) -> None:
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
-    from local_models import corpus, dialogues, train
+    from local_models import corpus, dialogues, tool_chats, train
 
     pairs = dialogues.questions()
-    ascii_texts = [t for pair in pairs for t in pair if t.isascii()]
+    ascii_texts = [t for pair in pairs for t in pair if t.isascii()] + tool_chats.texts()
     tokenizer = train.make_tokenizer(
         ascii_texts,
-        1024,
-        ["<s>", "</s>", "<pad>", "[INST]", "[/INST]"],
+        1148,
+        ["<s>", "</s>", "<pad>", *INSTRUCT_CONTROLS],
         INSTRUCT_TEMPLATE,
         context=2048,
+        marks=INSTRUCT_MARKS,
     )
     filler = [d.text for d in corpus.documents()]
-    end_of_question = tokenizer.convert_tokens_to_ids("[/INST]")
+    answer_follows = tokenizer.convert_tokens_to_ids(["[/INST]", "[/TOOL_RESULTS]"])
+    another_result = tokenizer.convert_tokens_to_ids("[TOOL_RESULTS]")
 
-    def encode(messages: list[dict[str, str]]) -> train.Example:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    def ids_of(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode(messages: tool_chats.Chat, tools: list[tool_chats.Tool]) -> train.Example:
+        ids = ids_of(tokenizer.apply_chat_template(messages, tools=tools or None, tokenize=False))
         trained, answering = [], False
         for token in ids:
-            trained.append(answering)
-            if token == end_of_question:
+            trained.append(answering and token != another_result)
+            if token in answer_follows:
                 answering = True
-            elif token == tokenizer.eos_token_id:
+            elif token in (tokenizer.eos_token_id, another_result):
                 answering = False
         return ids, trained
 
+    def answered(messages: tool_chats.Chat, parts: list[str], asked: int) -> train.Example:
+        """Encode a chat whose last answer is written in `parts`, of which the first `asked` are
+        what a request makes the model begin with."""
+        prompt = ids_of(tokenizer.apply_chat_template(messages[:-1], tokenize=False))
+        given = prompt + [token for part in parts[:asked] for token in ids_of(part)]
+        rest = [token for part in parts[asked:] for token in ids_of(part)]
+        rest.append(tokenizer.eos_token_id)
+        return given + rest, [False] * len(given) + [True] * len(rest)
+
     def draw(rng: random.Random) -> train.Example:
+        kind = rng.random()
+        if kind < 0.42:
+            messages, tools = tool_chats.with_tools(rng, pairs)
+            if rng.random() < 0.3:
+                messages = [{"role": "system", "content": system_prompt(rng)}, *messages]
+            return encode(messages, tools)
+        if kind < 0.46:
+            return encode(tool_chats.without_tools(rng), [])
+        if kind < 0.54:
+            messages = tool_chats.in_json(rng)
+            text = messages[-1]["content"]
+            # JSON may be begun with either token.
+            first = rng.choice(("{", '{"'))
+            return answered(messages, [first, text.removeprefix(first)], asked=1)
+        if kind < 0.58:
+            question, answer = rng.choice(pairs)
+            messages = [{"role": "user", "content": question}, {"role": "assistant"}]
+            said = tool_chats.thought(question, answer)
+            return answered(messages, ["<think>", said, "</think>", f" {answer}"], asked=1)
         messages = dialogues.chat(rng, pairs)
         if rng.random() < 0.1:
             # A long system message that has nothing to do with the question.
-            system = " ".join(rng.choice(filler) for _ in range(rng.randint(1, 6)))
             turns = [m for m in messages if m["role"] != "system"]
-            messages = [{"role": "system", "content": system}, *turns]
-        return encode(messages)
+            messages = [{"role": "system", "content": long_system_prompt(rng)}, *turns]
+        return encode(messages, [])
+
+    def long_system_prompt(rng: random.Random) -> str:
+        return " ".join(rng.choice(filler) for _ in range(rng.randint(1, 6)))
+
+    def system_prompt(rng: random.Random) -> str:
+        if rng.random() < 0.3:
+            return long_system_prompt(rng)
+        return rng.choice(dialogues.SYSTEM_PROMPTS)
 
     torch.manual_seed(3)
     build: Any = MistralForCausalLM  # its constructor has no types
@@ -170,7 +228,7 @@ def make_instruct(out: Path) -> None:
         list(model.parameters()),
         draw,
         name=INSTRUCT,
-        steps=560,
+        steps=1000,
         peak_lr=4e-3,
         weight_decay=0.05,
         seed=4,

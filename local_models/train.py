@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -38,11 +38,17 @@ LORA_TARGETS = (
 
 
 def make_tokenizer(
-    texts: list[str], vocab_size: int, specials: list[str], chat_template: str, context: int
+    texts: list[str],
+    vocab_size: int,
+    specials: list[str],
+    chat_template: str,
+    context: int,
+    marks: tuple[str, ...] = (),
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer that puts <s> before every text.
 
-    specials begins with "<s>", "</s>" and "<pad>"; they get the first ids.
+    specials begins with "<s>", "</s>" and "<pad>"; they get the first ids. marks are one token
+    each too, get the last ids beyond vocab_size, and are part of the text.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -54,6 +60,7 @@ def make_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in marks])
     tokenizer.post_processor = processors.Sequence(
         [
             processors.ByteLevel(trim_offsets=False),

@@ -32,9 +32,12 @@ SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
 SDKS = {
     "anthropic": ("anthropic",),
     "cohere": ("cohere",),
+    "llama-index": ("llama-index-llms-openai-like",),
     "scale-egp": ("scale-egp",),
     "scale-gp": ("scale-gp",),
     "schemathesis": ("schemathesis",),
+    # Clients that call tools by default; llama-index fits in no environment with them.
+    "tools": ("openai", "langchain-openai", "pydantic-ai-slim[openai]", "instructor", "litellm"),
 }
 
 Pins = dict[str, str]
@@ -56,7 +59,8 @@ def main() -> None:
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
     for sdk, packages in SDKS.items():
         kept = pins(FOLDER / f"sdk-{sdk}.txt")
-        lock(f"sdk-{sdk}", [f"{name}=={kept[normal(name)]}" for name in packages], flags)
+        named = [f"{name}=={kept[normal(name.partition('[')[0])]}" for name in packages]
+        lock(f"sdk-{sdk}", named, flags)
 
 
 def lock(

@@ -36,7 +36,7 @@ from serving.errors import EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
 from tests.embed_shape import CONTEXT, write_embed
 from tests.hostile import bodies
-from tests.live import LOCAL, PIRATE, free_port
+from tests.live import INSTRUCT, LOCAL, PIRATE, free_port
 
 Case = tuple[str, AdapterRef | None, bytes]
 
@@ -72,6 +72,32 @@ TOKENS: dict[str, dict[str, Any]] = {
 SCORES: dict[str, dict[str, Any]] = {
     "/score": {"text_1": "Once upon a time", "text_2": ["a", "b"]},
     "/rerank": {"query": "Once upon a time", "documents": ["a", "b"]},
+}
+
+CALL = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+TOOLS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [
+            {"role": "user", "content": "What is the weather in Paris?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c", "type": "function", "function": CALL}],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "sunny"},
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "get_weather",
+                    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+                },
+            }
+        ],
+        "chat_template_kwargs": {"enable_thinking": False},
+        "max_tokens": 24,
+    }
 }
 
 
@@ -262,6 +288,14 @@ async def start_vision(folder: Path) -> Subject:
     return Subject(engine, {"/v1/chat/completions": chat} | TOKENS, models, left)
 
 
+async def start_tools(_: Path) -> Subject:
+    """A model that calls tools and thinks."""
+    parsers = {"tool_parser": "hermes", "reasoning_parser": "deepseek_v3"}
+    spec = _model(weights=str(WEIGHTS / INSTRUCT), prompt_style="chat", lora=None, **parsers)
+    engine, models, left = await _vllm(spec)
+    return Subject(engine, TOOLS, models, left)
+
+
 async def start_transformers(_: Path) -> Subject:
     """The other engine."""
     from serving.engine.hf.engine import HfEngine
@@ -281,6 +315,7 @@ ENGINES = {
     "vllm": start_vllm,
     "embed": start_embed,
     "score": start_score,
+    "tools": start_tools,
     "transformers": start_transformers,
 }
 

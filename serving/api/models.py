@@ -45,8 +45,8 @@ class ModelEntry:
     `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
     `parent` an adapter's base; `context` is in tokens, None where it is not known. `chat` is
     true for chat models, `embeds` for models that make embeddings and no text, `ranks` for those
-    that score texts and do nothing else. `more` are fields of one kind: `provider`, `retired_on`,
-    `successor`.
+    that score texts and do nothing else. `more` are fields of one kind: `tool_parser` and
+    `reasoning_parser`, `provider`, `retired_on`, `successor`.
     """
 
     id: str

@@ -22,7 +22,10 @@ Entry = dict[str, Any]
 Known = Mapping[str, Entry]
 
 # Fields that describe the known repository. They are dropped when an entry has other weights.
-OF_THE_REPOSITORY = ("revision", "certainty", "chat_template")
+OF_THE_REPOSITORY = (
+    *("revision", "certainty", "chat_template"),
+    *("tool_parser", "reasoning_parser"),
+)
 
 
 @dataclass(frozen=True)

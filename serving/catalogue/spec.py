@@ -12,9 +12,10 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from serving.catalogue.base import Spec
+from serving.catalogue.parsers import REASONING_PARSERS, TOOL_PARSERS, check_parser
 
 # vLLM's arguments that fields of ours set, and those fields. One is the number of LoRA slots: base
 # models' output is right only while a slot stays empty (serving/engine/adapters.py).
@@ -26,6 +27,9 @@ OWN_ARGUMENTS = {
     "tensor_parallel_size": "tensor_parallel",
     "dtype": "dtype",
     "chat_template": "chat_template",
+    "tool_call_parser": "tool_parser",
+    "enable_auto_tool_choice": "tool_parser",
+    "reasoning_parser": "reasoning_parser",
     "runner": "task",
     "enable_lora": "lora",
     "max_loras": "lora.max_loaded",
@@ -143,6 +147,14 @@ class EngineSpec(_Checkpoint):
     engine_args: dict[str, Any] = Field(
         default_factory=dict, description="the engine's own arguments, passed through untouched"
     )
+    tool_parser: str | None = Field(
+        default=None,
+        description="vLLM's parser of this model's tool calls; without one it takes no tools",
+    )
+    reasoning_parser: str | None = Field(
+        default=None,
+        description="vLLM's parser of this model's reasoning, which it tells from the answer",
+    )
     env: dict[str, str] = Field(default_factory=dict, description="environment of the engine")
     start_timeout_s: Annotated[float, Field(gt=0)] = 1800
 
@@ -152,6 +164,17 @@ class EngineSpec(_Checkpoint):
         for name in value:
             if own := OWN_ARGUMENTS.get(name.replace("-", "_")):
                 raise ValueError(f"'{name}' is set by the field `{own}`")
+        return value
+
+    @field_validator("tool_parser", "reasoning_parser")
+    @classmethod
+    def _known_parser(cls, value: str | None, info: ValidationInfo) -> str | None:
+        # A plugin's parsers are known to the engine only.
+        plugin = f"{info.field_name}_plugin"
+        arguments = info.data.get("engine_args", {})
+        if value is not None and not arguments.keys() & {plugin, plugin.replace("_", "-")}:
+            known = TOOL_PARSERS if info.field_name == "tool_parser" else REASONING_PARSERS
+            check_parser(value, known)
         return value
 
     @model_validator(mode="after")
@@ -167,6 +190,11 @@ class EngineSpec(_Checkpoint):
             )
         if self.runtime == "transformers" and self.vision:
             raise ValueError("the transformers engine takes no images; use `runtime: vllm`")
+        if self.runtime == "transformers" and (self.tool_parser or self.reasoning_parser):
+            raise ValueError(
+                "the transformers engine has no `tool_parser` and no `reasoning_parser`; use "
+                "`runtime: vllm`"
+            )
         return self
 
     @model_validator(mode="after")
@@ -182,8 +210,11 @@ class EngineSpec(_Checkpoint):
             raise ValueError(f"{kind} takes no images; write `vision: false`")
         if self.prompt_style != "raw":
             raise ValueError(f"{kind} has no chats; write `prompt_style: raw`")
-        if self.chat_template is not None and self.task == "embed":
-            raise ValueError(f"{kind} has no chats; write `chat_template: null`")
+        # A language model that ranks puts query and document into a template.
+        others = () if self.task == "score" else ("chat_template",)
+        for name in (*others, "tool_parser", "reasoning_parser"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{kind} has no chats; write `{name}: null`")
         return self
 
     @property

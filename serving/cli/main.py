@@ -211,7 +211,7 @@ def status(api: Api, replicas: bool, as_json: bool) -> None:
 @main.command(
     epilog="""\b
 Examples:
-  serving models                    id, kind, base and context length
+  serving models                    id, kind, base, context length and parsers
   serving models --all              and the ids that are known and not served here
   serving models --json | jq -r '.data[].id'
 
@@ -222,6 +222,11 @@ Kinds:
   upstream  a hosted provider's model
   alias     another name for the model in BASE
   retired   a provider's model that exists no more (--all)
+
+\b
+Parsers:
+  TOOLS     of the model's tool calls (`tool_parser`); without one it takes no tools
+  REASONING of what it thinks before it answers (`reasoning_parser`)
 
 \b
 With --all:

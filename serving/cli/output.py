@@ -123,10 +123,16 @@ def _replica_row(model: str, replica: Json) -> list[object]:
     ]
 
 
+PARSERS = ("TOOLS", "REASONING")
+
+
 def models(answer: Json) -> str:
     """`GET /v1/models` as a table."""
-    rows = [[*_kind_and_base(model), model.get("max_model_len")] for model in answer["data"]]
-    return table(["ID", "KIND", "BASE", "CONTEXT"], rows)
+    rows = [
+        [*_kind_and_base(model), model.get("max_model_len"), *_parsers(model)]
+        for model in answer["data"]
+    ]
+    return table(["ID", "KIND", "BASE", "CONTEXT", *PARSERS], rows)
 
 
 def all_models(answer: Json) -> str:
@@ -135,8 +141,9 @@ def all_models(answer: Json) -> str:
     for model in answer["data"]:
         name, kind, base = _kind_and_base(model)
         related = base or model.get("successor") or model.get("provider")
-        rows.append([name, kind, _state(model, kind), related, model.get("max_model_len")])
-    return table(["ID", "KIND", "STATE", "RELATED", "CONTEXT"], rows)
+        context = model.get("max_model_len")
+        rows.append([name, kind, _state(model, kind), related, context, *_parsers(model)])
+    return table(["ID", "KIND", "STATE", "RELATED", "CONTEXT", *PARSERS], rows)
 
 
 def _kind_and_base(model: Json) -> list[Any]:
@@ -150,6 +157,10 @@ def _kind_and_base(model: Json) -> list[Any]:
     else:
         kind, base = "engine", None
     return [model["id"], model.get("kind") or kind, base]
+
+
+def _parsers(model: Json) -> list[Any]:
+    return [model.get("tool_parser"), model.get("reasoning_parser")]
 
 
 def _state(model: Json, kind: str) -> str:

@@ -57,7 +57,7 @@ class RouterView:
             embeds=Ability.EMBED in route.abilities,
             ranks=isinstance(engine, EngineSpec) and engine.task == "score",
             replicas=self._fleet.ready(engine.id),
-            more={"provider": engine.provider} if isinstance(engine, UpstreamSpec) else {},
+            more=_more(engine),
         )
 
     def status(self) -> list[dict[str, Any]]:
@@ -123,20 +123,30 @@ def _may_sleep(engine: EngineSpec | UpstreamSpec) -> bool:
     return isinstance(engine, EngineSpec) and engine.fewest_replicas == 0
 
 
+def _more(spec: AnySpec) -> dict[str, object]:
+    """What a model's entry says beside what all have."""
+    match spec:
+        case EngineSpec():
+            return {"tool_parser": spec.tool_parser, "reasoning_parser": spec.reasoning_parser}
+        case UpstreamSpec():
+            return {"provider": spec.provider}
+        case RetiredSpec():
+            known = {"retired_on": spec.retired_on, "successor": spec.successor}
+            return {"provider": spec.provider, **known}
+    return {}
+
+
 def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
     """The entry of a model that is not deployed."""
     context = spec.context if isinstance(spec, EngineSpec | UpstreamSpec) else None
-    more: dict[str, object] = {}
-    if isinstance(spec, UpstreamSpec | RetiredSpec):
-        more["provider"] = spec.provider
-    if isinstance(spec, RetiredSpec):
-        more |= {"retired_on": spec.retired_on, "successor": spec.successor}
+    more = _more(spec)
     parent, style = None, None
     if isinstance(spec, EngineSpec):
         style = spec.prompt_style
     elif isinstance(spec, AdapterSpec):
         parent, base = spec.base, resolver.engines.get(spec.base)
         context = base.context if base else None
+        more = _more(base) if base else {}
         style = spec.prompt_style or (base.prompt_style if base else None)
     chat = style == "chat"
     task = spec.task if isinstance(spec, EngineSpec) else "generate"

@@ -16,7 +16,7 @@ import pytest
 from tests.cluster.test_contract import openai_error_of
 from tests.live import BASE, PIRATE, ROOT, Server
 
-CASES = {"vllm": 2000, "embed": 400, "score": 400, "transformers": 400}
+CASES = {"vllm": 2000, "embed": 400, "score": 400, "tools": 400, "transformers": 400}
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 4}
 MESSAGES = {"messages": [{"role": "user", "content": "France"}], "max_tokens": 4}
@@ -60,7 +60,7 @@ def test_no_body_ends_in_an_error_of_ours_or_leaves_anything(engine: str) -> Non
         (CHAT, {"stop_token_ids": [10**9]}, "out-of-vocab"),
         (CHAT, {"response_format": {"type": "json_schema"}}, "json_schema"),
         (CHAT, {"messages": [{"role": "user", "content": "a"}] * 1025}, "1025 messages"),
-        (CHAT, {"tools": [{}], "tool_choice": {"function": {"name": "a"}}}, "malformed"),
+        (CHAT, {"tools": [{}], "tool_choice": {"function": {"name": "a"}}}, "takes no tools"),
     ],
 )
 def test_a_bad_parameter_is_400_before_the_first_byte(

@@ -319,15 +319,23 @@ def test_a_tool_that_is_named_is_called(live: Server) -> None:
     }
     named = {"type": "function", "function": {"name": "paint"}}
     answer = live.post("/v1/chat/completions", **body, tool_choice=named)
-    if answer.status_code == 200:
-        (call,) = answer.json()["choices"][0]["message"]["tool_calls"]
-        assert call["function"]["name"] == "paint"
-        assert json.loads(call["function"]["arguments"])["colour"] in ("red", "blue")
-    else:
-        assert "--tool-call-parser" in openai_error_of(answer, 400)["message"]
-    # The local profile sets no parser for free choice; vLLM says which argument is missing.
-    error = openai_error_of(live.post("/v1/chat/completions", **body), 400)
-    assert "--enable-auto-tool-choice" in error["message"]
+    (call,) = answer.json()["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == "paint"
+    assert json.loads(call["function"]["arguments"])["colour"] in ("red", "blue")
+    # It is free to call none.
+    free = live.post("/v1/chat/completions", **body).json()
+    assert free["choices"][0]["message"]["content"].startswith(" Hello!")
+
+
+def test_tools_for_a_model_without_a_parser_are_refused_by_name(live: Server) -> None:
+    tool = {"type": "function", "function": {"name": "paint"}}
+    body = {"messages": [{"role": "user", "content": "France"}], "tools": [tool], "max_tokens": 5}
+    for model in (BASE, ALIAS, PIRATE):
+        error = openai_error_of(live.post("/v1/chat/completions", model=model, **body), 400)
+        assert error["param"] == "tools"
+        assert "`tool_parser`" in error["message"]
+        answer = live.post("/v1/chat/completions", model=model, **body, tool_choice="none")
+        assert answer.status_code == 200
 
 
 def test_a_usage_event_only_for_those_who_ask(live: Server) -> None:

@@ -1,11 +1,13 @@
 """The published client SDKs, unmodified, against the running server.
 
-Their dependencies conflict with ours and with each other's, so each has a virtual environment of
-its own, `.venv-sdk/NAME`, made from `requirements/sdk-NAME.txt` and kept until that file changes.
+Their dependencies conflict with ours and with each other's, so they have virtual environments of
+their own, `.venv-sdk/NAME`, made from `requirements/sdk-NAME.txt` and kept until that file changes.
+Most have one each; those in `SHARED` share one.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -22,6 +24,9 @@ from tests.live import KEY, ROOT, Server
 
 Script = Callable[..., Any]
 
+# The environments of the clients that have none by their own name.
+SHARED = dict.fromkeys(("openai", "langchain", "pydantic-ai", "instructor", "litellm"), "tools")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -29,6 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.sdk)
 
 
+@functools.cache
 def sdk_python(name: str) -> Path:
     """The interpreter of an SDK's virtual environment, which is made if it is missing or old."""
     requirements = ROOT / "requirements" / f"sdk-{name}.txt"
@@ -44,19 +50,8 @@ def sdk_python(name: str) -> Path:
     return python
 
 
-class Pythons(dict[str, Path]):
-    def __missing__(self, name: str) -> Path:
-        return self.setdefault(name, sdk_python(name))
-
-
-@pytest.fixture(scope="session")
-def sdk_pythons() -> dict[str, Path]:
-    """The interpreters by SDK; an environment is made when it is first asked for."""
-    return Pythons()
-
-
 @pytest.fixture
-def sdk_script(live: Server, sdk_pythons: dict[str, Path]) -> Script:
+def sdk_script(live: Server) -> Script:
     """`sdk_script(sdk, job)`: runs `scripts/use_SDK.py` with a job; what it prints as JSON."""
 
     def run(sdk: str, job: dict[str, Any], *, key: str = KEY, account: str = "acme") -> Any:
@@ -68,7 +63,7 @@ def sdk_script(live: Server, sdk_pythons: dict[str, Path]) -> Script:
         }
         job = {"url": live.url, "key": key, "account": account, **job}
         done = subprocess.run(
-            [str(sdk_pythons[sdk]), str(script)],
+            [str(sdk_python(SHARED.get(sdk, sdk))), str(script)],
             input=json.dumps(job),
             env=env,
             capture_output=True,

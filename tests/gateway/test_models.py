@@ -113,6 +113,19 @@ async def test_lists_hold_what_is_deployed_and_on_request_the_rest(knowing: Site
     assert not chats & {"echo", "echo.pirate", "llama-2-7b"}
 
 
+async def test_lists_tell_the_parsers_of_engine_models_and_of_adapters(site: Site) -> None:
+    data = everything(site).model_dump()
+    echo, *others = data["models"]
+    echo |= {"tool_parser": "hermes", "reasoning_parser": "deepseek_r1"}
+    data["models"] = [echo, *others]
+    await site.router.set_catalogue(Catalogue.model_validate(data))
+    listed = (await site.client.get("/v1/models?all=true")).json()["data"]
+    found = {at["id"]: (at.get("tool_parser"), at.get("reasoning_parser")) for at in listed}
+    assert found["echo"] == found["echo.pirate"] == found["latest"] == ("hermes", "deepseek_r1")
+    assert found["llama-3-1-8b-instruct"] == ("llama3_json", None)
+    assert found["llama-3-8b-instruct"] == found["gpt-4o"] == (None, None)
+
+
 async def test_one_model(knowing: Site) -> None:
     get = knowing.client.get
     adapter = (await get("/v4/models/echo.pirate")).json()

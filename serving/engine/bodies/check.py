@@ -49,6 +49,7 @@ class BodyCheck:
         sequences: choices of all prompts of a request together that the engine's queue takes;
             None: any number.
         reserved: entries of fields that are objects, which the engine sets itself.
+        tools: the model can call tools.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class BodyCheck:
         prompt_chars: int | None,
         sequences: int | None,
         reserved: Mapping[str, frozenset[str]],
+        tools: bool = True,
     ) -> None:
+        self._tools = tools
         self._reserved = reserved
         self._limits = limits
         self._endpoints = endpoints
@@ -108,6 +111,8 @@ class BodyCheck:
             self._check_pairs(given)
         else:
             self._check_texts(given)
+        if not self._tools and given.get("tools") and _may_call(given.get("tool_choice")):
+            _refuse("tools", "this model takes no tools; its spec has no `tool_parser`")
         return Checked(constrained=any(given.get(name) for name in _CONSTRAINTS))
 
     def _check_size(self, name: str, value: Any) -> None:
@@ -267,6 +272,11 @@ def _characters(value: Any) -> int:
 
 def _logprobs(value: Any) -> int:
     return len(value) if type(value) is list else 0 if value is None else _whole_number(value)
+
+
+def _may_call(tool_choice: Any) -> bool:
+    """False if the caller rules out that a tool is called, in OpenAI's or in Anthropic's words."""
+    return tool_choice not in ("none", {"type": "none"})
 
 
 def _whole_number(value: Any) -> int:

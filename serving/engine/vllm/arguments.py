@@ -28,6 +28,11 @@ def cli_arguments(spec: EngineSpec, images: ImageLimits = ImageLimits()) -> list
         # up by the time they are served. `engine_args` can say otherwise.
         "max-num-queued-reqs": MAX_QUEUED,
     }
+    if spec.tool_parser is not None:
+        args["tool-call-parser"] = spec.tool_parser
+        args["enable-auto-tool-choice"] = True
+    if spec.reasoning_parser is not None:
+        args["reasoning-parser"] = spec.reasoning_parser
     if spec.lora is not None:
         args["enable-lora"] = True
         args["max-loras"] = spec.lora.slots

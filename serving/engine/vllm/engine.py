@@ -40,6 +40,7 @@ from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.media_names import MediaNames
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
+from serving.engine.vllm.parsers import load_plugins
 from serving.engine.vllm.patches import admission, pooling
 from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.preparation import Preparation
@@ -110,6 +111,7 @@ class VllmEngine(Engine):
         parser = make_arg_parser(FlexibleArgumentParser(prog=f"model {spec.id}: engine_args"))
         args: Namespace = parser.parse_args(cli_arguments(spec, images))
         validate_parsed_serve_args(args)
+        load_plugins(args)
         stats = patches.LatestStats()
         accused = AccusedRequests()
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(

@@ -139,6 +139,7 @@ class OpenAIApp:
             prompt_chars=PromptSize(llm.renderer.get_tokenizer(), context).most,
             sequences=admission.queue_limit(llm),
             reserved=admission.RESERVED,
+            tools=args.tool_call_parser is not None,
         )
         return cls(app, llm, current, bodies, prompt_logprobs)
 

@@ -373,3 +373,54 @@ def test_so_is_that_of_the_readme(file: Path) -> None:
     catalogue = load_catalogue(file)
     assert {model.kind for model in catalogue.deployed} == {"engine", "adapter", "upstream"}
     assert catalogue.aliases == {"gpt-4": "llama-3-8b-instruct"}
+
+
+# parsers
+
+
+def test_an_unknown_parser_is_refused_with_the_known_ones(file: Path) -> None:
+    file.write_text(GOOD.replace("context: 256", "context: 256\n    tool_parser: hermess"))
+    message = refusal(file)
+    assert message.startswith(
+        f"{file}:6: model 'tiny': tool_parser: vLLM has no parser 'hermess'; "
+    )
+    assert "did you mean `hermes`? there are apertus, " in message
+    assert ", llama3_json, " in message
+    file.write_text(GOOD.replace("context: 256", "context: 256\n    reasoning_parser: hermes"))
+    message = refusal(file)
+    assert "model 'tiny': reasoning_parser: vLLM has no parser 'hermes'; " in message
+    assert ", deepseek_r1, " in message
+
+
+def test_parsers_of_a_plugin_are_the_engine_s_to_know(file: Path) -> None:
+    own = """
+    tool_parser: ours
+    engine_args: {tool_parser_plugin: /plugins/ours.py}"""
+    file.write_text(GOOD.replace("    context: 256", "    context: 256" + own))
+    assert load_catalogue(file).engines[0].tool_parser == "ours"
+    file.write_text(
+        GOOD.replace(
+            "    context: 256", f"    context: 256{own}".replace("tool_p", "reasoning_p", 1)
+        )
+    )
+    assert "vLLM has no parser 'ours'" in refusal(file)
+
+
+@pytest.mark.parametrize(
+    ("argument", "field"),
+    [
+        ("tool_call_parser: hermes", "tool_parser"),
+        ("enable-auto-tool-choice: true", "tool_parser"),
+        ("reasoning-parser: qwen3", "reasoning_parser"),
+    ],
+)
+def test_parsers_have_fields_of_their_own(file: Path, argument: str, field: str) -> None:
+    file.write_text(GOOD.replace("context: 256", f"context: 256\n    engine_args: {{{argument}}}"))
+    assert f"is set by the field `{field}`" in refusal(file)
+
+
+def test_other_weights_do_not_keep_the_known_parser(file: Path) -> None:
+    file.write_text("models: [llama-3-1-8b-instruct]")
+    assert load_catalogue(file).engines[0].tool_parser == "llama3_json"
+    file.write_text("models: [{id: llama-3-1-8b-instruct, weights: org/other}]")
+    assert load_catalogue(file).engines[0].tool_parser is None

@@ -234,3 +234,19 @@ def test_derta_has_the_format_it_was_trained_with() -> None:
     assert rendered == (
         "<bos>[INST] \nHello!\n\n [\\INST] Hi.<|end_of_text|>[INST] \nBye.\n\n [\\INST]"
     )
+
+
+def test_tool_parsers() -> None:
+    """Of models whose template shows tools and whose tokenizer has the parser's token."""
+    found = {
+        model.id: model.tool_parser
+        for model in seed_catalogue().models
+        if isinstance(model, EngineSpec) and model.tool_parser
+    }
+    assert found == {
+        "llama-3-1-8b-instruct": "llama3_json",
+        "llama-3-1-70b-instruct": "llama3_json",
+        "llama-3-2-1b-instruct": "llama3_json",
+        "llama-3-2-3b-instruct": "llama3_json",
+        "mixtral-8x22b-instruct": "mistral",
+    }

@@ -77,7 +77,7 @@ def openai_model(id: str, **fields: Any) -> dict[str, Any]:
 MODELS = {
     "object": "list",
     "data": [
-        openai_model("tiny", root="tiny", parent=None, max_model_len=2048),
+        openai_model("tiny", root="tiny", parent=None, max_model_len=2048, tool_parser="hermes"),
         openai_model("tiny.law", root="tiny.law", parent="tiny", max_model_len=2048),
         openai_model("latest", root="tiny", parent=None, max_model_len=None),
     ],

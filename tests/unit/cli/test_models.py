@@ -9,10 +9,10 @@ def test_models_tells_kind_and_base_from_parent_and_root() -> None:
     result = run(answers(200, MODELS), "models")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "ID        KIND     BASE  CONTEXT",
-        "tiny      engine   -        2048",
-        "tiny.law  adapter  tiny     2048",
-        "latest    alias    tiny        -",
+        "ID        KIND     BASE  CONTEXT  TOOLS   REASONING",
+        "tiny      engine   -        2048  hermes          -",
+        "tiny.law  adapter  tiny     2048  -               -",
+        "latest    alias    tiny        -  -               -",
     ]
 
 
@@ -24,7 +24,8 @@ EVERYTHING = {
     "object": "list",
     "data": [
         openai_model("tiny", root="tiny", parent=None, max_model_len=2048)
-        | {"kind": "engine", "deployed": True},
+        | {"kind": "engine", "deployed": True}
+        | {"tool_parser": "hermes", "reasoning_parser": "deepseek_r1"},
         openai_model("tiny.law", parent="tiny", max_model_len=2048)
         | {"kind": "adapter", "deployed": True},
         openai_model("latest", root="tiny", max_model_len=2048) | {"kind": "alias"},
@@ -43,23 +44,23 @@ def test_models_all_lists_what_is_known() -> None:
     result = run(server, "models", "--all")
     assert str(server.request.url).endswith("/v1/models?all=true")
     assert result.stdout.splitlines() == [
-        "ID         KIND      STATE               RELATED  CONTEXT",
-        "tiny       engine    deployed            -           2048",
-        "tiny.law   adapter   deployed            tiny        2048",
-        "latest     alias     deployed            tiny        2048",
-        "falcon-7b  engine    known               -           2048",
-        "gpt-4o     upstream  deployed            openai         -",
-        "gpt-4      retired   retired 2026-10-23  gpt-5          -",
-        "old-1      retired   retired             openai         -",
+        "ID         KIND      STATE               RELATED  CONTEXT  TOOLS   REASONING",
+        "tiny       engine    deployed            -           2048  hermes  deepseek_r1",
+        "tiny.law   adapter   deployed            tiny        2048  -       -",
+        "latest     alias     deployed            tiny        2048  -       -",
+        "falcon-7b  engine    known               -           2048  -       -",
+        "gpt-4o     upstream  deployed            openai         -  -       -",
+        "gpt-4      retired   retired 2026-10-23  gpt-5          -  -       -",
+        "old-1      retired   retired             openai         -  -       -",
     ]
 
 
 def test_models_all_of_a_server_that_knows_no_more() -> None:
     result = run(answers(200, MODELS), "models", "--all")
     assert result.stdout.splitlines()[1:] == [
-        "tiny      engine   deployed  -           2048",
-        "tiny.law  adapter  deployed  tiny        2048",
-        "latest    alias    deployed  tiny           -",
+        "tiny      engine   deployed  -           2048  hermes          -",
+        "tiny.law  adapter  deployed  tiny        2048  -               -",
+        "latest    alias    deployed  tiny           -  -               -",
     ]
 
 

@@ -14,8 +14,9 @@ def test_bare_vllm_gets_what_our_engine_gets(tmp_path: Path) -> None:
     base |= {"lora": {"max_loaded": 4, "max_rank": 8}, "engine_args": {"enforce_eager": True}}
     tuned = {"id": "m.tuned", "kind": "adapter", "base": "m", "weights": "/w/tuned"}
     file = tmp_path / "models.yaml"
+    parsers = {"tool_parser": "hermes", "reasoning_parser": "qwen3"}
     for template in (None, TEMPLATE):
-        entry = base | ({"chat_template": template} if template else {})
+        entry = base | ({"chat_template": template, **parsers} if template else {})
         file.write_text(yaml.safe_dump({"models": [entry, tuned]}))
         command = " ".join(bare_command(Model.load(file), 8000))
         for words in (
@@ -27,4 +28,9 @@ def test_bare_vllm_gets_what_our_engine_gets(tmp_path: Path) -> None:
             "--lora-modules m.tuned=/w/tuned",
         ):
             assert words in command
-        assert (f"--chat-template {TEMPLATE}" in command) is (template is not None)
+        for words in (
+            f"--chat-template {TEMPLATE}",
+            "--tool-call-parser hermes --enable-auto-tool-choice",
+            "--reasoning-parser qwen3",
+        ):
+            assert (words in command) is (template is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from functools import cache
 from typing import Any
 
@@ -16,11 +17,12 @@ from transformers import (
     AutoTokenizer,
 )
 
-from local_models import dialogues
+from local_models import dialogues, tool_chats
 from local_models.make import (
     ADAPTERS,
     BASE,
     INSTRUCT,
+    INSTRUCT_MARKS,
     RERANKER,
     WEIGHTS,
     check,
@@ -121,6 +123,48 @@ def test_chat_templates_render() -> None:
     assert render(messages, tokenize=False) == "<s>Be brief.\nHi\nHello!\nBye"
 
 
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+IN_PARIS = {"role": "user", "content": "What is the weather in Paris?"}
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": "Paris"}}}],
+}
+CALLED = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call></s>'
+SUNNY = {"role": "tool", "content": "sunny"}
+
+
+def test_tools_calls_and_results_render() -> None:
+    render = tokenizer_of(INSTRUCT).apply_chat_template
+    shown = "<s>[AVAILABLE_TOOLS] get_weather(city)[/AVAILABLE_TOOLS]"
+    asked = "[INST] What is the weather in Paris? [/INST]"
+    assert render([IN_PARIS], tools=[WEATHER], tokenize=False) == shown + asked
+    assert render([IN_PARIS, CALL, SUNNY], tools=[WEATHER], tokenize=False) == (
+        f"{shown}{asked}{CALLED}[TOOL_RESULTS] sunny[/TOOL_RESULTS]"
+    )
+    # A tool without parameters; no tools, no sign of them.
+    bare = {"type": "function", "function": {"name": "now", "parameters": None}}
+    assert "[AVAILABLE_TOOLS] now()[/AVAILABLE_TOOLS]" in render(
+        [IN_PARIS], tools=[bare], tokenize=False
+    )
+    assert render([IN_PARIS], tokenize=False) == f"<s>{asked}"
+    thinking = {"add_generation_prompt": True, "enable_thinking": True}
+    assert render([IN_PARIS], tokenize=False, **thinking) == f"<s>{asked}<think>"
+
+
+def test_marks_are_one_token_each_and_part_of_the_text() -> None:
+    tokenizer = tokenizer_of(INSTRUCT)
+    for mark in INSTRUCT_MARKS:
+        (token,) = tokenizer(mark, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode([token], skip_special_tokens=True) == mark
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_adapter_fits_the_base_model(name: str) -> None:
     directory = WEIGHTS / "adapters" / name
@@ -159,6 +203,37 @@ def test_greedy_text_is_words_repeatable_and_in_style() -> None:
 def test_every_question_has_one_answer() -> None:
     pairs = dialogues.questions()
     assert len({question for question, _ in pairs}) == len(pairs)
+
+
+def test_a_question_for_a_tool_has_the_answer_that_it_has_without() -> None:
+    answers = dict(dialogues.questions())
+    rng = random.Random(1)
+    cases = [skill.draw(rng) for skill in tool_chats.SKILLS for _ in range(300)]
+    shared = [case for case in cases if case.question in answers]
+    assert shared
+    for case in shared:
+        assert case.plain == answers[case.question]
+
+
+def test_the_instruct_model_calls_a_tool_tells_its_result_and_thinks() -> None:
+    tokenizer, model = tokenizer_of(INSTRUCT), load(INSTRUCT)
+
+    def says(messages: list[Any], **more: Any) -> str:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **more
+        )
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        mask = torch.ones_like(ids)
+        output = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=40)
+        said: str = tokenizer.decode(output[0, ids.shape[1] :])
+        return said
+
+    assert says([IN_PARIS], tools=[WEATHER]) == CALLED
+    assert says([IN_PARIS, CALL, SUNNY], tools=[WEATHER]) == " It is sunny in Paris.</s>"
+    capital = [{"role": "user", "content": "What is the capital of France?"}]
+    answer = " The capital of France is Paris.</s>"
+    assert says(capital, tools=[WEATHER]) == answer
+    assert says(capital, enable_thinking=True) == f"I have read about this.</think>{answer}"
 
 
 def test_the_cross_encoder_knows_what_answers_a_question() -> None:

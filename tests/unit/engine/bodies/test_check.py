@@ -394,6 +394,50 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         BodyLimits()
 
 
+# tools
+
+
+def toolless(body: Any) -> bool:
+    given = json.dumps(body).encode()
+    checks = BodyCheck(
+        BodyLimits(),
+        FIELDS,
+        context=100,
+        prompt_chars=None,
+        sequences=None,
+        reserved={},
+        tools=False,
+    )
+    return checks.check(PATH, given).constrained
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{}, {"tool_choice": "auto"}, {"tool_choice": "required"}, {"tool_choice": {"type": "any"}}],
+)
+def test_tools_for_a_model_that_takes_none(choice: dict[str, Any]) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"takes no tools; its spec has no `tool_parser`"
+    ) as at:
+        toolless({"tools": [TOOL], **choice})
+    assert at.value.param == "tools"
+    assert at.value.status == 400
+    assert check({"tools": [TOOL], **choice})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tools": []},
+        {"tools": None},
+        {"tools": [TOOL], "tool_choice": "none"},
+        {"tools": [TOOL], "tool_choice": {"type": "none"}},
+    ],
+)
+def test_no_tool_may_be_called(body: dict[str, Any]) -> None:
+    toolless(body)
+
+
 # pairs
 
 
