@@ -31,6 +31,7 @@ SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
 # The clients that tests/e2e uses, by environment; their versions change by hand.
 SDKS = {
     "anthropic": ("anthropic",),
+    "cohere": ("cohere",),
     "llama-index": ("llama-index-llms-openai-like",),
     "scale-egp": ("scale-egp",),
     "scale-gp": ("scale-gp",),

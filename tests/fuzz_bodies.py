@@ -28,6 +28,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from local_models.make import RERANKER
 from serving.api import llm_engine
 from serving.api.asked import Ability
 from serving.api.chat_v4 import ChatRequest, parse_chat
@@ -108,6 +109,10 @@ SCALE: dict[str, tuple[Callable[[Any, bytes], Any], Any, dict[str, Any]]] = {
 TOKENS: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "Once upon a time"},
     "/detokenize": {"tokens": [5, 6]},
+}
+SCORES: dict[str, dict[str, Any]] = {
+    "/score": {"text_1": "Once upon a time", "text_2": ["a", "b"]},
+    "/rerank": {"query": "Once upon a time", "documents": ["a", "b"]},
 }
 
 CALL = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
@@ -328,7 +333,15 @@ async def start_embed(folder: Path) -> Subject:
     write_embed("tiny-embed", folder)
     spec = _model(weights=str(folder), context=CONTEXT, task="embed", prompt_style="raw", lora=None)
     engine, models, left = await _vllm(spec)
-    return Subject(engine, {"/v1/embeddings": {"input": "Once upon a time"}} | TOKENS, models, left)
+    bases: dict[str, dict[str, Any]] = {"/v1/embeddings": {"input": "Once upon a time"}}
+    return Subject(engine, bases | SCORES | TOKENS, models, left)
+
+
+async def start_score(_: Path) -> Subject:
+    """A cross-encoder."""
+    own = {"context": CONTEXT, "task": "score", "prompt_style": "raw", "lora": None}
+    engine, models, left = await _vllm(_model(weights=str(WEIGHTS / RERANKER), **own))
+    return Subject(engine, SCORES | TOKENS, models, left)
 
 
 async def start_vision(folder: Path) -> Subject:
@@ -379,6 +392,7 @@ ENGINES = {
     "vllm": start_vllm,
     "scale": start_scale,
     "embed": start_embed,
+    "score": start_score,
     "tools": start_tools,
     "transformers": start_transformers,
 }

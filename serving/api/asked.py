@@ -19,6 +19,7 @@ class Ability(enum.StrEnum):
     GENERATE = "generate"
     RESPONSES = "responses"
     EMBED = "embed"
+    SCORE = "score"
     TOKENIZE = "tokenize"
     MESSAGES = "messages"
     SEE = "see"

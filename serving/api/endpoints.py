@@ -70,6 +70,14 @@ def _openai(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:
     return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs, streams=streams))
 
 
+def _scoring(path: str, *ways: str) -> tuple[Endpoint, ...]:
+    """An endpoint that compares texts, and other ways to it. vLLM's app has them too, and writes a
+    warning for each request that comes below /v1."""
+    other = Relayed(parse_openai, Ability.SCORE, path, streams=False)
+    asked = _openai(path, Ability.SCORE, streams=False)
+    return asked, *(Endpoint("POST", way, OPENAI, other) for way in ways)
+
+
 def _azure(path: str, needs: Ability, *, streams: bool = True) -> tuple[Endpoint, Endpoint]:
     """The same endpoint in Azure's two ways: the model in the path, or the path below /openai."""
     answer = Relayed(parse_openai, needs, path, streams)
@@ -142,6 +150,8 @@ ENDPOINTS = (
     _openai("/v1/chat/completions", Ability.GENERATE),
     *_responses(),
     _openai("/v1/embeddings", Ability.EMBED, streams=False),
+    *_scoring("/score", "/v1/score"),
+    *_scoring("/rerank", "/v1/rerank", "/v2/rerank"),
     _anthropic(MESSAGES, Ability.MESSAGES),
     _anthropic(f"{MESSAGES}/count_tokens", Ability.MESSAGES, streams=False),
     *_azure("/v1/completions", Ability.GENERATE),

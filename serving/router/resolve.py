@@ -57,6 +57,9 @@ class Route:
         engine, found = self.engine, {Ability.GENERATE}
         if isinstance(engine, EngineSpec):
             found = {Ability(engine.task)}
+            if engine.task == "embed":
+                # vLLM scores two texts by the cosine of their vectors.
+                found.add(Ability.SCORE)
             if engine.runtime == "vllm":
                 found.add(Ability.TOKENIZE)
                 if engine.task == "generate":

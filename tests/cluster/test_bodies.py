@@ -16,7 +16,14 @@ import pytest
 from tests.cluster.test_contract import openai_error_of
 from tests.live import BASE, PIRATE, ROOT, Server
 
-CASES = {"vllm": 2000, "scale": 600, "embed": 400, "tools": 400, "transformers": 400}
+CASES = {
+    "vllm": 2000,
+    "scale": 600,
+    "embed": 400,
+    "score": 400,
+    "tools": 400,
+    "transformers": 400,
+}
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 4}
 MESSAGES = {"messages": [{"role": "user", "content": "France"}], "max_tokens": 4}

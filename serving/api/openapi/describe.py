@@ -12,6 +12,7 @@ from typing import Any
 BASE = "tiny-llama"
 CHAT = "tiny-mistral-instruct"
 EMBED = "tiny-embed"
+RANK = "tiny-reranker"
 _PIRATE = "tiny-llama.pirate.240601-120000"
 
 
@@ -187,6 +188,43 @@ TEXTS: dict[str, Text] = {
         reads=("EmbeddingCompletionRequest", "EmbeddingChatRequest"),
         writes="EmbeddingResponse",
         examples={"two texts": {"model": EMBED, "input": ["a fox", "the path"]}},
+        profile=False,
+    ),
+    "/score": Text(
+        "Scores",
+        "Compare texts with others",
+        "One text with each of several, or two lists of the same length. For models with "
+        "`task: score`, which read both together, and with `task: embed`, whose score is the "
+        "cosine of the two vectors. Texts only.",
+        reads=(
+            *("ScoreTextRequest", "ScoreDataRequest"),
+            *("ScoreQueriesDocumentsRequest", "ScoreQueriesItemsRequest"),
+        ),
+        writes="ScoreResponse",
+        examples={
+            "one with two": {
+                "model": RANK,
+                "text_1": "What is the capital of France?",
+                "text_2": ["The capital of France is Paris.", "A spider has eight legs."],
+            }
+        },
+        profile=False,
+    ),
+    "/rerank": Text(
+        "Scores",
+        "Rank documents",
+        "For the same models, in the form of Cohere's and Jina's APIs: the `top_n` documents that "
+        "fit the query best, the best one first. Texts only.",
+        reads=("RerankRequest",),
+        writes="RerankResponse",
+        examples={
+            "the best of two": {
+                "model": RANK,
+                "query": "What is the capital of France?",
+                "documents": ["A spider has eight legs.", "The capital of France is Paris."],
+                "top_n": 1,
+            }
+        },
         profile=False,
     ),
     "/tokenize": Text(

@@ -19,6 +19,7 @@ from serving.api.openapi.scale import SCALE_TEXTS
 from serving.api.openapi.schemas import REF, schemas
 
 VERSION = "3.1.0"
+_TEXTS = TEXTS | SCALE_TEXTS
 JSON, EVENTS = "application/json", "text/event-stream"
 # The schema of each dialect's error bodies.
 ERRORS: dict[Dialect, str] = {
@@ -96,22 +97,23 @@ def document(table: Sequence[Endpoint]) -> dict[str, Any]:
 
 
 def path_of(endpoint: Endpoint) -> str:
-    """The path whose words an endpoint has: Azure's ways have those of the endpoint that they lead
-    to."""
+    """The path whose words an endpoint has: without words of its own, it is another way to one that
+    has."""
     answer = endpoint.answer
-    if endpoint.path.startswith("/openai/") and isinstance(answer, Relayed) and answer.path:
+    if endpoint.path not in _TEXTS and isinstance(answer, Relayed) and answer.path:
         return answer.path
     return endpoint.path
 
 
 def text_of(endpoint: Endpoint) -> Text:
     """The words for an endpoint."""
-    return (TEXTS | SCALE_TEXTS)[path_of(endpoint)]
+    return _TEXTS[path_of(endpoint)]
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     text, answer = text_of(endpoint), endpoint.answer
-    azure = path_of(endpoint) != endpoint.path
+    leads_to = path_of(endpoint) if path_of(endpoint) != endpoint.path else ""
+    azure = bool(leads_to) and endpoint.path.startswith("/openai/")
     parameters = [{"name": name, "in": "query", **more} for name, more in text.query.items()]
     if NAME in endpoint.path:
         named = [value["model"] for value in text.examples.values() if "model" in value]
@@ -122,7 +124,9 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "summary": text.title,
         "responses": _responses(endpoint, text),
     }
-    more = f"The same as {answer.path}, in Azure's way." if azure else text.more  # type: ignore[union-attr]
+    more = text.more
+    if leads_to:
+        more = f"The same as {leads_to}" + (", in Azure's way." if azure else ".")
     if more:
         operation["description"] = more
     if parameters:

@@ -73,7 +73,7 @@ def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> N
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
 def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
     ours: tuple[str, ...] = (
-        "/v2/",
+        "/v2/completions",
         "/v4/",
         "/v5/",
         "/user-info",
@@ -117,8 +117,23 @@ def test_what_is_public() -> None:
 def test_where_a_model_can_be_asked() -> None:
     assert TABLE.answering(frozenset({Ability.EMBED})) == ["/v1/embeddings"]
     assert "/v1/embeddings" not in TABLE.answering(frozenset({Ability.GENERATE}))
+    assert TABLE.answering(frozenset({Ability.SCORE})) == ["/score", "/rerank"]
     assert TABLE.answering(frozenset({Ability.MESSAGES})) == [
         "/v1/messages",
         "/v1/messages/count_tokens",
     ]
     assert TABLE.answering(frozenset()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "asks"),
+    [("/v1/score", "/score")] + [(path, "/rerank") for path in ("/v1/rerank", "/v2/rerank")],
+)
+def test_scores_have_several_paths(path: str, asks: str) -> None:
+    """Below /v1 vLLM's app would write a warning for each request."""
+    endpoint, known = TABLE.match(path).methods["POST"], TABLE.match(asks).methods["POST"]
+    assert isinstance(endpoint.answer, Relayed)
+    assert endpoint.answer.path == asks
+    assert endpoint.dialect is known.dialect is OPENAI
+    assert isinstance(known.answer, Relayed)
+    assert endpoint.answer.needs is known.answer.needs is Ability.SCORE
