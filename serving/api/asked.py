@@ -19,6 +19,7 @@ class Ability(enum.StrEnum):
     GENERATE = "generate"
     EMBED = "embed"
     TOKENIZE = "tokenize"
+    MESSAGES = "messages"
     SEE = "see"
     REASON = "reason"
 

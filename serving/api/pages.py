@@ -57,6 +57,12 @@ class View(Protocol):
     def metrics(self) -> bytes:
         """The router's metrics in Prometheus' text form."""
 
+    def openapi(self) -> bytes:
+        """The API's description as an OpenAPI document."""
+
+    def docs(self) -> bytes:
+        """The API's description as a page for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -151,6 +157,16 @@ def bare_ready(view: View, ask: Ask) -> Page:
     """`GET /ready` without the models, for callers who may not know which there are."""
     is_ready, _ = view.readiness()
     return _json({"ready": is_ready}, 200 if is_ready else 503)
+
+
+def openapi(view: View, ask: Ask) -> Page:
+    """`GET /openapi.json`."""
+    return Page(view.openapi())
+
+
+def docs(view: View, ask: Ask) -> Page:
+    """`GET /docs`."""
+    return Page(view.docs(), content_type=b"text/html; charset=utf-8")
 
 
 def metrics(view: View, ask: Ask) -> Page:

@@ -8,10 +8,13 @@ comments, and loses a frame that no blank line closes. Text is escaped to ASCII 
 from __future__ import annotations
 
 KEEPALIVE = b": keepalive\n\n"
+# What Anthropic sends into a stream that has long been silent.
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
 def error_event(envelope: bytes) -> bytes:
-    """The frame that ends a Create Completion stream which failed after its first byte."""
+    """The frame that ends a Create Completion stream, or a stream of Messages, which failed after
+    its first byte."""
     return b"event: error\ndata: " + envelope + b"\n\n"
 
 

@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from serving.api.dialect import Dialect
 from serving.errors import (
     ClientLeft,
     DeadlineExceeded,
@@ -46,14 +47,14 @@ _SSE = "text/event-stream"
 class Job:
     """One call, ready to be relayed.
 
-    `error_event` writes a failure as an event of the stream. `settle` is awaited with what the
-    request used, before the last byte of an answer that ends well.
+    `dialect` writes a failure as an event of the stream. `settle` is awaited with what the request
+    used, before the last byte of an answer that ends well.
     """
 
     call: Call
     body: bytes
     route: Route
-    error_event: Callable[[ServingError], bytes]
+    dialect: Dialect
     settle: Callable[[End], Awaitable[None]]
 
 
@@ -117,7 +118,8 @@ class Relay:
             raise error
         try:
             async with asyncio.timeout(response.stall_s):
-                await response.body(job.error_event(error), more=False)
+                event = job.dialect.event(error, job.call.request_id)
+                await response.body(event, more=False)
         except (TimeoutError, OSError):
             raise ClientLeft("the client does not read") from None
         raise Ended(error)
@@ -182,7 +184,7 @@ class Relay:
                         raise answer.failed
                     if answer.end is not None:
                         await job.settle(answer.end)
-                        await self._finish(answer, record, response)
+                        await self._finish(answer, job, record, response)
                         return
                     await self._flush(answer, record, response)
                     if response.streams and not answer.ready:
@@ -206,14 +208,15 @@ class Relay:
             record.on_bytes()
             await response.body(data, more=True)
 
-    async def _finish(self, answer: Answer, record: Record, response: Response) -> None:
+    async def _finish(self, answer: Answer, job: Job, record: Record, response: Response) -> None:
         """Send the last bytes."""
         head = answer.head or Head(200, ())
         data = b"".join((*response.whole, answer.take()))
         if response.started and not _is_stream(head):
-            # A keepalive was sent before the engine refused: its JSON becomes an event.
+            # A keepalive was sent before the engine answered: its JSON becomes an event.
             record.status = head.status
-            data = b"data: " + data + b"\n\n"
+            refused = head.status >= 400
+            data = job.dialect.frame(data) if refused else b"data: " + data + b"\n\n"
         if not response.started:
             await response.start(head, None if _is_stream(head) else len(data))
         if data:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from serving.api.endpoints import Endpoints
+from serving.api.endpoints import ENDPOINTS, Endpoints
+from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
 from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
@@ -106,7 +107,7 @@ class Router:
         self._recorder = Recorder(metrics, log)
         self.pipeline = Pipeline(
             settings=settings,
-            endpoints=Endpoints(),
+            endpoints=Endpoints(ENDPOINTS),
             keys=KeyRing(settings.keys),
             doors=self._doors,
             accounts=Accounts(settings.account_policy, metrics),
@@ -114,7 +115,13 @@ class Router:
             spaces=CacheSpaces(settings),
             admission=Admission(policy or OpenDoor()),
             relay=relay,
-            view=RouterView(router, Resolver(Catalogue(models=())), self.fleet, metrics),
+            view=RouterView(
+                router,
+                Resolver(Catalogue(models=())),
+                self.fleet,
+                metrics,
+                Description(ENDPOINTS),
+            ),
             recorder=self._recorder,
             log=log,
         )

@@ -207,6 +207,26 @@ async def complete(client: httpx.AsyncClient, images: Sequence[str], **fields: A
     return str(answer.json()["completion"]["text"])
 
 
+def blocks_body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> dict[str, Any]:
+    """The body of Anthropic's Messages."""
+    blocks: list[dict[str, Any]] = []
+    for url in images:
+        kind, comma, data = url.removeprefix("data:").partition(";base64,")
+        source = {"type": "base64", "media_type": kind, "data": data}
+        blocks.append({"type": "image", "source": source if comma else {"type": "url", "url": url}})
+    blocks.append({"type": "text", "text": prompt})
+    message = {"role": "user", "content": blocks}
+    limits = {"temperature": 0, "max_tokens": TOKENS}
+    return {"model": VISION, "messages": [message], **limits, **fields}
+
+
+async def blocks(client: httpx.AsyncClient, images: Sequence[str]) -> str:
+    answer = await client.post("/v1/messages", json=blocks_body(images))
+    assert answer.status_code == 200, answer.text
+    (block,) = answer.json()["content"]
+    return str(block["text"])
+
+
 async def chat(client: httpx.AsyncClient, images: Sequence[str]) -> str:
     answer = await client.post("/v1/chat/completions", json=chat_body(images))
     assert answer.status_code == 200, answer.text
@@ -214,7 +234,7 @@ async def chat(client: httpx.AsyncClient, images: Sequence[str]) -> str:
 
 
 @pytest.mark.parametrize("images", [[LINES], [RINGS], [LINES, RINGS], [RINGS, LINES], []])
-async def test_both_endpoints_answer_what_hugging_face_answers(
+async def test_all_endpoints_answer_what_hugging_face_answers(
     client: httpx.AsyncClient, reference: HuggingFace, images: list[Image.Image]
 ) -> None:
     right, prompt_tokens = reference.answer(images)
@@ -224,6 +244,25 @@ async def test_both_endpoints_answer_what_hugging_face_answers(
     assert answer["token_usage"]["prompt"] == prompt_tokens
     assert answer["token_usage"]["completion"] == TOKENS
     assert await chat(client, urls) == right
+    assert await blocks(client, urls) == right
+    counted = await client.post("/v1/messages/count_tokens", json=blocks_body(urls))
+    assert counted.json()["input_tokens"] == prompt_tokens
+
+
+async def test_images_in_the_result_of_a_tool(client: httpx.AsyncClient) -> None:
+    """Each is seen: their order changes the answer, and each takes its tokens."""
+    tokens, texts = set(), set()
+    for images in ([LINES, RINGS], [RINGS, LINES], [LINES]):
+        request = blocks_body([data_url(image) for image in images])
+        (message,) = request["messages"]
+        *shown, text = message["content"]
+        result = {"type": "tool_result", "tool_use_id": "t", "content": shown}
+        message["content"] = [text, result]
+        answer = await client.post("/v1/messages", json=request)
+        assert answer.status_code == 200, answer.text
+        texts.add(answer.json()["content"][0]["text"])
+        tokens.add(answer.json()["usage"]["input_tokens"])
+    assert (len(texts), len(tokens)) == (3, 2)
 
 
 async def test_the_answer_changes_with_the_image(client: httpx.AsyncClient) -> None:
@@ -292,12 +331,13 @@ async def test_hosts_are_refused_unless_listed(client: httpx.AsyncClient) -> Non
         ([data_url(LINES)] * 3, "at most 2"),
     ],
 )
-async def test_what_is_refused_on_both_endpoints(
+async def test_what_is_refused_on_all_endpoints(
     client: httpx.AsyncClient, images: list[str], says: str
 ) -> None:
     for path, request in (
         ("/v4/completions", body(images)),
         ("/v1/chat/completions", chat_body(images)),
+        ("/v1/messages", blocks_body(images)),
     ):
         answer = await client.post(path, json=request)
         assert answer.status_code == 422, answer.text

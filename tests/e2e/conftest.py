@@ -44,9 +44,15 @@ def sdk_python(name: str) -> Path:
     return python
 
 
+class Pythons(dict[str, Path]):
+    def __missing__(self, name: str) -> Path:
+        return self.setdefault(name, sdk_python(name))
+
+
 @pytest.fixture(scope="session")
 def sdk_pythons() -> dict[str, Path]:
-    return {name: sdk_python(name) for name in ("scale-gp", "scale-egp")}
+    """The interpreters by SDK; an environment is made when it is first asked for."""
+    return Pythons()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from serving.engine.bodies import blocks
 from serving.engine.bodies.fields import Kinds, check_kind
 from serving.engine.bodies.limits import BodyLimits
 from serving.engine.bodies.schemas import FIELDS, Schemas
@@ -17,11 +18,11 @@ from serving.engine.bodies.values import check_structure, check_values, read, re
 from serving.errors import ContextLengthExceeded, InvalidRequest
 
 # What an engine is to read as text or tokens; its size is measured against the context.
-TEXTS = frozenset(("prompt", "input", "messages", "tokens", "suffix", "documents"))
+TEXTS = frozenset(("prompt", "input", "messages", "tokens", "suffix", "documents", "system"))
 # The fields of those that may hold several prompts.
 _PROMPTS = ("prompt", "input", "tokens")
-_CONSTRAINTS = ("response_format", "structured_outputs", "tools")
-_STRINGS = frozenset(("stop", "bad_words"))
+_CONSTRAINTS = ("response_format", "structured_outputs", "tools", "output_config")
+_STRINGS = frozenset(("stop", "stop_sequences", "bad_words"))
 
 
 class Checked(NamedTuple):
@@ -93,6 +94,8 @@ class BodyCheck:
             self._check_size(name, value)
             if name in FIELDS:
                 schemas.check(name, value)
+        if path in blocks.PATHS:
+            blocks.check_blocks(given)
         self._check_texts(given)
         return Checked(constrained=any(given.get(name) for name in _CONSTRAINTS))
 
@@ -101,7 +104,8 @@ class BodyCheck:
         if type(value) is str and len(value) > limits.string_chars:
             _refuse(name, f"has {len(value)} characters; at most {limits.string_chars} are taken")
         if type(value) is list:
-            most = {"tools": limits.tools, "stop": limits.stops}.get(name, limits.items)
+            counts = {"tools": limits.tools, "stop": limits.stops, "stop_sequences": limits.stops}
+            most = counts.get(name, limits.items)
             if len(value) > most:
                 _refuse(name, f"has {len(value)} items; at most {most} are taken")
         if type(value) is dict:
@@ -132,7 +136,7 @@ class BodyCheck:
                     self._check_prompt(name, prompt)
             else:
                 self._check_prompt(name, found)
-        for name in ("messages", "documents"):
+        for name in ("messages", "documents", "system"):
             self._check_prompt(name, given.get(name))
         self._check_prompt("suffix", given.get("suffix"))
         most, n = self._sequences, _whole_number(given.get("n", 1))
@@ -163,7 +167,8 @@ class BodyCheck:
         for message in messages:
             if type(message) is dict:
                 for value in message.values():
-                    parts += len(value) if type(value) is list else 0
+                    if type(value) is list:
+                        parts += len(value) + sum(map(blocks.nested, value))
         if parts > limits.parts:
             _refuse(
                 name, f"has {parts} content parts and tool calls; at most {limits.parts} are taken"
@@ -198,7 +203,8 @@ def _characters(value: Any) -> int:
         elif type(item) is list:
             todo += item
         elif type(item) is dict:
-            todo += [inside for key, inside in item.items() if key != "image_url"]
+            skipped = "source" if item.get("type") == "image" else "image_url"
+            todo += [inside for key, inside in item.items() if key != skipped]
     return characters
 
 

@@ -8,6 +8,7 @@ names and nothing else. A part that slipped through would find nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from PIL.Image import Image
@@ -52,10 +53,15 @@ async def load_taken(urls: list[str], model: str, loader: ImageLoader | None) ->
     return [*await loader.load_all(urls, "messages")]
 
 
-def take_images(body: bytes) -> tuple[list[str], bytes]:
+def take_images(
+    body: bytes, take: Callable[[Any, list[str]], Any] | None = None
+) -> tuple[list[str], bytes]:
     """The URLs of a chat body's images, and the body with names in their place.
 
     A body that is not JSON is returned as it is: vLLM refuses it in its own words.
+
+    Args:
+        take: does it for one part of a message; default: for those of OpenAI's chats.
 
     Raises:
         InvalidField: an image part without a URL or with a `uuid`, audio, video, or embeddings.
@@ -67,12 +73,13 @@ def take_images(body: bytes) -> tuple[list[str], bytes]:
         return [], body
     except RecursionError:
         raise InvalidRequest("the body is nested too deeply") from None
+    take = take or _without_image
     urls: list[str] = []
     messages = chat.get("messages") if isinstance(chat, dict) else None
     for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
-            message["content"] = [_without_image(part, urls) for part in content]
+            message["content"] = [take(part, urls) for part in content]
     # Encoded again even without an image, so that vLLM parses exactly what was checked here.
     return urls, json.dumps(chat).encode()
 

@@ -50,7 +50,7 @@ from serving.observability.metrics import AdapterMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
 # Endpoints that ask the tokenizer only: they load no adapter, so that none is evicted for them.
-WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize"))
+WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize", "/v1/messages/count_tokens"))
 
 
 class VllmEngine(Engine):

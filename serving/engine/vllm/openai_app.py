@@ -30,7 +30,7 @@ from serving.engine.interface import Reply, Tally
 from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
-from serving.engine.vllm.patches import admission
+from serving.engine.vllm.patches import admission, messages
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed, ServingError
@@ -113,6 +113,7 @@ class OpenAIApp:
             model_name=lambda lora=None: current.asked.model or model,
         )
         patches.prefer_template(app, lambda: current.asked.chat_template)
+        await messages.correct_messages(app, lambda: current.asked.chat_template)
         admission.refuse_what_validators_raise(app)
         context = int(llm.model_config.max_model_len)
         models = admission.request_models(app)

@@ -18,7 +18,8 @@ from vllm.config import VllmConfig
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
 from serving.engine.helpers import Helpers, Nursery
-from serving.engine.images.chat import may_hold_media, take_images
+from serving.engine.images.blocks import take_images_of
+from serving.engine.images.chat import may_hold_media
 from serving.engine.interface import Reply
 from serving.engine.vllm.patches_rehearsal import Rehearsed
 from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
@@ -39,6 +40,10 @@ _NOTHING = Raw(b"null")
 _NOTHINGS = (_NOTHING, Raw(b"[]"))
 
 
+class _OutputConfig(msgspec.Struct):
+    format: Raw = _NOTHING
+
+
 class _Look(msgspec.Struct):
     """The fields of a small body that may make it heavy."""
 
@@ -46,6 +51,7 @@ class _Look(msgspec.Struct):
     structured_outputs: Raw = _NOTHING
     tools: Raw = _NOTHING
     bad_words: Raw = _NOTHING
+    output_config: _OutputConfig | None = None
 
 
 _look = msgspec.json.Decoder(_Look).decode
@@ -62,6 +68,8 @@ def is_light(body: bytes) -> bool:
     if any(field not in _NOTHINGS for field in (found.structured_outputs, found.bad_words)):
         return False
     if found.tools not in _NOTHINGS:
+        return False
+    if found.output_config is not None and found.output_config.format not in _NOTHINGS:
         return False
     form = found.response_format
     return form in _NOTHINGS or msgspec.json.decode(form) in _PLAIN_FORMATS
@@ -104,7 +112,7 @@ class Preparation:
             constrained = check(call, body).constrained
             urls: list[str] = []
             if may_hold_media(body):
-                urls, body = take_images(body)
+                urls, body = take_images_of(call.path, body)
             return Prepared(body, urls, constrained=constrained)
         job = Job(call, body, call.adapter is not None)
         found: Found = _decode_found(await self._helpers.run(msgspec.msgpack.encode(job)))

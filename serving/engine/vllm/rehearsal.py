@@ -21,7 +21,9 @@ from vllm.lora.request import LoRARequest
 
 from serving import errors
 from serving.catalogue.spec import EngineSpec
-from serving.engine.images.chat import may_hold_media, take_images
+from serving.engine.bodies import blocks
+from serving.engine.images.blocks import take_images_of
+from serving.engine.images.chat import may_hold_media
 from serving.engine.interface import Tally
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.patches_rehearsal import (
@@ -166,7 +168,7 @@ class Rehearsal:
         checked = self._app.check(job.call, body)
         self._constrained = checked.constrained
         if may_hold_media(body):
-            urls, body = take_images(body)
+            urls, body = take_images_of(job.call.path, body)
         if urls:
             # Its tokens come with the pixels.
             return Prepared(_bounded(body), urls, constrained=self._constrained)
@@ -200,9 +202,9 @@ class Rehearsal:
         answering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answering
-        return self._prepared(body)
+        return self._prepared(job.call.path, body)
 
-    def _prepared(self, body: bytes) -> Prepared:
+    def _prepared(self, path: str, body: bytes) -> Prepared:
         fields = json.loads(body)
         inputs = self._inputs
         if inputs is None:
@@ -214,16 +216,27 @@ class Rehearsal:
         for found in inputs:
             if not repeats and len(found.get("prompt", "")) > MAX_PROMPT_TEXT:
                 del found["prompt"]
-        _without_prompt(fields)
+        _without_prompt(path, fields)
         rest = json.dumps(fields).encode()
         last = self._last if repeats else []
         return Prepared(_bounded(rest), [], inputs, last, self._constraint, self._constrained)
 
 
-def _without_prompt(fields: dict[str, Any]) -> None:
+def _without_prompt(path: str, fields: dict[str, Any]) -> None:
     """Leave only a mark of what has become tokens. vLLM looks at the last message's role, and
     counts the tool calls of a chat."""
-    if fields.get("messages"):
+    if path in blocks.PATHS:
+        uses = [
+            {"type": "tool_use", "name": block.get("name")}
+            for message in fields["messages"]
+            if message["role"] == "assistant" and isinstance(message["content"], list)
+            for block in message["content"]
+            if block["type"] == "tool_use"
+        ]
+        called = [{"role": "assistant", "content": uses}] if uses else []
+        fields["messages"] = [*called, {"role": "user", "content": "."}]
+        fields.pop("system", None)
+    elif fields.get("messages"):
         calls = [
             {"role": "assistant", "content": None, "tool_calls": message["tool_calls"]}
             for message in fields["messages"]

@@ -220,8 +220,10 @@ def prefer_template(app: FastAPI, asked: Callable[[], str | None]) -> None:
     """
     state = app.state
     # Models that do not generate have no chat.
-    chat = getattr(state, "openai_serving_chat", None)
-    for part in (state.online_renderer, state.serving_tokenization, chat):
+    chats = (
+        getattr(state, name, None) for name in ("openai_serving_chat", "anthropic_serving_messages")
+    )
+    for part in (state.online_renderer, state.serving_tokenization, *chats):
         if part is not None:
             _prefer_template(part, asked)
 

@@ -22,6 +22,9 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type":
         {"response_format": {"type": "text"}},
         {"response_format": {"type": "json_object"}},
         {"metadata": {"response_format": SCHEMA}},
+        {"output_config": {"effort": "low"}},
+        {"output_config": {"format": None}},
+        {"output_config": None},
     ],
 )
 def test_ordinary_requests_go_straight_to_vllm(more: dict[str, Any]) -> None:
@@ -38,6 +41,8 @@ def test_ordinary_requests_go_straight_to_vllm(more: dict[str, Any]) -> None:
         json.dumps(CHAT | {"bad_words": ["a"]}),
         json.dumps(CHAT | {"response_format": {"type": "json_object", "schema": {}}}),
         json.dumps(CHAT | {"response_format": 5}),
+        json.dumps(CHAT | {"output_config": {"format": {"type": "json_schema"}}}),
+        json.dumps(CHAT | {"output_config": 5}),
         json.dumps(CHAT)[:-1],
         "[" * 10_000,
         "[]",
@@ -61,12 +66,38 @@ def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:
         "documents": ["d"],
         "max_tokens": 5,
     }
-    _without_prompt(fields)
+    _without_prompt("/v1/chat/completions", fields)
     assert fields == {
         "model": "m",
         "messages": [
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "content": "."},
         ],
+        "max_tokens": 5,
+    }
+
+
+def test_of_prepared_messages_only_what_the_answer_needs_is_left() -> None:
+    use = {"type": "tool_use", "id": "1", "name": "f", "input": {"a": "y" * 1000}}
+    fields = {
+        "model": "m",
+        "system": "s" * 1000,
+        "messages": [
+            {"role": "user", "content": "x" * 1000},
+            {"role": "assistant", "content": "y" * 1000},
+            {"role": "assistant", "content": [{"type": "text", "text": "y" * 1000}, use]},
+            {"role": "user", "content": [{"type": "tool_result", "content": "z" * 1000}]},
+        ],
+        "tools": [{"name": "f", "input_schema": {}}],
+        "max_tokens": 5,
+    }
+    _without_prompt("/v1/messages", fields)
+    assert fields == {
+        "model": "m",
+        "messages": [
+            {"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]},
+            {"role": "user", "content": "."},
+        ],
+        "tools": [{"name": "f", "input_schema": {}}],
         "max_tokens": 5,
     }
