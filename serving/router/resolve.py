@@ -25,6 +25,13 @@ SUGGESTIONS = 3
 # An unknown ID is compared with some engine models and with so many IDs before and after it in
 # alphabetical order, which takes a millisecond; with all of 100,000 IDs it would take seconds.
 NEIGHBOURS = 32
+# What the providers of each dialect have for text besides chats, in which Create Completion and the
+# old completions are asked too. `serving/upstream/apis.py` sends it.
+HOSTED: dict[str, frozenset[Ability]] = {
+    "openai": frozenset({Ability.RESPONSES}),
+    "anthropic": frozenset({Ability.MESSAGES}),
+    "gemini": frozenset(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +40,14 @@ class Route:
 
     `model` is the model that answers (an alias's target), `engine` what runs it: an engine model's
     replicas or a provider. `adapter` is the LoRA adapter to apply, `prompt_format` how its prompts
-    differ from its base's.
+    differ from its base's. `dialect` is that of a hosted model's provider.
     """
 
     model: str
     engine: EngineSpec | UpstreamSpec
     adapter: AdapterRef | None = None
     prompt_format: PromptFormat | None = None
+    dialect: str = ""
 
     @property
     def kind(self) -> str:
@@ -49,15 +57,16 @@ class Route:
     @property
     def abilities(self) -> frozenset[Ability]:
         """What the model can be asked to do."""
-        engine, found = self.engine, {Ability.GENERATE}
-        if isinstance(engine, EngineSpec):
-            found = {Ability(engine.task)}
-            if engine.runtime == "vllm":
-                found.add(Ability.TOKENIZE)
-                if engine.task == "generate":
-                    found.add(Ability.MESSAGES)
-        elif engine.reasoning:
-            found.add(Ability.REASON)
+        engine = self.engine
+        found, generates = {Ability(engine.task)}, engine.task == "generate"
+        if isinstance(engine, UpstreamSpec):
+            found |= HOSTED[self.dialect] if generates else set()
+            if engine.reasoning:
+                found.add(Ability.REASON)
+        elif engine.runtime == "vllm":
+            found.add(Ability.TOKENIZE)
+            if generates:
+                found |= {Ability.MESSAGES, Ability.RESPONSES}
         if engine.vision:
             found.add(Ability.SEE)
         return frozenset(found)
@@ -66,7 +75,7 @@ class Route:
     def chat(self) -> bool:
         """True for chat models."""
         if isinstance(self.engine, UpstreamSpec):
-            return True
+            return self.engine.task == "generate"
         own = self.prompt_format.style if self.prompt_format else None
         return (own or self.engine.prompt_style) == "chat"
 
@@ -87,6 +96,9 @@ class Resolver:
                 if spec.prompt_style is not None or spec.chat_template is not None:
                     own = PromptFormat(spec.prompt_style, spec.chat_template)
                 self._routes[spec.id] = Route(spec.id, engines[spec.base], ref, own)
+            elif isinstance(spec, UpstreamSpec):
+                dialect = catalogue.providers[spec.provider].dialect
+                self._routes[spec.id] = Route(spec.id, spec, dialect=dialect)
             else:
                 self._routes[spec.id] = Route(spec.id, spec)
         for alias, target in catalogue.aliases.items():

@@ -138,7 +138,7 @@ def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
         context = base.context if base else None
         style = spec.prompt_style or (base.prompt_style if base else None)
     chat = style == "chat"
-    embeds = isinstance(spec, EngineSpec) and spec.task == "embed"
+    embeds = isinstance(spec, EngineSpec | UpstreamSpec) and spec.task == "embed"
     return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, embeds, more=more)
 
 
