@@ -22,6 +22,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from serving.http.listener import HttpServer, listen
+from tests.provider_apis import APIS, Api
 
 WORDS = ("Hello", " there", "!")
 PROMPT_TOKENS = 9
@@ -113,6 +114,9 @@ class Double:
     async def _answer(self, seen: Seen, step: Step, send: Send) -> None:
         await asyncio.sleep(step.delay_s)
         key = seen.headers.get("authorization", "").removeprefix("Bearer ")
+        if "/messages" in seen.path:  # Anthropic's own API has a header of its own for it
+            assert not key
+            key = seen.headers.get("x-api-key", "")
         if key not in self.keys:
             status, body = _refused_key(self.dialect, key)
             await _respond(send, status, {}, body)
@@ -121,10 +125,37 @@ class Double:
             if body is None:
                 body = error_body(self.dialect, step.status, f"something is wrong ({step.status})")
             await _respond(send, step.status, step.headers, body, step.content_type)
+        elif (api := APIS.get(seen.path.removeprefix("/v1"))) is not None:
+            await self._answer_in(api, seen, step, send)
         elif seen.body.get("stream"):
             await self._stream(seen, step, send)
         else:
             await _respond(send, 200, step.headers, self._whole(seen, step))
+
+    async def _answer_in(self, api: Api, seen: Seen, step: Step, send: Send) -> None:
+        """An answer in one of the APIs beside chat: its events, or the whole of it."""
+        model = f"{seen.body['model']}-resolved"
+        found = api(model, step.words, PROMPT_TOKENS if step.usage else None)
+        if not seen.body.get("stream"):
+            await _respond(send, 200, step.headers, found[-1])
+            return
+        kind = (b"content-type", b"text/event-stream")
+        await send({"type": "http.response.start", "status": 200, "headers": [kind]})
+        sent = found[:-1]
+        if step.breaks:
+            sent = sent[: step.after]
+            if step.breaks == "error":
+                sent.append(error_body(self.dialect, 503, "The server had an error"))
+        for event in sent:
+            name = event.get("type", "error")
+            frame = f"event: {name}\ndata: {json.dumps(event)}\n\n".encode()
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+            seen.sent += len(frame)
+            await asyncio.sleep(step.pace_s)
+        if step.breaks == "hang":
+            await asyncio.Event().wait()
+        if step.breaks != "cut":
+            await send({"type": "http.response.body", "body": b""})
 
     def _whole(self, seen: Seen, step: Step) -> dict[str, Any]:
         message = {"role": "assistant", "content": "".join(step.words)}

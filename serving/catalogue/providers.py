@@ -47,6 +47,14 @@ class Provider(Spec):
     breaker_s: Annotated[float, Field(gt=0)] = 15.0
 
 
+# What the models of each dialect's providers can be for: Anthropic has no embeddings
+# (docs.anthropic.com/en/docs/build-with-claude/embeddings).
+TASKS: dict[str, tuple[str, ...]] = {
+    "openai": ("generate", "embed"),
+    "anthropic": ("generate",),
+    "gemini": ("generate", "embed"),
+}
+
 # The built-in providers. `providers:` in a models file overrides their fields and adds others.
 PROVIDERS: dict[str, dict[str, Any]] = {
     "openai": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from serving.catalogue.providers import Provider
+from serving.catalogue.providers import TASKS, Provider
 from serving.catalogue.spec import AnySpec
 
 
@@ -59,9 +59,20 @@ def misreferences(
                 f"model '{model.id}': provider: '{model.provider}' is none of `providers:` "
                 f"({names}); add it there with its `base_url`",
             )
+        elif model.kind == "upstream" and _wrong_task(model.task, providers[model.provider]):
+            yield Misreference(
+                ("models", index, "task"),
+                f"model '{model.id}': task: '{model.provider}' speaks "
+                f"{providers[model.provider].dialect}, which has no models for '{model.task}'",
+            )
     for alias, target in aliases.items():
         if wrong := _wrong_alias(known.get(alias), target, known.get(target)):
             yield Misreference(("aliases", alias), f"alias '{alias}': {wrong}")
+
+
+def _wrong_task(task: str, provider: Provider) -> bool:
+    """True if a provider has no models for a task."""
+    return task not in TASKS[provider.dialect]
 
 
 def _wrong_base(base: AnySpec | None) -> str | None:

@@ -250,9 +250,11 @@ class AdapterSpec(_Checkpoint):
 
 
 class UpstreamSpec(_Model):
-    """A hosted provider's model. `model` is the provider's name for it; default: the ID."""
+    """A hosted provider's model. `model` is the provider's name for it; default: the ID. `task` is
+    what the model is for, as of an engine model."""
 
     kind: Literal["upstream"]
+    task: Literal["generate", "embed"] = "generate"
     provider: str
     model: str | None = None
     context: Annotated[int, Field(ge=16)] | None = None
@@ -264,6 +266,13 @@ class UpstreamSpec(_Model):
     reasoning: bool = Field(default=False, description="takes `reasoning_effort`")
     shutdown_on: date | None = Field(default=None, description="announced by the provider")
     source: str | None = Field(default=None, description="where `shutdown_on` is published")
+
+    @model_validator(mode="after")
+    def _embeds_and_nothing_else(self) -> UpstreamSpec:
+        for name in ("vision", "reasoning"):
+            if self.task == "embed" and getattr(self, name):
+                raise ValueError(f"an embedding model makes no text; write `{name}: false`")
+        return self
 
     @property
     def upstream_model(self) -> str:

@@ -30,6 +30,13 @@ SUGGESTIONS = 3
 NEIGHBOURS = 32
 # What scale-gp-beta calls those who run open models.
 OWN_VENDORS = frozenset(("llmengine", "launch", "model_zoo"))
+# What the providers of each dialect have for text besides chats, in which Create Completion and the
+# old completions are asked too. `serving/upstream/apis.py` sends it.
+HOSTED: dict[str, frozenset[Ability]] = {
+    "openai": frozenset({Ability.RESPONSES}),
+    "anthropic": frozenset({Ability.MESSAGES}),
+    "gemini": frozenset(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +45,14 @@ class Route:
 
     `model` is the model that answers (an alias's target), `engine` what runs it: an engine model's
     replicas or a provider. `adapter` is the LoRA adapter to apply, `prompt_format` how its prompts
-    differ from its base's.
+    differ from its base's. `dialect` is that of a hosted model's provider.
     """
 
     model: str
     engine: EngineSpec | UpstreamSpec
     adapter: AdapterRef | None = None
     prompt_format: PromptFormat | None = None
+    dialect: str = ""
 
     @property
     def kind(self) -> str:
@@ -54,18 +62,19 @@ class Route:
     @property
     def abilities(self) -> frozenset[Ability]:
         """What the model can be asked to do."""
-        engine, found = self.engine, {Ability.GENERATE}
-        if isinstance(engine, EngineSpec):
-            found = {Ability(engine.task)}
+        engine = self.engine
+        found, generates = {Ability(engine.task)}, engine.task == "generate"
+        if isinstance(engine, UpstreamSpec):
+            found |= HOSTED[self.dialect] if generates else set()
+            if engine.reasoning:
+                found.add(Ability.REASON)
+        elif engine.runtime == "vllm":
+            found.add(Ability.TOKENIZE)
+            if generates:
+                found |= {Ability.MESSAGES, Ability.RESPONSES}
             if engine.task == "embed":
                 # vLLM scores two texts by the cosine of their vectors.
                 found.add(Ability.SCORE)
-            if engine.runtime == "vllm":
-                found.add(Ability.TOKENIZE)
-                if engine.task == "generate":
-                    found |= {Ability.MESSAGES, Ability.RESPONSES}
-        elif engine.reasoning:
-            found.add(Ability.REASON)
         if engine.vision:
             found.add(Ability.SEE)
         return frozenset(found)
@@ -79,7 +88,7 @@ class Route:
     def chat(self) -> bool:
         """True for chat models."""
         if isinstance(self.engine, UpstreamSpec):
-            return True
+            return self.engine.task == "generate"
         own = self.prompt_format.style if self.prompt_format else None
         return (own or self.engine.prompt_style) == "chat"
 
@@ -100,6 +109,9 @@ class Resolver:
                 if spec.prompt_style is not None or spec.chat_template is not None:
                     own = PromptFormat(spec.prompt_style, spec.chat_template)
                 self._routes[spec.id] = Route(spec.id, engines[spec.base], ref, own)
+            elif isinstance(spec, UpstreamSpec):
+                dialect = catalogue.providers[spec.provider].dialect
+                self._routes[spec.id] = Route(spec.id, spec, dialect=dialect)
             else:
                 self._routes[spec.id] = Route(spec.id, spec)
         for alias, target in catalogue.aliases.items():

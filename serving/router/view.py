@@ -152,7 +152,7 @@ def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
         more = _more(base) if base else {}
         style = spec.prompt_style or (base.prompt_style if base else None)
     chat = style == "chat"
-    task = spec.task if isinstance(spec, EngineSpec) else "generate"
+    task = spec.task if isinstance(spec, EngineSpec | UpstreamSpec) else "generate"
     embeds, ranks = task == "embed", task == "score"
     return ModelEntry(
         *(spec.id, spec.kind, False, spec.id, parent, context, chat, embeds, ranks), more=more

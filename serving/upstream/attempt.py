@@ -1,4 +1,4 @@
-"""One HTTP request to a provider. Its answer is checked: it must be a completion, and complete."""
+"""One HTTP request to a provider. Its answer is checked: it must be its API's, and complete."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import httpx2
 import openai
-from openai import AsyncStream
+from openai import AsyncStream, Omit
 
 from serving.errors import ModelUnavailable, UpstreamFailed
 from serving.upstream.breaker import CircuitOpen, Permit
 from serving.upstream.connection import Connection
 from serving.upstream.failures import Failure
+from serving.upstream.form import Event, Form, NotAnAnswer, Reading
 
-Event = dict[str, Any]
 # Everything that a provider, and the way to it, can cause. The last two come from malformed JSON,
 # the transport's own where the client reads an error's body. Anything else is a bug of ours.
 PROVIDER_ERRORS = (Failure, openai.OpenAIError, httpx2.HTTPError, ValueError, RecursionError)
@@ -24,20 +24,25 @@ _END: Any = object()  # a stream without a single event
 
 @dataclass(frozen=True)
 class Payload:
-    """What is sent: the provider's name for the model, whether the answer is streamed, the body."""
+    """What is sent: a form, the provider's name for the model, and the body as bytes."""
 
+    form: Form
     model: str
-    streams: bool
     content: bytes
 
 
 class Attempt:
     """One HTTP request to the provider. Its result is told to the breaker and counted once, however
-    it ends."""
+    it ends. `reading` reads its answer."""
 
     def __init__(
-        self, provider: Connection, payload: Payload, count: Callable[[str], None]
+        self,
+        provider: Connection,
+        payload: Payload,
+        reading: Reading,
+        count: Callable[[str], None],
     ) -> None:
+        self.reading = reading
         self._provider = provider
         self._payload = payload
         self._count = count
@@ -45,8 +50,6 @@ class Attempt:
         self._permit: Permit | None = None
         self._stream: AsyncStream[object] | None = None
         self._first: Event = {}
-        self._open: set[int] = set()  # choices without a finish reason
-        self._seen_choice = False
 
     async def begin(self) -> None:
         """Send it and wait for the first event of its answer.
@@ -67,16 +70,11 @@ class Attempt:
             ) from None
         try:
             answer = await provider.openai.post(
-                "/chat/completions",
+                self._payload.form.path,
                 cast_to=object,
                 content=self._payload.content,
-                options={
-                    "headers": {
-                        "Authorization": f"Bearer {self._key}",
-                        "Content-Type": "application/json",
-                    }
-                },
-                stream=self._payload.streams,
+                options={"headers": self._headers()},
+                stream=self._payload.form.streams,
                 stream_cls=AsyncStream[object],
             )
             if isinstance(answer, AsyncStream):
@@ -124,34 +122,30 @@ class Attempt:
         if self._stream is not None:
             await self._stream.close()
 
+    def _headers(self) -> dict[str, str | Omit]:
+        form = self._payload.form
+        headers = {**form.headers, "Content-Type": "application/json"}
+        if form.own_key:
+            return {**headers, "Authorization": Omit(), form.own_key: self._key}
+        return {**headers, "Authorization": f"Bearer {self._key}"}
+
     def _event(self, event: object) -> Event:
-        """Check one event and note which choices it opens and finishes."""
+        """Check one event."""
         if event is _END:
             raise self._provider.explain.no_answer("its answer is empty")
         if isinstance(event, list) and event:  # Gemini's errors
             event = event[0]
         if not isinstance(event, dict):
-            raise self._provider.explain.no_answer("its answer is no completion")
-        if event.get("error"):
-            raise self._provider.explain.event(event, self._payload.model, self._key)
-        choices = event.get("choices")
-        if not isinstance(choices, list):
-            if self._payload.streams and choices is None:
-                return {**event, "choices": []}  # a provider's own event, such as a ping
-            raise self._provider.explain.no_answer("its answer has no choices")
-        for choice in choices:
-            if not _is_choice(choice, self._payload.streams):
-                raise self._provider.explain.no_answer("its answer is no completion")
-            self._seen_choice = True
-            index = choice.get("index", 0)
-            if choice.get("finish_reason") is None:
-                self._open.add(index)
-            else:
-                self._open.discard(index)
-        return event
+            raise self._provider.explain.no_answer("its answer is no JSON object")
+        if error := self.reading.error(event):
+            raise self._provider.explain.event({"error": error}, self._payload.model, self._key)
+        try:
+            return self.reading.take(event)
+        except NotAnAnswer as error:
+            raise self._provider.explain.no_answer(str(error)) from None
 
     def _check_end(self) -> None:
-        if self._open or not self._seen_choice:
+        if not self.reading.finished:
             raise self._provider.explain.no_answer("its answer ended before it was finished")
 
     def _failed(self, error: Exception) -> Failure:
@@ -167,13 +161,3 @@ class Attempt:
         if permit is not None:
             tell(permit)
             self._count(result)
-
-
-def _is_choice(choice: object, streams: bool) -> bool:
-    """True if a choice has what later code relies on; all else is passed on as it is."""
-    return (
-        isinstance(choice, dict)
-        and isinstance(choice.get("index", 0), int)
-        and isinstance(choice.get("finish_reason"), (str, type(None)))
-        and isinstance((choice.get("delta") or {}) if streams else choice.get("message"), dict)
-    )

@@ -15,27 +15,28 @@ import math
 import random
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 
 import httpx2
 import msgspec
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from serving.catalogue.providers import Provider
+from serving.engine.interface import Tally
 from serving.errors import InvalidRequest, ModelUnavailable
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
-from serving.upstream.attempt import Attempt, Event, Payload
+from serving.upstream.attempt import Attempt, Payload
 from serving.upstream.backoff import wait_s
 from serving.upstream.breaker import STATES, Breaker, State
 from serving.upstream.connection import Connection
 from serving.upstream.failures import Explainer, Failure
+from serving.upstream.form import Event, Form, Reading
 from serving.upstream.key import ProviderKey
 from serving.upstream.slots import WAIT_S, Slots
 
 
 class ProviderClient:
-    """Sends chat requests to one provider.
+    """Sends requests to one provider.
 
     Args:
         name: the provider's name, as in `providers:`.
@@ -85,9 +86,11 @@ class ProviderClient:
         return self._slots.waiting
 
     @asynccontextmanager
-    async def exchange(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[Event]]:
-        """Send one chat request and give the events of its answer: those of the stream, or the
-        whole answer as one.
+    async def exchange(
+        self, form: Form, tally: Tally
+    ) -> AsyncIterator[tuple[AsyncIterator[Event], Reading]]:
+        """Send one request and give the events of its answer (those of the stream, or the whole
+        answer as one) and what reads them into `tally`.
 
         Leaving the block before their end closes the connection, which is how a provider is told
         to stop.
@@ -99,17 +102,17 @@ class ProviderClient:
         try:
             # Before any attempt: text that cannot be encoded is the caller's fault, not the
             # provider's.
-            content = msgspec.json.encode(body)
+            content = msgspec.json.encode(form.body)
         except UnicodeEncodeError:
             raise InvalidRequest("the text is not valid Unicode") from None
-        payload = Payload(body["model"], bool(body.get("stream")), content)
+        payload = Payload(form, form.body["model"], content)
         async with self._slots.turn():
             self._gauge.inc()
             try:
-                attempt = await self._begin(payload)
+                attempt = await self._begin(payload, tally)
                 try:
                     async with aclosing(attempt.events()) as events:
-                        yield events
+                        yield events, attempt.reading
                 finally:
                     await attempt.close()
             finally:
@@ -139,11 +142,12 @@ class ProviderClient:
             await asyncio.sleep(0.05)
         await self._connection.openai.close()
 
-    async def _begin(self, payload: Payload) -> Attempt:
+    async def _begin(self, payload: Payload, tally: Tally) -> Attempt:
         """The first attempt whose answer begins."""
         number = 0
         while True:
-            attempt = Attempt(self._connection, payload, self._count)
+            reading = payload.form.reading(tally, streams=payload.form.streams)
+            attempt = Attempt(self._connection, payload, reading, self._count)
             try:
                 await attempt.begin()
                 return attempt

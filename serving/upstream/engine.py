@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
-
-import msgspec
 
 from serving.catalogue.spec import UpstreamSpec
 from serving.engine.interface import Chunk, Drained, Emit, Engine, EngineLoad, Reply, Tally
-from serving.upstream.attempt import Event
+from serving.upstream.apis import http_form
+from serving.upstream.chats import completion_form
 from serving.upstream.client import ProviderClient
-from serving.upstream.dialects import DIALECTS, chat_body
-from serving.upstream.openai_calls import chat_form, completions_form
+from serving.upstream.dialects import DIALECTS
+from serving.upstream.form import Event, Form, Reading
 from serving.wire.messages import JSON_HEAD, SSE_HEAD, CompletionCall, HttpCall
-
-_encode = msgspec.json.encode
 
 
 class UpstreamEngine(Engine):
@@ -38,47 +34,43 @@ class UpstreamEngine(Engine):
     ) -> None:
         """See `Engine.generate_paced`. While the client does not read, nothing is read from the
         provider either, and TCP slows the provider down."""
-        body = chat_body(call, self.spec, self._dialect)
-        async with self._exchange(body, tally) as (events, heard):
+        form = completion_form(call, self.spec, self._dialect)
+        async with self._exchange(form, tally) as (events, reading):
             async for event in events:
-                if text := heard.add(event):
+                if text := reading.text(event):
                     emit(Chunk(text))
                     await drained()
         emit(Chunk("", tally.finish_reason or "stop"))
 
     async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
-        """Answer `/v1/chat/completions` and `/v1/completions`; see `openai_calls.py`."""
-        make = completions_form if call.path == "/v1/completions" else chat_form
-        form = make(call, body, self.spec, self._dialect)
-        async with self._exchange(form.body, tally) as (events, heard):
+        """Answer the endpoints that the provider has an API for; see `apis.py`."""
+        form = http_form(call, body, self.spec, self._dialect)
+        async with self._exchange(form, tally) as (events, _):
             reply.head(SSE_HEAD if form.streams else JSON_HEAD)
             async for event in events:
-                heard.add(event)
-                if (answer := form.render(event)) is not None:
-                    data = _encode(answer)
-                    reply.data(b"data: %b\n\n" % data if form.streams else data)
+                if data := form.render(event):
+                    reply.data(data)
                     await reply.drained()
-        if form.streams:
-            reply.data(b"data: [DONE]\n\n")
+        if form.streams and form.end:
+            reply.data(form.end)
         tally.finish_reason = tally.finish_reason or "stop"
 
     @asynccontextmanager
     async def _exchange(
-        self, body: dict[str, Any], tally: Tally
-    ) -> AsyncIterator[tuple[AsyncIterator[Event], _Heard]]:
-        """Send one chat request; gives the answer's events, and a `_Heard` to add each of them to.
+        self, form: Form, tally: Tally
+    ) -> AsyncIterator[tuple[AsyncIterator[Event], Reading]]:
+        """Send one request; gives the answer's events, and what has read them.
 
         Once the block is entered, the provider has begun to answer. An answer without usage is
         reported when it ends, breaks off or is cancelled; nothing is estimated.
         """
         self._running += 1
         try:
-            async with self.client.exchange(body) as events:
-                heard = _Heard(tally)
+            async with self.client.exchange(form, tally) as (events, reading):
                 try:
-                    yield events, heard
+                    yield events, reading
                 finally:
-                    if not heard.usage:
+                    if not reading.usage:
                         self.client.without_usage(self.spec.id)
         finally:
             self._running -= 1
@@ -92,38 +84,6 @@ class UpstreamEngine(Engine):
 
     async def close(self) -> None:
         """Does nothing: the connections belong to the provider's client."""
-
-
-class _Heard:
-    """Reads an answer's events: the text of its first choice, how that ended, and the usage."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self.usage = False  # True once the provider has said it
-
-    def add(self, event: Event) -> str:
-        """Take one event in; returns the text that it adds to the first choice."""
-        tally = self._tally
-        if isinstance(usage := event.get("usage"), dict):
-            # Gemini sends the usage so far with every event.
-            self.usage = True
-            tally.prompt_tokens = _count(usage.get("prompt_tokens"))
-            tally.completion_tokens = _count(usage.get("completion_tokens"))
-        added = ""
-        for choice in event["choices"]:
-            if choice.get("index") or 0:
-                continue
-            tally.finish_reason = choice.get("finish_reason") or tally.finish_reason
-            said = choice.get("delta") or choice.get("message")
-            if isinstance(said, dict):
-                # Where a model refuses to answer, OpenAI has its words in `refusal`.
-                text = said.get("content") or said.get("refusal")
-                added += text if isinstance(text, str) else ""
-        return added
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
 
 
 async def _at_once() -> None:

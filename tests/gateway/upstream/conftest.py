@@ -95,6 +95,11 @@ async def start(
                  "model": f"their-{name}", "max_output": 777}
                 for name in DIALECTS
             ]  # fmt: skip
+            models += [
+                {"kind": "upstream", "id": f"e-{name}", "provider": name, "task": "embed",
+                 "model": f"embed-{name}"}
+                for name in ("openai", "gemini")
+            ]  # fmt: skip
             retired = {"kind": "retired", "id": "old-one", "provider": "openai",
                        "retired_on": "2024-01-04"}  # fmt: skip
             hosted = {

@@ -1,26 +1,34 @@
-"""OpenAI's own endpoints in front of a provider.
+"""The chat API of a provider, behind three endpoints of ours.
 
 A request to `/v1/chat/completions` goes to the provider as it came, and its answer comes back so:
 only the model's name is replaced. A request to `/v1/completions`, which providers have given up,
 becomes a chat request with the prompt as its one message; a field without a counterpart is a 422.
+Create Completion's becomes one in `dialects.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from serving.catalogue.spec import UpstreamSpec
-from serving.errors import InvalidField, InvalidRequest
-from serving.upstream.dialects import Dialect, check_chat, fitted
-from serving.wire.messages import UNMARKED, HttpCall
+from serving.engine.interface import Tally
+from serving.errors import InvalidField
+from serving.upstream.dialects import Dialect, chat_body, check_chat, fitted
+from serving.upstream.form import (
+    Event,
+    Form,
+    Json,
+    NotAnAnswer,
+    Reading,
+    json_object,
+    unnamed,
+    whole,
+)
+from serving.wire.messages import UNMARKED, CompletionCall, HttpCall
 
-Json = dict[str, Any]
-
-_decode = msgspec.json.decode
+PATH = "/chat/completions"
+_DONE = b"data: [DONE]\n\n"
 # The old endpoint's default, at OpenAI and in vLLM; chat has none.
 LEGACY_MAX_TOKENS = 16
 # Fields of the old endpoint that have the same name and meaning in chat.
@@ -37,14 +45,73 @@ _IDLE: dict[str, tuple[Any, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Form:
-    """One request: the body to send, and `render`, which makes the caller's event of one of the
-    provider's, or None to drop it."""
+class ChatReading(Reading):
+    """Reads a chat answer: each of its choices has to get a finish reason. The text and the reason
+    are the first choice's."""
 
-    body: Json
-    streams: bool
-    render: Callable[[Json], Json | None]
+    def __init__(self, tally: Tally, *, streams: bool) -> None:
+        super().__init__(tally, streams=streams)
+        self._open: set[int] = set()  # choices without a finish reason
+        self._seen_choice = False
+
+    def take(self, event: Event) -> Event:
+        """See `Reading.take`."""
+        choices = event.get("choices")
+        if self.streams and choices is None:
+            choices = []  # a provider's own event, such as a ping
+            event = {**event, "choices": choices}
+        if not isinstance(choices, list):
+            raise NotAnAnswer("its answer has no choices")
+        for choice in choices:
+            if not _is_choice(choice, self.streams):
+                raise NotAnAnswer("its answer is no completion")
+            self._seen_choice = True
+            index, reason = choice.get("index", 0), choice.get("finish_reason")
+            if reason is None:
+                self._open.add(index)
+            else:
+                self._open.discard(index)
+            if not index:
+                self.tally.finish_reason = reason or self.tally.finish_reason
+        if isinstance(usage := event.get("usage"), dict):
+            # Gemini sends the usage so far with every event.
+            self.count(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        return event
+
+    @property
+    def finished(self) -> bool:
+        """See `Reading.finished`."""
+        return self._seen_choice and not self._open
+
+    def text(self, event: Event) -> str:
+        """See `Reading.text`."""
+        added = ""
+        for choice in event["choices"]:
+            said = choice.get("delta") or choice.get("message")
+            if not choice.get("index") and isinstance(said, dict):
+                # Where a model refuses to answer, OpenAI has its words in `refusal`.
+                text = said.get("content") or said.get("refusal")
+                added += text if isinstance(text, str) else ""
+        return added
+
+
+def _is_choice(choice: object, streams: bool) -> bool:
+    """True if a choice has what later code relies on; all else is passed on as it is."""
+    return (
+        isinstance(choice, dict)
+        and isinstance(choice.get("index", 0), int)
+        and isinstance(choice.get("finish_reason"), (str, type(None)))
+        and isinstance((choice.get("delta") or {}) if streams else choice.get("message"), dict)
+    )
+
+
+def completion_form(call: CompletionCall, spec: UpstreamSpec, dialect: Dialect) -> Form:
+    """A Create Completion call. Its answer is read by its text and not passed on.
+
+    Raises:
+        InvalidField: the provider cannot do something that is asked for.
+    """
+    return Form(PATH, chat_body(call, spec, dialect), ChatReading, lambda event: b"")
 
 
 def chat_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
@@ -54,7 +121,7 @@ def chat_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect)
         InvalidRequest: the body is no JSON object.
         InvalidField: the provider would ignore a field.
     """
-    asked = _object(body)
+    asked = json_object(body)
     if call.form not in ("", UNMARKED):
         asked = fitted(asked, call.model, spec, dialect)
     check_chat(asked, dialect)
@@ -64,20 +131,21 @@ def chat_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect)
     if dialect.needs_max_tokens and spec.max_output and limits == [None, None]:
         sent[dialect.max_tokens] = spec.max_output
 
-    def render(event: Json) -> Json | None:
-        return _named(_without_usage(event, with_usage), call.model)
+    def answer(event: Event) -> Event | None:
+        seen = _without_usage(event, with_usage)
+        return None if seen is None else {**seen, "model": call.model}
 
-    return Form(sent, bool(sent.get("stream")), render)
+    return _form(sent, answer)
 
 
-def completions_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
+def legacy_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
     """A request of the old endpoint as a chat request.
 
     Raises:
         InvalidRequest: the body is no JSON object.
         InvalidField: a field has no counterpart in chat.
     """
-    asked = {name: value for name, value in _object(body).items() if value is not None}
+    asked = {name: value for name, value in json_object(body).items() if value is not None}
     shared = {name: asked[name] for name in _SHARED if name in asked}
     limit = asked.get("max_tokens", LEGACY_MAX_TOKENS)
     chat: Json = {
@@ -100,22 +168,22 @@ def completions_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: D
     with_usage = _wants_usage(asked)
     sent = _sent(chat, spec)
 
-    def render(event: Json) -> Json | None:
+    def answer(event: Event) -> Event | None:
         seen = _without_usage(event, with_usage)
         return None if seen is None else _as_text_completion(seen, call.model)
 
-    return Form(sent, bool(sent.get("stream")), render)
+    return _form(sent, answer)
 
 
-def _object(body: bytes) -> Json:
-    # The router has read two fields of it only.
-    try:
-        asked = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidRequest("the body is not valid JSON") from None
-    if not isinstance(asked, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return asked
+def _form(sent: Json, answer: Callable[[Event], Event | None]) -> Form:
+    """`answer` makes the caller's event of one of the provider's, or None to drop it."""
+    write, end = (unnamed, _DONE) if sent.get("stream") else (whole, b"")
+
+    def render(event: Event) -> bytes:
+        seen = answer(event)
+        return b"" if seen is None else write(seen)
+
+    return Form(PATH, sent, ChatReading, render, end)
 
 
 def _prompt(asked: Json, model: str) -> str:
@@ -156,11 +224,6 @@ def _without_usage(event: Json, with_usage: bool) -> Json | None:
     if not event["choices"]:
         return None
     return {name: value for name, value in event.items() if name != "usage"}
-
-
-def _named(event: Json | None, model: str) -> Json | None:
-    """The event with the model ID that the caller wrote, as engines answer."""
-    return None if event is None else {**event, "model": model}
 
 
 def _as_text_completion(event: Json, model: str) -> Json:

@@ -1,0 +1,123 @@
+"""One request in a provider's API, and how its answer is read.
+
+A provider has several APIs (chat, responses, messages, embeddings). Each has a module that makes
+the `Form` of a request; the rest of this package sends forms and knows no API by name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from serving.engine.interface import Tally
+from serving.errors import InvalidRequest
+
+Json = dict[str, Any]
+Event = Json
+
+_decode, _encode = msgspec.json.decode, msgspec.json.encode
+
+
+class NotAnAnswer(Exception):
+    """What the provider sent is not what this API answers; the message says what it is instead."""
+
+
+class Reading(ABC):
+    """Reads one answer, event by event; an answer that is not streamed is one event.
+
+    Args:
+        tally: gets the usage that the provider says, and the finish reason.
+    """
+
+    def __init__(self, tally: Tally, *, streams: bool) -> None:
+        self.tally = tally
+        self.streams = streams
+        self.usage = False  # True once the provider has said it
+
+    @abstractmethod
+    def take(self, event: Event) -> Event:
+        """Check one event: whatever later code relies on is there. Returns the event to pass on.
+
+        Raises:
+            NotAnAnswer: it is not.
+        """
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """True once nothing is missing from the answer."""
+
+    def error(self, event: Event) -> object:
+        """The error that an event of this API stands for, or something false."""
+        return event.get("error")
+
+    def text(self, event: Event) -> str:
+        """The text that an event adds to the completion; asked of chats only."""
+        return ""
+
+    def count(self, prompt: object, completion: object) -> None:
+        """Take over a usage."""
+        self.usage = True
+        self.tally.prompt_tokens = _count(prompt)
+        self.tally.completion_tokens = _count(completion)
+
+
+@dataclass(frozen=True)
+class Form:
+    """One request.
+
+    `path` is the provider's, below its base URL. `render` makes the caller's bytes of one of the
+    provider's events (empty: nothing is sent), and `end` follows the last of a stream. `own_key`
+    names the header that has the key where that is not `Authorization`.
+    """
+
+    path: str
+    body: Json
+    reading: type[Reading]
+    render: Callable[[Event], bytes]
+    end: bytes = b""
+    own_key: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> bool:
+        """True if the answer is a stream."""
+        return bool(self.body.get("stream"))
+
+
+def json_object(body: bytes) -> Json:
+    """A caller's body, of which the router has read two fields only.
+
+    Raises:
+        InvalidRequest: it is no JSON object.
+    """
+    try:
+        asked = _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidRequest("the body is not valid JSON") from None
+    if not isinstance(asked, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return asked
+
+
+def whole(event: Event) -> bytes:
+    """An answer that is not streamed."""
+    return _encode(event)
+
+
+def unnamed(event: Event) -> bytes:
+    """An event of a stream whose events have no names."""
+    return b"data: %b\n\n" % _encode(event)
+
+
+def named(event: Event) -> bytes:
+    """An event of a stream whose events are named as their `type`."""
+    return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), _encode(event))
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0

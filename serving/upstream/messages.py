@@ -1,0 +1,122 @@
+"""The messages API of a provider (docs.anthropic.com/en/api/messages, .../messages-count-tokens,
+.../messages-streaming): request and answer go through as they are, but for the model's name."""
+
+from __future__ import annotations
+
+from serving.catalogue.spec import UpstreamSpec
+from serving.engine.interface import Tally
+from serving.upstream.dialects import Dialect
+from serving.upstream.form import Event, Form, NotAnAnswer, Reading, json_object, named, whole
+from serving.wire.messages import HttpCall
+
+VERSION = "2023-06-01"
+KEY_HEADER = "x-api-key"
+# A caller's header that asks the provider for features in trial.
+_BETA = "anthropic-beta"
+
+
+class MessagesReading(Reading):
+    """Reads a message. A stream says the prompt's tokens at its start, and the completion's so far
+    with each `message_delta`; tokens that a cache was read for or written with are the prompt's."""
+
+    def __init__(self, tally: Tally, *, streams: bool) -> None:
+        super().__init__(tally, streams=streams)
+        self._finished = False
+        self._prompt = 0
+
+    def take(self, event: Event) -> Event:
+        """See `Reading.take`."""
+        if not self.streams:
+            if not isinstance(event.get("content"), list):
+                raise NotAnAnswer("its answer is no message")
+            self._usage(event)
+            self._reason(event)
+            self._finished = True
+            return event
+        kind = event.get("type")
+        if not isinstance(kind, str):
+            raise NotAnAnswer("its answer has an event without a type")
+        if kind == "message_start":
+            self._usage(event.get("message"))
+        elif kind == "message_delta":
+            self._usage(event)
+            self._reason(event.get("delta"))
+        elif kind == "message_stop":
+            self._finished = True
+        return event
+
+    def _usage(self, part: object) -> None:
+        usage = part.get("usage") if isinstance(part, dict) else None
+        if isinstance(usage, dict):
+            names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+            counts = [usage.get(name) for name in names]
+            self._prompt = sum(n for n in counts if isinstance(n, int)) or self._prompt
+            self.count(self._prompt, usage.get("output_tokens"))
+
+    def _reason(self, part: object) -> None:
+        if isinstance(part, dict) and isinstance(reason := part.get("stop_reason"), str):
+            self.tally.finish_reason = "length" if reason == "max_tokens" else "stop"
+
+    @property
+    def finished(self) -> bool:
+        """See `Reading.finished`."""
+        return self._finished
+
+
+class CountReading(Reading):
+    """Reads how many tokens a prompt has. Nothing was run, so nothing is counted as used."""
+
+    def take(self, event: Event) -> Event:
+        """See `Reading.take`."""
+        if not isinstance(event.get("input_tokens"), int):
+            raise NotAnAnswer("its answer is no count of tokens")
+        self.usage = True
+        return event
+
+    @property
+    def finished(self) -> bool:
+        """True: it comes in one piece."""
+        return True
+
+
+def messages_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
+    """A messages request.
+
+    Raises:
+        InvalidRequest: the body is no JSON object.
+    """
+    sent = {**json_object(body), "model": spec.upstream_model}
+    write = named if sent.get("stream") else whole
+
+    def render(event: Event) -> bytes:
+        if "model" in event:
+            event = {**event, "model": call.model}
+        message = event.get("message")
+        if isinstance(message, dict) and "model" in message:
+            event = {**event, "message": {**message, "model": call.model}}
+        return write(event)
+
+    return Form(
+        "/messages", sent, MessagesReading, render, own_key=KEY_HEADER, headers=_headers(call)
+    )
+
+
+def count_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
+    """A request to count a prompt's tokens.
+
+    Raises:
+        InvalidRequest: the body is no JSON object.
+    """
+    sent = {**json_object(body), "model": spec.upstream_model}
+    sent.pop("stream", None)  # nothing to stream
+    return Form(
+        "/messages/count_tokens", sent, CountReading, whole,
+        own_key=KEY_HEADER, headers=_headers(call),
+    )  # fmt: skip
+
+
+def _headers(call: HttpCall) -> dict[str, str]:
+    given = dict(call.headers)
+    return {"anthropic-version": VERSION} | {
+        name: given[name] for name in (_BETA,) if name in given
+    }
