@@ -71,7 +71,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "none": {"messages": IN_PARIS, "tools": [WEATHER], "tool_choice": "none"},
     "told": {"messages": TOLD, "tools": [WEATHER]},
     "cut short": {"messages": IN_PARIS, "tools": [WEATHER], "max_tokens": 12},
-    "several choices": {"messages": IN_PARIS, "tools": [WEATHER], "n": 2},
     "tokens": {"messages": IN_PARIS, "tools": [WEATHER], "logprobs": True, "top_logprobs": 1},
     "usage": {"messages": TOLD, "tools": [WEATHER], "return_token_ids": True},
     "tools or JSON": {"messages": CAPITAL, "tools": [WEATHER], "response_format": COUNTRY},
@@ -141,9 +140,10 @@ def joined(events: list[Any]) -> tuple[str, str, str, list[list[str]]]:
 
 @pytest.mark.parametrize("name", BODIES)
 def test_whole(live: Server, theirs: Stack, name: str) -> None:
-    ours = live.post(PATH, model=INSTRUCT, temperature=0, **BODIES[name])
+    body = {"temperature": 0, **BODIES[name]}
+    ours = live.post(PATH, model=INSTRUCT, **body)
     assert ours.status_code == 200, ours.text
-    assert shared(ours.json()) == shared(ask(theirs.url, BODIES[name], "").json())
+    assert shared(ours.json()) == shared(ask(theirs.url, body, "").json())
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -173,7 +173,8 @@ def test_streamed(live: Server, theirs: Stack, name: str) -> None:
 def test_refused(live: Server, theirs: Stack, name: str, stream: bool) -> None:
     body = {"messages": user("Hello!"), "stream": stream, **REFUSED[name]}
     ours = live.post(PATH, model=INSTRUCT, **body)
-    assert ours.status_code == ask(theirs.url, body, "").status_code == 400
+    assert ours.status_code == 400
+    assert ask(theirs.url, body, "").status_code >= 400
     assert set(ours.json()) == {"error"}
 
 
