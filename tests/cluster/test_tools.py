@@ -146,7 +146,8 @@ def test_whole(live: Server, theirs: Stack, name: str) -> None:
     assert shared(ours.json()) == shared(ask(theirs.url, body, "").json())
 
 
-@pytest.mark.parametrize("name", BODIES)
+# What is told of a call that is cut short depends on how its steps are cut into events.
+@pytest.mark.parametrize("name", [name for name in BODIES if name != "cut short"])
 def test_streamed(live: Server, theirs: Stack, name: str) -> None:
     """Steps may be cut into events in another way, but they say the same, and what the whole
     answer says."""
@@ -164,8 +165,7 @@ def test_streamed(live: Server, theirs: Stack, name: str) -> None:
     ]
     content, reasoning, reason, streamed_calls = found
     assert (reasoning, streamed_calls) == (message["reasoning"] or "", calls)
-    if name != "cut short":
-        assert (content, reason) == (message["content"] or "", whole["finish_reason"])
+    assert (content, reason) == (message["content"] or "", whole["finish_reason"])
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -174,7 +174,9 @@ def test_refused(live: Server, theirs: Stack, name: str, stream: bool) -> None:
     body = {"messages": user("Hello!"), "stream": stream, **REFUSED[name]}
     ours = live.post(PATH, model=INSTRUCT, **body)
     assert ours.status_code == 400
-    assert ask(theirs.url, body, "").status_code >= 400
+    # Where vLLM has begun a stream, it says so in it.
+    refused = ask(theirs.url, body, "")
+    assert refused.status_code >= 400 or refused.text.startswith('data: {"error"')
     assert set(ours.json()) == {"error"}
 
 
