@@ -33,7 +33,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -48,6 +48,7 @@ help:
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
 	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
+	make fuzz-api [CASES=100]             schemathesis against every endpoint of /openapi.json
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
 	make overhead DEVICE=cuda             the same on a GPU: Llama-3-8B's shape, 256 streams
 	make overhead-quick                   its check against gross regressions: a minute
@@ -129,6 +130,12 @@ format: setup-dev
 fuzz-http: setup-dev
 	@SERVING_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest -rP \
 		tests/unit/http/test_fuzz.py tests/gateway/test_fuzz_http.py
+
+# Every endpoint of /openapi.json in every way that schemathesis has; ten minutes and more.
+fuzz-api: CASES = 100
+fuzz-api: setup-dev
+	@SERVING_API_CASES=$(CASES) SERVING_API_PHASES=examples,coverage,fuzzing \
+		$(BIN)/python -m pytest tests/e2e/test_description.py
 
 test-suspects: setup-dev
 	@SUSPECTS_S=$(SECONDS_) $(BIN)/python -m pytest tests/gateway/test_suspects.py

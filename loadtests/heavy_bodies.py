@@ -12,6 +12,7 @@ from typing import Any
 
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
 CREATE = "/v4/completions"
 TOKENIZE = "/tokenize"
 DETOKENIZE = "/detokenize"
@@ -93,12 +94,25 @@ def _tools(count: int, choice: str) -> Maker:
     return _lazy(CHAT, fields)
 
 
+def _blocks(count: int, block: dict[str, Any], path: str = MESSAGES) -> Maker:
+    """Anthropic's Messages with so many content blocks."""
+    return _lazy(
+        path, lambda: {"messages": [{"role": "user", "content": [block] * count}], "max_tokens": 1}
+    )
+
+
+def _input_schemas(count: int) -> dict[str, Any]:
+    tools = [{"name": f"f{n}", "input_schema": _nested(3), "strict": True} for n in range(count)]
+    return {**_HELLO, "tools": tools, "tool_choice": {"type": "any"}}
+
+
 def _anbn(count: int) -> str:
     """A grammar with so many rules, each of which refers to all that follow."""
     rules = [f'r{n} ::= "a{n}" | "b" r{n + 1} | "c" r{min(n + 2, count)}' for n in range(count)]
     return "\n".join(["root ::= r0", *rules, f'r{count} ::= "z"'])
 
 
+_TEXT = {"type": "text", "text": "a"}
 _HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 
 BODIES: dict[str, Maker] = {
@@ -152,6 +166,24 @@ BODIES: dict[str, Maker] = {
     "4,000 prompts of a token": _json(COMPLETIONS, prompt=[[5]] * 4_000, max_tokens=1),
     "1e6 token IDs": _lazy(COMPLETIONS, lambda: {"prompt": [5] * 1_000_000, "max_tokens": 1}),
     "n 2,000": _json(COMPLETIONS, prompt="hi", n=2_000, max_tokens=1),
+    "512 prompts": _json(COMPLETIONS, prompt=["hi"] * 512, max_tokens=1),
+    "512 prompts, n 4": _json(COMPLETIONS, prompt=["hi"] * 512, n=4, max_tokens=1),
+    "512 prompts of 60 tokens": _json(COMPLETIONS, prompt=["hello " * 60] * 512, max_tokens=1),
+    "n 128, 20 logprobs": _json(COMPLETIONS, prompt="hi", n=128, logprobs=20, max_tokens=400),
+    "n 12, 20 logprobs": _json(
+        COMPLETIONS, prompt="hi", n=12, logprobs=20, max_tokens=100, ignore_eos=True
+    ),
+    "chat, 20 logprobs": _json(
+        CHAT,
+        messages=[{"role": "user", "content": "hi"}],
+        logprobs=True,
+        top_logprobs=20,
+        max_tokens=900,
+        ignore_eos=True,
+    ),
+    "20 prompt_logprobs": _json(
+        COMPLETIONS, prompt=[[5] * 1000] * 4, prompt_logprobs=20, max_tokens=1
+    ),
     "n 128": _json(COMPLETIONS, prompt="hi", n=128, max_tokens=1),
     "100,000 stop sequences": _lazy(
         COMPLETIONS, lambda: {"prompt": "hi", "stop": [f"stop-{n}" for n in range(100_000)]}
@@ -203,6 +235,48 @@ BODIES: dict[str, Maker] = {
     "64 structural tags": _tags(64),
     "2,000 tools": _tools(2_000, "none"),
     "500 tools, required": _tools(500, "required"),
+    # Anthropic's
+    "messages of 100,000 blocks": _blocks(100_000, _TEXT),
+    "messages of 500 blocks": _blocks(500, _TEXT),
+    "messages of 160 results": _blocks(160, {"type": "tool_result", "tool_use_id": "a"}),
+    "messages of 1,000 blocks in results": _blocks(
+        10, {"type": "tool_result", "tool_use_id": "a", "content": [_TEXT] * 100}
+    ),
+    "messages of 100,000 blocks in a result": _blocks(
+        1, {"type": "tool_result", "tool_use_id": "a", "content": [_TEXT] * 100_000}
+    ),
+    "messages with a system of 8 MB": _lazy(
+        MESSAGES, lambda: {**_HELLO, "system": "hello " * 1_400_000}
+    ),
+    "8 MB to count": _blocks(
+        1, {"type": "text", "text": "hello " * 1_400_000}, f"{MESSAGES}/count_tokens"
+    ),
+    "messages with 2,000 tools": _lazy(MESSAGES, lambda: _input_schemas(2_000)),
+    "messages with 100 tools, any": _lazy(MESSAGES, lambda: _input_schemas(100)),
+    "messages with an enum of 200,000": _lazy(
+        MESSAGES,
+        lambda: {
+            **_HELLO,
+            "output_config": {
+                "format": {
+                    "type": "json_schema",
+                    "schema": {"enum": [f"value-{n}" for n in range(200_000)]},
+                }
+            },
+        },
+    ),
+    "messages with a pattern {1,500}": _lazy(
+        MESSAGES,
+        lambda: {
+            **_HELLO,
+            "output_config": {
+                "format": {
+                    "type": "json_schema",
+                    "schema": {"type": "string", "pattern": "^[a-z]{1,500}$"},
+                }
+            },
+        },
+    ),
     # JSON
     "1e6 keys": _lazy(CHAT, lambda: {**_HELLO, "metadata": {f"k{n}": n for n in range(1_000_000)}}),
     "1e6 keys beside an image": _lazy(
@@ -249,4 +323,6 @@ SHORT = (
     "1e6 keys",
     "/tokenize 8 MB",
     "1,000 prompts",
+    "messages of 100,000 blocks in a result",
+    "messages with an enum of 200,000",
 )

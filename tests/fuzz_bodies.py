@@ -1,7 +1,8 @@
 """Hostile OpenAI bodies against one real engine: `python -m tests.fuzz_bodies --cases 2000`.
 
-No body may end in a 5xx (but a full queue's 503), none may leave anything in the engine, and memory
-stays flat. The engine runs in this process, so that its books can be read after each round.
+No body may end in a 5xx (but a full queue's 503), none may leave anything in the engine or hold its
+event loop, and memory stays flat. The engine runs in this process, so that its books can be read
+after each round.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import json
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,17 +31,20 @@ from hypothesis import strategies as st
 from serving.api.completion import CompletionRequest, parse_completion
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.interface import Tally
-from serving.errors import EngineFailed, Overloaded, ServingError
+from serving.errors import ClientLeft, EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
 from tests.embed_shape import CONTEXT, write_embed
 from tests.hostile import bodies
 from tests.live import INSTRUCT, LOCAL, PIRATE, free_port
 
-Case = tuple[str, AdapterRef | None, bytes]
+# Path, adapter, body, and after how many seconds its sender leaves, if it does.
+Case = tuple[str, AdapterRef | None, bytes, float | None]
 
 MODEL = "tiny-llama"
 WEIGHTS = LOCAL.parents[2] / "local_models" / "weights"
 TOGETHER = 8
+# One in four leaves, while its request is prepared or while it runs.
+LEAVES = st.sampled_from((*(None,) * 6, 0.001, 0.02))
 # Cases between two looks at the memory.
 CHUNK = 400
 # A body that is answered later than this has hung.
@@ -47,8 +52,17 @@ PATIENCE_S = 60.0
 # The most that either process may grow after the first quarter of the cases.
 MOST_GROWTH_MIB = 64
 
+# The longest that the event loop may be held at once, in seconds of CPU: what a busy machine adds
+# does not count.
+MOST_HELD_S = 0.1
+
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
 CREATE_COMPLETION = "/v4/completions"
+RESPONSES = "/v1/responses"
+ANTHROPIC: dict[str, dict[str, Any]] = {
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 3},
+    "/v1/messages/count_tokens": {"messages": MESSAGES},
+}
 TEXTS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 3},
     "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 3},
@@ -123,6 +137,7 @@ class Fuzz:
         self._subject = subject
         self.statuses: dict[int, int] = {}
         self.cases = 0
+        self.held_s = 0.0
         self.slowest_s = 0.0
         self.slowest = ""
 
@@ -132,9 +147,11 @@ class Fuzz:
         Raises:
             AssertionError: one of them ended as none may, or left something.
         """
+        watching = asyncio.create_task(self._watch())
         try:
             await asyncio.gather(*(self._one(*case) for case in cases))
         finally:
+            watching.cancel()
             try:
                 await self._subject.engine.check()
             except EngineFailed:
@@ -143,12 +160,22 @@ class Fuzz:
         left = self._subject.left()
         assert not any(left), f"left in the engine: {left}"
 
-    async def _one(self, path: str, adapter: AdapterRef | None, body: bytes) -> None:
+    async def _watch(self) -> None:
+        """Note how long the event loop is held, which is what everybody else would wait."""
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0.004)
+            now = time.thread_time()
+            self.held_s, last = max(self.held_s, now - last), now
+
+    async def _one(
+        self, path: str, adapter: AdapterRef | None, body: bytes, leaves_s: float | None
+    ) -> None:
         self.cases += 1
         reply, tally = Collected(), Tally()
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(leaves_s or PATIENCE_S):
                 if path == CREATE_COMPLETION:
                     await self._complete(body, adapter)
                     reply.status = 200
@@ -159,14 +186,23 @@ class Fuzz:
                     )
                     await self._subject.engine.http(call, body, reply, tally)
             status, said = reply.status, reply.body
+        except TimeoutError:
+            if leaves_s is None:
+                raise
+            status, said = ClientLeft.status, b""
         except ServingError as error:
             status, said = error.status, error.message.encode("utf-8", "backslashreplace")
             if isinstance(error, Overloaded):
                 status = 0
         assert status is not None, f"no answer to {path} {body[:2000]!r}"
         assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
+        if path == RESPONSES and status == 200 and said.startswith(b"event: "):
+            assert b"\nevent: response.completed\n" in said, f"cut off: {path} {body[:2000]!r}"
+            assert b"\nevent: error\n" not in said, f"an error in {path} {body[:2000]!r}"
         if status == 200 and said.startswith(b"data: "):
             assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
+        if path in ANTHROPIC:
+            assert b"event: error" not in said, f"an error in the stream of {path} {body[:2000]!r}"
         took_s = time.monotonic() - began
         if took_s > self.slowest_s:
             self.slowest_s, self.slowest = took_s, body[:300].decode("utf-8", "replace")
@@ -188,13 +224,18 @@ def _model(**fields: Any) -> EngineSpec:
     models = yaml.safe_load(LOCAL.read_text())["models"]
     (model,) = [model for model in models if model["id"] == MODEL]
     os.environ.update(model["env"], VLLM_PORT=str(free_port()), VLLM_LOGGING_LEVEL="CRITICAL")
+    # Nothing is stored, whatever vLLM is told.
+    os.environ["VLLM_ENABLE_RESPONSES_API_STORE"] = "1"
     return EngineSpec.model_validate({**model, "weights": str(WEIGHTS / MODEL), **fields})
 
 
-async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], list[Any]]]:
+async def _vllm(
+    spec: EngineSpec,
+    images: ImageLimits = ImageLimits(),  # noqa: B008 - frozen
+) -> tuple[Any, dict[str, Any], Callable[[], list[Any]]]:
     from serving.engine.vllm.engine import VllmEngine
 
-    engine = await VllmEngine.start(spec, ImageLimits())
+    engine = await VllmEngine.start(spec, images)
     processor, app = engine._llm.output_processor, engine._app
     assert app is not None
 
@@ -203,6 +244,7 @@ async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], lis
             list(processor.request_states),
             list(processor.parent_requests),
             list(processor.external_req_ids),
+            app.kept(),
             [entry for entry in engine._adapters._entries.values() if entry.holders],
         ]
 
@@ -210,11 +252,16 @@ async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], lis
 
 
 async def start_vllm(_: Path) -> Subject:
-    """A model that generates, with adapters."""
-    engine, models, left = await _vllm(_model())
+    """A model that generates, with adapters and tools."""
+    spec = _model()
+    tools = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+    spec = spec.model_copy(update={"engine_args": {**spec.engine_args, **tools}})
+    engine, models, left = await _vllm(spec)
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
-    return Subject(engine, TEXTS | TOKENS, models, left, (None, pirate))
+    answers = {RESPONSES: {"input": "Once upon a time", "max_output_tokens": 3}}
+    bases = TEXTS | TOKENS | ANTHROPIC | answers
+    return Subject(engine, bases, models, left, (None, pirate))
 
 
 async def start_embed(folder: Path) -> Subject:
@@ -223,6 +270,27 @@ async def start_embed(folder: Path) -> Subject:
     spec = _model(weights=str(folder), context=CONTEXT, task="embed", prompt_style="raw", lora=None)
     engine, models, left = await _vllm(spec)
     return Subject(engine, {"/v1/embeddings": {"input": "Once upon a time"}} | TOKENS, models, left)
+
+
+async def start_vision(folder: Path) -> Subject:
+    """A model that sees."""
+    # By another process: the engine's core is forked from this one, which torch's threads must not
+    # have been started in.
+    subprocess.run([sys.executable, "-m", "tests.vision_shape", str(folder)], check=True)
+    weights = folder / "tiny-vision"
+    spec = _model(
+        weights=str(weights),
+        context=256,
+        dtype="float32",
+        vision=True,
+        lora=None,
+        engine_args={"enforce_eager": True, "max_num_seqs": 256, "model_impl": "transformers"},
+    )
+    images = ImageLimits(max_per_request=2, max_bytes=2_000_000, max_pixels=1_000_000)
+    engine, models, left = await _vllm(spec, images)
+    content = [{"type": "text", "text": "a"}]
+    chat = {"messages": [{"role": "user", "content": content}], "max_tokens": 3}
+    return Subject(engine, {"/v1/chat/completions": chat} | TOKENS, models, left)
 
 
 async def start_tools(_: Path) -> Subject:
@@ -261,6 +329,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--engine", choices=sorted(ENGINES), default="vllm")
+    parser.add_argument("--path", help="bodies of this endpoint only")
     parser.add_argument("--seed", type=int, default=0, help="another sequence of bodies")
     options = parser.parse_args()
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
@@ -271,8 +340,10 @@ def main() -> int:
                 st.just(path),
                 st.sampled_from(subject.adapters),
                 bodies(subject.models[path], {"model": MODEL, **base}),
+                LEAVES,
             )
             for path, base in subject.bases.items()
+            if options.path is None or path.startswith(options.path)
         ]
         memory: list[list[int]] = []
         began = time.monotonic()
@@ -303,6 +374,7 @@ def main() -> int:
                     "cases": fuzz.cases,
                     "seconds": round(took_s, 1),
                     "statuses": fuzz.statuses,
+                    "held_s": round(fuzz.held_s, 3),
                     "slowest_s": round(fuzz.slowest_s, 2),
                     "slowest": fuzz.slowest,
                     "growth_mib": growth,
@@ -314,6 +386,9 @@ def main() -> int:
         runner.run(subject.engine.close())
     if max(growth) > MOST_GROWTH_MIB:
         print(f"memory grew by {max(growth)} MiB", file=sys.stderr)
+        return 1
+    if fuzz.held_s > MOST_HELD_S:
+        print(f"the event loop was held for {fuzz.held_s:.2f} s of CPU", file=sys.stderr)
         return 1
     return 0
 

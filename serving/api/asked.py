@@ -17,8 +17,10 @@ class Ability(enum.StrEnum):
     """What a model can be asked to do."""
 
     GENERATE = "generate"
+    RESPONSES = "responses"
     EMBED = "embed"
     TOKENIZE = "tokenize"
+    MESSAGES = "messages"
     SEE = "see"
     REASON = "reason"
 

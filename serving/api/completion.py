@@ -17,7 +17,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -49,6 +48,9 @@ class Image(BaseModel):
     detail: str | None = None
 
 
+StopSequence = Annotated[str, Field(min_length=1)]
+
+
 class ModelParameters(BaseModel):
     """How to sample. An explicit null is the same as leaving the field out."""
 
@@ -56,7 +58,9 @@ class ModelParameters(BaseModel):
 
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
-    stop_sequences: Annotated[list[str], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
+    stop_sequences: Annotated[list[StopSequence], Field(max_length=MAX_STOP_SEQUENCES)] | None = (
+        None
+    )
     top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, validation_alias=AliasChoices("top_p", "topP")
     )
@@ -81,13 +85,6 @@ class ModelParameters(BaseModel):
                     raise ValueError(f"'{names[0]}' and '{names[1]}' are the same; send one")
                 data = {name: value for name, value in data.items() if name != nulls[0]}
         return data
-
-    @field_validator("stop_sequences")
-    @classmethod
-    def _no_empty_stop(cls, value: list[str] | None) -> list[str] | None:
-        if value and any(not stop for stop in value):
-            raise ValueError("a stop sequence must not be empty")
-        return value
 
 
 class CompletionRequest(BaseModel):

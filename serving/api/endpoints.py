@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from serving.api import pages
 from serving.api.asked import Ability, Asked, Sent
 from serving.api.completion import parse_completion
-from serving.api.dialect import CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
 
@@ -22,6 +22,8 @@ from serving.api.pages import ShowPage
 NAME = "{model}"
 # Azure's way to name a model; what follows is an OpenAI endpoint without its /v1.
 AZURE = f"/openai/deployments/{NAME}"
+# Anthropic's endpoints are this one and those below it.
+MESSAGES = "/v1/messages"
 # What metrics call a path that does not exist.
 UNKNOWN_PATH = "other"
 
@@ -29,11 +31,13 @@ UNKNOWN_PATH = "other"
 @dataclass(frozen=True, slots=True)
 class Relayed:
     """Answered by a replica: how the body is parsed, what the model must be able to do, and the
-    path at which the engine's app answers, where that is not the endpoint's own."""
+    path at which the engine's app answers, where that is not the endpoint's own. Where nothing
+    `streams`, a `stream` in the body means nothing."""
 
     parse: Callable[[Sent, bytes], Asked]
     needs: Ability
     path: str = ""
+    streams: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +60,39 @@ class Endpoint:
     bare: ShowPage | None = None
 
 
-def _openai(path: str, needs: Ability) -> Endpoint:
+def _openai(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:
     """An endpoint that the engine's own OpenAI app answers."""
-    return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs))
+    return Endpoint("POST", path, OPENAI, Relayed(parse_openai, needs, streams=streams))
 
 
-def _azure(path: str, needs: Ability) -> tuple[Endpoint, Endpoint]:
+def _azure(path: str, needs: Ability, *, streams: bool = True) -> tuple[Endpoint, Endpoint]:
     """The same endpoint in Azure's two ways: the model in the path, or the path below /openai."""
-    answer = Relayed(parse_openai, needs, path)
+    answer = Relayed(parse_openai, needs, path, streams)
     ways = (AZURE + path.removeprefix("/v1"), "/openai" + path)
     return tuple(Endpoint("POST", way, OPENAI, answer) for way in ways)  # type: ignore[return-value]
+
+
+def _responses() -> tuple[Endpoint, ...]:
+    """OpenAI's Responses, also in Azure's two ways: its clients name the model in the body. What
+    OpenAI would keep of a response is not kept here, and its paths say so."""
+    path = "/v1/responses"
+    ways = {path: "", "/openai/responses": path, "/openai/v1/responses": path}
+    kept, missing = f"{path}/{NAME}", pages.no_stored_response
+    return (
+        *(
+            Endpoint("POST", way, RESPONSES, Relayed(parse_openai, Ability.RESPONSES, answered))
+            for way, answered in ways.items()
+        ),
+        Endpoint("GET", kept, OPENAI, missing),
+        Endpoint("DELETE", kept, OPENAI, missing),
+        Endpoint("GET", f"{kept}/input_items", OPENAI, missing),
+        Endpoint("POST", f"{kept}/cancel", OPENAI, missing),
+    )
+
+
+def _anthropic(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:
+    """An endpoint of Anthropic's, which the engine's OpenAI app answers too."""
+    return Endpoint("POST", path, ANTHROPIC, Relayed(parse_openai, needs, streams=streams))
 
 
 def _completion(path: str) -> Endpoint:
@@ -73,8 +100,10 @@ def _completion(path: str) -> Endpoint:
     return Endpoint("POST", path, CREATE_COMPLETION, answer)
 
 
-def _page(path: str, show: ShowPage, dialect: Dialect = CREATE_COMPLETION) -> Endpoint:
-    return Endpoint("GET", path, dialect, show)
+def _page(
+    path: str, show: ShowPage, dialect: Dialect = CREATE_COMPLETION, *, public: bool = False
+) -> Endpoint:
+    return Endpoint("GET", path, dialect, show, public)
 
 
 def _probe(
@@ -89,12 +118,15 @@ ENDPOINTS = (
     _completion("/v2/completions"),
     _openai("/v1/completions", Ability.GENERATE),
     _openai("/v1/chat/completions", Ability.GENERATE),
-    _openai("/v1/embeddings", Ability.EMBED),
+    *_responses(),
+    _openai("/v1/embeddings", Ability.EMBED, streams=False),
+    _anthropic(MESSAGES, Ability.MESSAGES),
+    _anthropic(f"{MESSAGES}/count_tokens", Ability.MESSAGES, streams=False),
     *_azure("/v1/completions", Ability.GENERATE),
     *_azure("/v1/chat/completions", Ability.GENERATE),
-    *_azure("/v1/embeddings", Ability.EMBED),
-    _openai("/tokenize", Ability.TOKENIZE),
-    _openai("/detokenize", Ability.TOKENIZE),
+    *_azure("/v1/embeddings", Ability.EMBED, streams=False),
+    _openai("/tokenize", Ability.TOKENIZE, streams=False),
+    _openai("/detokenize", Ability.TOKENIZE, streams=False),
     _page("/v1/models", pages.openai_models, OPENAI),
     _page(f"/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/v4/models", pages.model_instances),
@@ -103,6 +135,9 @@ ENDPOINTS = (
     _page(f"/openai/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/user-info", pages.user_info),
     _page("/version", pages.version),
+    # They say nothing of this installation, and a browser sends no key.
+    _page("/openapi.json", pages.openapi, public=True),
+    _page("/docs", pages.docs, public=True),
     _page("/status", pages.status),
     _page("/metrics/targets", pages.targets),
     _probe("/metrics", pages.metrics, names_models=True),
@@ -176,4 +211,6 @@ def dialect_at(match: Match, path: str) -> Dialect:
     its neighbours."""
     for endpoint in match.methods.values():
         return endpoint.dialect
+    if path.startswith(f"{MESSAGES}/"):
+        return ANTHROPIC
     return OPENAI if path.startswith(("/v1/", "/openai/")) else CREATE_COMPLETION

@@ -1,4 +1,4 @@
-"""Errors as JSON: our envelope, and OpenAI's on `/v1`."""
+"""Errors as JSON: our envelope, OpenAI's on `/v1`, and Anthropic's on `/v1/messages`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from serving.errors import ServingError
 MAX_RETRY_AFTER_S = 60
 # In seconds, for a 429 or 503 that names no wait.
 DEFAULT_RETRY_AFTER_S = 1
+
+# Anthropic's types of error by status (docs.anthropic.com/en/api/errors). Others are of the kind
+# that the status's first digit says. Ours has 503 where Anthropic's own service has 529.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    410: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 def error_body(error: ServingError, request_id: str) -> bytes:
@@ -41,6 +55,20 @@ def openai_error_body(error: ServingError, request_id: str) -> bytes:
                 "code": error.code,
                 "request_id": request_id,
             }
+        }
+    ).encode()
+
+
+def anthropic_error_body(error: ServingError, request_id: str) -> bytes:
+    """Anthropic's error envelope. Its SDKs tell errors apart by status, so it has no code."""
+    kind = _ANTHROPIC_TYPES.get(error.status)
+    if kind is None:
+        kind = "invalid_request_error" if error.status < 500 else "api_error"
+    return json.dumps(
+        {
+            "type": "error",
+            "error": {"type": kind, "message": error.message},
+            "request_id": request_id,
         }
     ).encode()
 

@@ -18,7 +18,7 @@ OWNER = "serving"
 _SORTABLE = ("id", "name", "created_at", "model_type")
 _VENDORS = {"openai": "OPENAI", "anthropic": "ANTHROPIC", "gemini": "GOOGLE"}
 _REQUEST_SCHEMA = CompletionRequest.model_json_schema()
-_RESPONSE_SCHEMA = {
+RESPONSE_SCHEMA = {
     "type": "object",
     "required": ["completion", "token_usage"],
     "properties": {
@@ -145,7 +145,7 @@ def model_instance(entry: ModelEntry, created: int, account: str | None) -> dict
         "base_model_id": entry.parent or (entry.root if entry.kind == "alias" else None),
         "base_model_metadata": {"modelDetails": {"token_context_window": entry.context}},
         "request_schema": _REQUEST_SCHEMA,
-        "response_schema": _RESPONSE_SCHEMA,
+        "response_schema": RESPONSE_SCHEMA,
         "supports_multi_turn": entry.chat,
         "kind": entry.kind,
         "deployed": entry.deployed,

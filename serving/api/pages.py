@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from serving.api.excerpt import excerpt
 from serving.api.models import (
     ModelEntry,
     model_instance,
@@ -21,6 +22,7 @@ from serving.api.models import (
     openai_model,
     parse_query,
 )
+from serving.errors import NotFound
 
 DEFAULT_ACCOUNT = "default"
 
@@ -57,6 +59,12 @@ class View(Protocol):
     def metrics(self) -> bytes:
         """The router's metrics in Prometheus' text form."""
 
+    def openapi(self) -> bytes:
+        """The API's description as an OpenAPI document."""
+
+    def docs(self) -> bytes:
+        """The API's description as a page for people."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -91,6 +99,19 @@ def openai_models(view: View, ask: Ask) -> Page:
 def one_openai_model(view: View, ask: Ask) -> Page:
     """`GET /v1/models/{model}`."""
     return _json(openai_model(view.entry(ask.name), view.started))
+
+
+def no_stored_response(view: View, ask: Ask) -> Page:
+    """What is asked of a response after it has been given: nothing of it is kept.
+
+    Raises:
+        NotFound: always.
+    """
+    raise NotFound(
+        f"no response '{excerpt(ask.name)}': responses are not stored here, so none can be "
+        "retrieved, deleted or cancelled; to go on with a conversation, send all of it as 'input'",
+        param="response_id",
+    )
 
 
 def model_instances(view: View, ask: Ask) -> Page:
@@ -151,6 +172,16 @@ def bare_ready(view: View, ask: Ask) -> Page:
     """`GET /ready` without the models, for callers who may not know which there are."""
     is_ready, _ = view.readiness()
     return _json({"ready": is_ready}, 200 if is_ready else 503)
+
+
+def openapi(view: View, ask: Ask) -> Page:
+    """`GET /openapi.json`."""
+    return Page(view.openapi())
+
+
+def docs(view: View, ask: Ask) -> Page:
+    """`GET /docs`."""
+    return Page(view.docs(), content_type=b"text/html; charset=utf-8")
 
 
 def metrics(view: View, ask: Ask) -> Page:

@@ -12,7 +12,9 @@ from serving.http.request import Headers
 # How long a browser may remember a preflight's answer, in seconds; Chromium's limit.
 MAX_AGE_S = 7200
 # What a page's script may read of a response's headers, besides the usual ones.
-EXPOSED = b"x-request-id, x-served-model, retry-after, x-should-retry, x-account-warning"
+EXPOSED = (
+    b"x-request-id, request-id, x-served-model, retry-after, x-should-retry, x-account-warning"
+)
 
 
 class CrossOrigin:

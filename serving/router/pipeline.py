@@ -14,8 +14,6 @@ this way; what differs between them stands in the table of endpoints.
 
 from __future__ import annotations
 
-from functools import partial
-
 from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
@@ -29,7 +27,7 @@ from serving.catalogue.catalogue import Catalogue
 from serving.errors import (
     ClientLeft,
     Ended,
-    InvalidRequest,
+    InvalidField,
     MethodNotAllowed,
     NotFound,
     ServingError,
@@ -97,6 +95,8 @@ class Pipeline:
         match = self._endpoints.match(request.path)
         record = Record(request.id, match.path)
         dialect = dialect_at(match, request.path)
+        if dialect.id_header:
+            request.reply_headers.append((dialect.id_header, request.id.encode()))
         try:
             await self._answer(request, match, record)
             record.end()
@@ -173,7 +173,7 @@ class Pipeline:
         )
         record.received()
         asked = endpoint.parse(request, body)
-        record.model, record.stream = asked.model, asked.streams
+        record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
         record.ticket = ticket = await self._admission.admit(caller, account, asked)
@@ -182,8 +182,10 @@ class Pipeline:
         call, body = asked.call(request.id, route)
         if space := self._spaces.of(caller, account):
             call = structs.replace(call, cache_space=space)
-        job = Job(call, body, route, partial(dialect.event, request_id=request.id), ticket.settle)
-        response = Response(request, record, keepalive_s=self._settings.keepalive_s)
+        job = Job(call, body, route, dialect, ticket.settle)
+        response = Response(
+            request, record, keepalive_s=self._settings.keepalive_s, keepalive=dialect.keepalive
+        )
         try:
             with self._recorder.in_flight(record):
                 await self._relay.run(job, record, response)
@@ -196,7 +198,7 @@ class Pipeline:
         route = self._resolver.resolve(asked.model, caller)
         if endpoint.needs not in route.abilities:
             paths = ", ".join(self._endpoints.answering(route.abilities))
-            raise InvalidRequest(
+            raise InvalidField(
                 f"model '{excerpt(asked.model)}' does not answer at {request.path}; "
                 f"ask it at {paths}",
                 param="model",

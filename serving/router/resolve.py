@@ -54,6 +54,8 @@ class Route:
             found = {Ability(engine.task)}
             if engine.runtime == "vllm":
                 found.add(Ability.TOKENIZE)
+                if engine.task == "generate":
+                    found |= {Ability.MESSAGES, Ability.RESPONSES}
         elif engine.reasoning:
             found.add(Ability.REASON)
         if engine.vision:

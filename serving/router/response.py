@@ -53,19 +53,26 @@ class Response:
     """The response of one relayed request.
 
     Args:
-        keepalive_s: the silence after which a stream gets a comment, in seconds.
+        keepalive_s: the silence after which a stream gets a `keepalive`, in seconds.
         stall_s: how long the client may read nothing of what is sent, in seconds; None is
             `STALL_S`.
     """
 
     def __init__(
-        self, request: Request, record: Record, *, keepalive_s: float, stall_s: float | None = None
+        self,
+        request: Request,
+        record: Record,
+        *,
+        keepalive_s: float,
+        keepalive: bytes = KEEPALIVE,
+        stall_s: float | None = None,
     ) -> None:
         self._request = request
         self._send = request.send
         self._write = request.write
         self._record = record
         self._keepalive_s = keepalive_s
+        self._keepalive = keepalive
         self._departure = Departure(request.receive)
         self.stall_s = STALL_S if stall_s is None else stall_s
         self.started = False
@@ -152,8 +159,9 @@ class Response:
             if timer is not None:
                 timer.cancel()
 
-    async def beat(self, comment: bytes = KEEPALIVE) -> None:
-        """Send a comment to a stream that has long been silent; otherwise do nothing."""
+    async def beat(self, comment: bytes = b"") -> None:
+        """Send a comment, or a keepalive, to a stream that has long been silent; otherwise do
+        nothing."""
         if not self._due:
             return
         self._due = False
@@ -162,4 +170,4 @@ class Response:
             return
         if not self.started:
             await self.start(SSE_HEAD)
-        await self.body(comment, more=True)
+        await self.body(comment or self._keepalive, more=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.api.asked import Ability
 from serving.api.models import ModelEntry
+from serving.api.openapi.description import Description
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
 from serving.observability.metrics import RouterMetrics
 from serving.router.auth import ANYONE
@@ -20,13 +21,19 @@ class RouterView:
     """See `serving.api.pages.View`. `resolver` is replaced when the catalogue changes."""
 
     def __init__(
-        self, router: str, resolver: Resolver, fleet: Fleet, metrics: RouterMetrics
+        self,
+        router: str,
+        resolver: Resolver,
+        fleet: Fleet,
+        metrics: RouterMetrics,
+        description: Description,
     ) -> None:
         self.router = router
         self.started = int(time.time())
         self.resolver = resolver
         self._fleet = fleet
         self._metrics = metrics
+        self._description = description
 
     def entries(self, *, everything: bool) -> list[ModelEntry]:
         """See `View.entries`."""
@@ -80,6 +87,14 @@ class RouterView:
     def metrics(self) -> bytes:
         """See `View.metrics`."""
         return self._metrics.text()
+
+    def openapi(self) -> bytes:
+        """See `View.openapi`."""
+        return self._description.json
+
+    def docs(self) -> bytes:
+        """See `View.docs`."""
+        return self._description.html
 
     def _route(self, model_id: str) -> Route:
         return self.resolver.resolve(model_id, ANYONE)

@@ -10,16 +10,11 @@ import asyncio
 import base64
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from PIL import Image
 
@@ -28,10 +23,11 @@ from serving.observability.logs import open_log
 from serving.router.router import Router
 from serving.settings import Settings
 from serving.wire.entry import Entry
-from serving.wire.launch import EngineLaunch, EngineReady
+from serving.wire.launch import EngineReady
 from tests.cluster.conftest import local_model
+from tests.cluster.engine_server import REPLICA, TOKEN, engine_server
 from tests.conftest import Eventually
-from tests.live import BASE, ROOT, free_port
+from tests.live import BASE
 from tests.vision_shape import write_vision
 
 VISION, TEXT = "tiny-vision", "tiny-text"
@@ -111,43 +107,9 @@ def catalogue(weights: Path) -> Catalogue:
 
 @pytest.fixture(scope="module")
 def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineReady]:
-    """The engine server as its replica would start it."""
-    spec = catalogue.engines[0]
-    read_fd, write_fd = os.pipe()
-    config = EngineLaunch(
-        spec=spec.model_dump(),
-        replica="r#1",
-        token="token",
-        ready_fd=write_fd,
-        drain_s=1,
-        images=catalogue.images.model_dump(),
-    )
-    output = tmp_path_factory.mktemp("engine") / "engine.out"
-    env = os.environ | spec.env | {"VLLM_PORT": str(free_port())}
-    env["SERVING_ENGINE"] = msgspec.json.encode(config).decode()
-    env["SERVING_ENGINE_PARENT"] = str(os.getpid())
-    with output.open("wb") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "serving.engine.server"],
-            env=env,
-            cwd=ROOT,
-            pass_fds=[write_fd],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    os.close(write_fd)
-    try:
-        with os.fdopen(read_fd, "rb") as pipe:
-            line = pipe.readline()
-        assert line, output.read_text()[-4000:]
-        yield msgspec.json.decode(line, type=EngineReady)
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
+    folder = tmp_path_factory.mktemp("engine")
+    with engine_server(catalogue.engines[0], folder, catalogue.images) as server:
+        yield server.ready
 
 
 @pytest.fixture
@@ -155,7 +117,7 @@ async def client(
     catalogue: Catalogue, engine: EngineReady, tmp_path: Path, eventually: Eventually
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a router that has a link to the engine. The text model has no replica."""
-    settings = {"host": "127.0.0.1", "port": 0, "api_keys": "sk-any", "cluster_token": "token"}
+    settings = {"host": "127.0.0.1", "port": 0, "api_keys": "sk-any", "cluster_token": TOKEN}
     router = Router(
         Settings.model_validate(settings),
         router="r1",
@@ -165,7 +127,7 @@ async def client(
     )
     await router.set_catalogue(catalogue)
     router.fleet.update(
-        [Entry("r#1", "engine", VISION, "127.0.0.1", engine.link_port, f"x:{engine.ops_port}")]
+        [Entry(REPLICA, "engine", VISION, "127.0.0.1", engine.link_port, f"x:{engine.ops_port}")]
     )
     await eventually(lambda: router.fleet.ready(VISION) == 1)
     async with httpx.AsyncClient(
@@ -201,10 +163,40 @@ def chat_body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> d
     return {"model": VISION, "messages": [message], **limits, **fields}
 
 
+def response_body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> dict[str, Any]:
+    """The body of OpenAI's Responses."""
+    parts: list[dict[str, Any]] = [
+        {"type": "input_image", "image_url": url, "detail": "high"} for url in images
+    ]
+    parts.append({"type": "input_text", "text": prompt})
+    limits = {"temperature": 0, "max_output_tokens": TOKENS}
+    return {"model": VISION, "input": [{"role": "user", "content": parts}], **limits, **fields}
+
+
 async def complete(client: httpx.AsyncClient, images: Sequence[str], **fields: Any) -> str:
     answer = await client.post("/v4/completions", json=body(images, **fields))
     assert answer.status_code == 200, answer.text
     return str(answer.json()["completion"]["text"])
+
+
+def blocks_body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> dict[str, Any]:
+    """The body of Anthropic's Messages."""
+    blocks: list[dict[str, Any]] = []
+    for url in images:
+        kind, comma, data = url.removeprefix("data:").partition(";base64,")
+        source = {"type": "base64", "media_type": kind, "data": data}
+        blocks.append({"type": "image", "source": source if comma else {"type": "url", "url": url}})
+    blocks.append({"type": "text", "text": prompt})
+    message = {"role": "user", "content": blocks}
+    limits = {"temperature": 0, "max_tokens": TOKENS}
+    return {"model": VISION, "messages": [message], **limits, **fields}
+
+
+async def blocks(client: httpx.AsyncClient, images: Sequence[str]) -> str:
+    answer = await client.post("/v1/messages", json=blocks_body(images))
+    assert answer.status_code == 200, answer.text
+    (block,) = answer.json()["content"]
+    return str(block["text"])
 
 
 async def chat(client: httpx.AsyncClient, images: Sequence[str]) -> str:
@@ -214,7 +206,7 @@ async def chat(client: httpx.AsyncClient, images: Sequence[str]) -> str:
 
 
 @pytest.mark.parametrize("images", [[LINES], [RINGS], [LINES, RINGS], [RINGS, LINES], []])
-async def test_both_endpoints_answer_what_hugging_face_answers(
+async def test_all_endpoints_answer_what_hugging_face_answers(
     client: httpx.AsyncClient, reference: HuggingFace, images: list[Image.Image]
 ) -> None:
     right, prompt_tokens = reference.answer(images)
@@ -224,6 +216,28 @@ async def test_both_endpoints_answer_what_hugging_face_answers(
     assert answer["token_usage"]["prompt"] == prompt_tokens
     assert answer["token_usage"]["completion"] == TOKENS
     assert await chat(client, urls) == right
+    answer = (await client.post("/v1/responses", json=response_body(urls))).json()
+    assert answer["output"][0]["content"][0]["text"] == right
+    assert answer["usage"]["input_tokens"] == prompt_tokens
+    assert await blocks(client, urls) == right
+    counted = await client.post("/v1/messages/count_tokens", json=blocks_body(urls))
+    assert counted.json()["input_tokens"] == prompt_tokens
+
+
+async def test_images_in_the_result_of_a_tool(client: httpx.AsyncClient) -> None:
+    """Each is seen: their order changes the answer, and each takes its tokens."""
+    tokens, texts = set(), set()
+    for images in ([LINES, RINGS], [RINGS, LINES], [LINES]):
+        request = blocks_body([data_url(image) for image in images])
+        (message,) = request["messages"]
+        *shown, text = message["content"]
+        result = {"type": "tool_result", "tool_use_id": "t", "content": shown}
+        message["content"] = [text, result]
+        answer = await client.post("/v1/messages", json=request)
+        assert answer.status_code == 200, answer.text
+        texts.add(answer.json()["content"][0]["text"])
+        tokens.add(answer.json()["usage"]["input_tokens"])
+    assert (len(texts), len(tokens)) == (3, 2)
 
 
 async def test_the_answer_changes_with_the_image(client: httpx.AsyncClient) -> None:
@@ -292,28 +306,30 @@ async def test_hosts_are_refused_unless_listed(client: httpx.AsyncClient) -> Non
         ([data_url(LINES)] * 3, "at most 2"),
     ],
 )
-async def test_what_is_refused_on_both_endpoints(
+async def test_what_is_refused_on_all_endpoints(
     client: httpx.AsyncClient, images: list[str], says: str
 ) -> None:
     for path, request in (
         ("/v4/completions", body(images)),
         ("/v1/chat/completions", chat_body(images)),
+        ("/v1/responses", response_body(images)),
+        ("/v1/messages", blocks_body(images)),
     ):
         answer = await client.post(path, json=request)
         assert answer.status_code == 422, answer.text
         assert says in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
 async def test_media_that_hides_from_our_look_finds_nothing_in_vllm(
-    client: httpx.AsyncClient,
+    client: httpx.AsyncClient, path: str
 ) -> None:
-    text = json.dumps(chat_body(["file:///etc/hostname"])).replace(
-        '"image_url"', '"\\u0069mage_url"'
-    )
-    assert '"image_url"' not in text
-    answer = await client.post(
-        "/v1/chat/completions", content=text, headers={"content-type": "application/json"}
-    )
+    asked = response_body if path == "/v1/responses" else chat_body
+    text = json.dumps(asked(["file:///etc/hostname"]))
+    for word in ("image", "input_"):
+        text = text.replace(f'"{word}', f'"\\u{ord(word[0]):04x}{word[1:]}')
+    assert '"image' not in text
+    answer = await client.post(path, content=text, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert "not loaded here" in answer.json()["error"]["message"]
 

@@ -188,7 +188,7 @@ async def test_a_replica_that_dies_cannot_say_what_was_used(
 async def test_an_endpoint_that_needs_another_kind_of_model_says_which_answer(site: Site) -> None:
     answer = await site.client.post("/v1/embeddings", json={"model": "echo", "input": "one"})
     error = answer.json()["error"]
-    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_request", "model")
+    assert (answer.status_code, error["code"], error["param"]) == (422, "invalid_field", "model")
     assert "'echo' does not answer at /v1/embeddings; ask it at /v4/completions" in error["message"]
     assert site.engines[0].calls == []
 

@@ -10,18 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from serving.engine.bodies import blocks
 from serving.engine.bodies.fields import Kinds, check_kind
 from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.responses import PATH as RESPONSES
+from serving.engine.bodies.responses import chat_field, check_response, is_constrained
 from serving.engine.bodies.schemas import FIELDS, Schemas
 from serving.engine.bodies.values import check_structure, check_values, read, read_fields, shown
 from serving.errors import ContextLengthExceeded, InvalidRequest
 
 # What an engine is to read as text or tokens; its size is measured against the context.
-TEXTS = frozenset(("prompt", "input", "messages", "tokens", "suffix", "documents"))
+TEXTS = frozenset(
+    ("prompt", "input", "messages", "tokens", "suffix", "documents", "instructions", "system")
+)
 # The fields of those that may hold several prompts.
 _PROMPTS = ("prompt", "input", "tokens")
-_CONSTRAINTS = ("response_format", "structured_outputs", "tools")
-_STRINGS = frozenset(("stop", "bad_words"))
+_CONSTRAINTS = ("response_format", "structured_outputs", "tools", "output_config")
+_STRINGS = frozenset(("stop", "stop_sequences", "bad_words"))
+# How many log probabilities of each token an answer has: their number, or the tokens themselves.
+_LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs", "logprob_token_ids")
 
 
 class Checked(NamedTuple):
@@ -40,7 +47,8 @@ class BodyCheck:
         endpoints: the fields of each path's bodies and the kinds of value they take.
         context: of the model, in tokens.
         prompt_chars: a prompt with more characters fits no context; None: not known.
-        sequences: choices of all prompts of a request together, at most; None: any number.
+        sequences: choices of all prompts of a request together that the engine's queue takes;
+            None: any number.
         reserved: entries of fields that are objects, which the engine sets itself.
         tools: the model can call tools.
     """
@@ -81,7 +89,8 @@ class BodyCheck:
             most = limits.field_bytes
             if name in TEXTS:
                 # Images are measured by who loads them.
-                most = len(body) if name == "messages" and _has_media(body) else limits.text_bytes
+                chat = name == chat_field(path)
+                most = len(body) if chat and _has_media(body) else limits.text_bytes
             if size > most:
                 _refuse(name, f"has {size} bytes of JSON; at most {most} are taken")
         given = read(body)
@@ -96,17 +105,23 @@ class BodyCheck:
             self._check_size(name, value)
             if name in FIELDS:
                 schemas.check(name, value)
-        self._check_texts(given)
+        if path == RESPONSES:
+            check_response(given)
+        if path in blocks.PATHS:
+            blocks.check_blocks(given)
+        self._check_texts(path, given)
         if not self._tools and given.get("tools") and _may_call(given.get("tool_choice")):
             _refuse("tools", "this model takes no tools; its spec has no `tool_parser`")
-        return Checked(constrained=any(given.get(name) for name in _CONSTRAINTS))
+        constrained = any(given.get(name) for name in _CONSTRAINTS) or is_constrained(given)
+        return Checked(constrained=constrained)
 
     def _check_size(self, name: str, value: Any) -> None:
         limits = self._limits
         if type(value) is str and len(value) > limits.string_chars:
             _refuse(name, f"has {len(value)} characters; at most {limits.string_chars} are taken")
         if type(value) is list:
-            most = {"tools": limits.tools, "stop": limits.stops}.get(name, limits.items)
+            counts = {"tools": limits.tools, "stop": limits.stops, "stop_sequences": limits.stops}
+            most = counts.get(name, limits.items)
             if len(value) > most:
                 _refuse(name, f"has {len(value)} items; at most {most} are taken")
         if type(value) is dict:
@@ -123,9 +138,11 @@ class BodyCheck:
                         "taken",
                     )
 
-    def _check_texts(self, given: Mapping[str, Any]) -> None:
-        prompts = 1
+    def _check_texts(self, path: str, given: Mapping[str, Any]) -> None:
+        prompts, chat = 1, chat_field(path)
         for name in _PROMPTS:
+            if name == chat:
+                continue
             found = given.get(name)
             if type(found) is list and found and type(found[0]) is not int and name != "tokens":
                 prompts = max(prompts, len(found))
@@ -137,14 +154,33 @@ class BodyCheck:
                     self._check_prompt(name, prompt)
             else:
                 self._check_prompt(name, found)
-        for name in ("messages", "documents"):
+        chats = given.get("messages")
+        if type(chats) is list and chats and type(chats[0]) is list:
+            prompts = max(prompts, len(chats))
+        for name in (chat, "documents", "suffix", "instructions", "system"):
             self._check_prompt(name, given.get(name))
-        self._check_prompt("suffix", given.get("suffix"))
-        most, n = self._sequences, _whole_number(given.get("n", 1))
-        if most is not None and n * prompts > most:
-            asked = f"n is {n}" if prompts == 1 else f"n is {n} for {prompts} prompts"
+        self._check_choices(given, prompts)
+
+    def _check_choices(self, given: Mapping[str, Any], prompts: int) -> None:
+        limits, name = self._limits, "n"
+        n = _whole_number(given.get("n", 1))
+        if (best_of := _whole_number(given.get("best_of", 1))) > n:
+            name, n = "best_of", best_of
+        if n > limits.choices:
+            _refuse(name, f"is {n}; at most {limits.choices} choices of a prompt are taken")
+        together = n * prompts
+        asked = f"is {n}" if prompts == 1 else f"is {n} for {prompts} prompts"
+        if n > 1 and together > limits.completions:
+            _refuse(name, f"{asked}; at most {limits.completions} choices of a request are taken")
+        if self._sequences is not None and together > self._sequences:
+            most = self._sequences
+            _refuse(name, f"{asked}; this model takes at most {most} choices and prompts at a time")
+        asked_for = max((_logprobs(given.get(field)), field) for field in _LOGPROBS)
+        if asked_for[0] * together > limits.logprobs:
             _refuse(
-                "n", f"{asked}; this model takes at most {most} choices and prompts of all requests"
+                asked_for[1],
+                f"asks for {asked_for[0]} log probabilities of each token, for {together} choices; "
+                f"at most {limits.logprobs} for all choices together are taken",
             )
 
     def _check_prompt(self, name: str, prompt: Any) -> None:
@@ -168,7 +204,8 @@ class BodyCheck:
         for message in messages:
             if type(message) is dict:
                 for value in message.values():
-                    parts += len(value) if type(value) is list else 0
+                    if type(value) is list:
+                        parts += len(value) + sum(map(blocks.nested, value))
         if parts > limits.parts:
             _refuse(
                 name, f"has {parts} content parts and tool calls; at most {limits.parts} are taken"
@@ -203,8 +240,13 @@ def _characters(value: Any) -> int:
         elif type(item) is list:
             todo += item
         elif type(item) is dict:
-            todo += [inside for key, inside in item.items() if key != "image_url"]
+            skipped = "source" if item.get("type") == "image" else "image_url"
+            todo += [inside for key, inside in item.items() if key != skipped]
     return characters
+
+
+def _logprobs(value: Any) -> int:
+    return len(value) if type(value) is list else 0 if value is None else _whole_number(value)
 
 
 def _may_call(tool_choice: Any) -> bool:

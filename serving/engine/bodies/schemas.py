@@ -20,7 +20,7 @@ from serving.engine.bodies.values import check_values
 from serving.errors import InvalidRequest
 
 # The fields of a body that hold them.
-FIELDS = ("response_format", "structured_outputs", "tools")
+FIELDS = ("response_format", "structured_outputs", "tools", "text", "output_config")
 
 _LENGTHS = frozenset(
     (
@@ -35,7 +35,7 @@ _TAGS = frozenset(("tags", "structures", "triggers"))
 # Documents that may be sent as JSON in a string.
 _DOCUMENTS = frozenset(("json", "structural_tag"))
 # Where a document begins that "#" stands for.
-_ROOTS = frozenset(("json", "json_schema", "parameters", "schema"))
+_ROOTS = frozenset(("json", "json_schema", "parameters", "schema", "input_schema"))
 # Where a schema says, without anything of the answer in between, that another one holds too.
 _AT_ONCE = ("allOf", "anyOf", "oneOf")
 _REPEATED = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")

@@ -26,11 +26,14 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from serving.engine.bodies.check import BodyCheck, Checked
 from serving.engine.bodies.fields import fields_of
 from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.responses import PATH as RESPONSES
 from serving.engine.interface import Reply, Tally
 from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
-from serving.engine.vllm.patches import admission
+from serving.engine.vllm.patches import admission, messages, responses
+from serving.engine.vllm.patches.logprobs import PromptLogprobs, write_in_threads
+from serving.engine.vllm.patches.refusal_logs import spare_refusals
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed, ServingError
@@ -88,7 +91,15 @@ class AskedAdapter(Mapping[str, LoRARequest]):
 class OpenAIApp:
     """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
 
-    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current, bodies: BodyCheck) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        llm: AsyncLLM,
+        current: Current,
+        bodies: BodyCheck,
+        prompt_logprobs: PromptLogprobs,
+    ) -> None:
+        self._prompt_logprobs = prompt_logprobs
         self._bodies = bodies
         self._app = app
         self._llm = llm
@@ -113,11 +124,18 @@ class OpenAIApp:
             model_name=lambda lora=None: current.asked.model or model,
         )
         patches.prefer_template(app, lambda: current.asked.chat_template)
+        responses.prepare(app)
+        await messages.correct_messages(app, lambda: current.asked.chat_template)
         admission.refuse_what_validators_raise(app)
+        spare_refusals()
+        write_in_threads(app)
+        limits = BodyLimits()
+        prompt_logprobs = PromptLogprobs(limits.prompt_logprobs)
+        prompt_logprobs.install(llm.input_processor)
         context = int(llm.model_config.max_model_len)
         models = admission.request_models(app)
         bodies = BodyCheck(
-            BodyLimits(),
+            limits,
             {path: fields_of(kinds) for path, kinds in models.items()},
             context=context,
             prompt_chars=PromptSize(llm.renderer.get_tokenizer(), context).most,
@@ -125,12 +143,16 @@ class OpenAIApp:
             reserved=admission.RESERVED,
             tools=args.tool_call_parser is not None,
         )
-        return cls(app, llm, current, bodies)
+        return cls(app, llm, current, bodies, prompt_logprobs)
 
     @property
     def request_models(self) -> Mapping[str, tuple[type[BaseModel], ...]]:
         """The models of the bodies that each path takes."""
         return admission.request_models(self._app)
+
+    def kept(self) -> list[Any]:
+        """What is held of requests that have ended: nothing, whatever they asked for."""
+        return responses.kept(self._app)
 
     def check(self, call: HttpCall, body: bytes) -> Checked:
         """Look at a body before vLLM does; raises as `BodyCheck.check`."""
@@ -158,6 +180,7 @@ class OpenAIApp:
         """
         template = call.prompt_format.chat_template if call.prompt_format else None
         self._current.set(Extras(call.model, lora, images, template))
+        self._prompt_logprobs.begin()
         exchange = _Exchange(call, body, reply, self._llm, constrained=checked.constrained)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
         try:
@@ -177,8 +200,6 @@ class OpenAIApp:
             usage.fill(tally)
             if (said := patches.final_usage(exchange.scope)) is not None:
                 tally.prompt_tokens, tally.completion_tokens = said
-            if images and exchange.refused:
-                await patches.forget_all_images(self._llm.renderer)
         if exchange.failure is not None:
             raise exchange.failure
 
@@ -193,6 +214,9 @@ class _Exchange:
         # The response's head, until its first byte: a stream may yet turn out to be an error.
         self._head: Head | None = None
         self._status = 0
+        # Events that come before the engine has looked at the request: it may yet be refused.
+        self._opening: list[bytes] = []
+        self._error_event = responses.ERROR_EVENT if call.path == RESPONSES else ERROR_EVENT
         self._refusal: list[bytes] = []
         self._reply = reply
         self._llm = llm
@@ -250,7 +274,7 @@ class _Exchange:
             body, more = message.get("body", b""), message.get("more_body", False)
             if self.refused:
                 self._refuse(body, more)
-            elif body.startswith(ERROR_EVENT):
+            elif body.startswith(self._error_event):
                 self._fail(error_of_event(body, constrained=self._constrained))
             elif body or not more:
                 await self._pass_on(body)
@@ -258,8 +282,12 @@ class _Exchange:
     async def _pass_on(self, body: bytes) -> None:
         reply = self._reply
         if self._head is not None:
+            if body.startswith(responses.OPENINGS):
+                self._opening.append(body)
+                return
             reply.head(self._head)
             self._head = None
+            body = b"".join((*self._opening, body))
         if body:
             reply.data(body)
             if not reply.writable:

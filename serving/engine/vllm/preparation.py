@@ -17,18 +17,19 @@ from vllm.config import VllmConfig
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
-from serving.engine.helpers import Helpers, Nursery
-from serving.engine.images.chat import may_hold_media, take_images
+from serving.engine.bodies.responses import is_constrained
+from serving.engine.helpers.nursery import Nursery
+from serving.engine.helpers.pool import Helpers
+from serving.engine.images.blocks import take_images_of
+from serving.engine.images.chat import may_hold_media
 from serving.engine.interface import Reply
 from serving.engine.vllm.patches_rehearsal import Rehearsed
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
 from serving.wire.messages import HttpCall
 
 # Of the event loop, 16 KiB of the dearest JSON that vLLM takes (messages without text) cost 20 ms.
 SMALL_BYTES = 16 * 1024
-HELPERS = 2
-PREPARE_S = 10.0
-PREPARE_BYTES = 1 << 30
 # Formats whose grammar is always the same.
 _PLAIN_FORMATS = ({"type": "text"}, {"type": "json_object"})
 
@@ -39,13 +40,19 @@ _NOTHING = Raw(b"null")
 _NOTHINGS = (_NOTHING, Raw(b"[]"))
 
 
+class _OutputConfig(msgspec.Struct):
+    format: Raw = _NOTHING
+
+
 class _Look(msgspec.Struct):
     """The fields of a small body that may make it heavy."""
 
     response_format: Raw = _NOTHING
     structured_outputs: Raw = _NOTHING
     tools: Raw = _NOTHING
+    text: Raw = _NOTHING
     bad_words: Raw = _NOTHING
+    output_config: _OutputConfig | None = None
 
 
 _look = msgspec.json.Decoder(_Look).decode
@@ -63,8 +70,13 @@ def is_light(body: bytes) -> bool:
         return False
     if found.tools not in _NOTHINGS:
         return False
-    form = found.response_format
-    return form in _NOTHINGS or msgspec.json.decode(form) in _PLAIN_FORMATS
+    if found.output_config is not None and found.output_config.format not in _NOTHINGS:
+        return False
+    form, text = found.response_format, found.text
+    if form not in _NOTHINGS and msgspec.json.decode(form) not in _PLAIN_FORMATS:
+        return False
+    # Responses have their format in `text`.
+    return text in _NOTHINGS or not is_constrained({"text": msgspec.json.decode(text)})
 
 
 class Preparation:
@@ -75,13 +87,23 @@ class Preparation:
         self.rehearsed = Rehearsed()
 
     @staticmethod
-    def nursery(spec: EngineSpec, args: Namespace, config: VllmConfig) -> Nursery:
+    def nursery(
+        spec: EngineSpec, args: Namespace, config: VllmConfig, limits: PrepareLimits
+    ) -> Nursery:
         """To be forked before the engine starts."""
-        return Nursery.fork(lambda: Rehearsal(spec, args, config))
+        return Nursery.fork(lambda: Rehearsal(spec, args, config, limits))
 
     @classmethod
-    def of(cls, nursery: Nursery) -> Preparation:
-        return cls(Helpers(nursery, most=HELPERS, seconds=PREPARE_S, memory_bytes=PREPARE_BYTES))
+    def of(cls, nursery: Nursery, limits: PrepareLimits) -> Preparation:
+        """With helpers of this nursery."""
+        helpers = Helpers(
+            nursery,
+            most=limits.helpers,
+            seconds=limits.time_s,
+            memory_bytes=limits.memory_mib << 20,
+            waiting=limits.waiting,
+        )
+        return cls(helpers)
 
     async def prepare(
         self,
@@ -104,7 +126,7 @@ class Preparation:
             constrained = check(call, body).constrained
             urls: list[str] = []
             if may_hold_media(body):
-                urls, body = take_images(body)
+                urls, body = take_images_of(call.path, body)
             return Prepared(body, urls, constrained=constrained)
         job = Job(call, body, call.adapter is not None)
         found: Found = _decode_found(await self._helpers.run(msgspec.msgpack.encode(job)))

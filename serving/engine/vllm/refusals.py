@@ -19,6 +19,7 @@ from serving.errors import (
     NotFound,
     Overloaded,
     ServingError,
+    is_refusal,
 )
 
 # How vLLM begins the event of a failure.
@@ -36,8 +37,9 @@ _BY_STATUS: dict[int, type[ServingError]] = {
 
 
 def error_of_event(event: bytes, *, constrained: bool) -> ServingError:
-    """What an event says that begins with `ERROR_EVENT`."""
-    said, _, _ = event.removeprefix(b"data: ").partition(b"\n")
+    """What an event says that is a failure."""
+    _, _, said = event.partition(b"data: ")
+    said, _, _ = said.partition(b"\n")
     error = _envelope(said)
     status = error.get("code")
     return _error(status if isinstance(status, int) else 500, error, constrained)
@@ -71,7 +73,7 @@ def _error(status: int, said: dict[str, Any], constrained: bool) -> ServingError
             "the model cannot write an answer that fits the schema, pattern, choices or grammar of "
             "this request"
         )
-    if status < 500 or status == HTTPStatus.NOT_IMPLEMENTED:
+    if is_refusal(status):
         kind = _BY_STATUS.get(status, InvalidRequest)
         return kind(message or "the engine refused this request", param=param)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

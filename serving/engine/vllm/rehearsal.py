@@ -1,6 +1,6 @@
 """The work of a helper: a request's way through vLLM's OpenAI app up to the engine core.
 
-It runs in a helper process (`serving/engine/helpers.py`), with vLLM's own app on an engine that has
+It runs in a helper process (`serving/engine/helpers/`), with vLLM's own app on an engine that has
 no core. What vLLM would refuse it refuses here, in its own words; what it would answer without the
 core (`/tokenize`) it answers here. Of a request that passes, the tokens and the checked grammar go
 back to the engine server, and of its body what is needed to answer it.
@@ -21,7 +21,11 @@ from vllm.lora.request import LoRARequest
 
 from serving import errors
 from serving.catalogue.spec import EngineSpec
-from serving.engine.images.chat import may_hold_media, take_images
+from serving.engine.bodies import blocks
+from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.responses import PATH as RESPONSES
+from serving.engine.images.blocks import take_images_of
+from serving.engine.images.chat import may_hold_media
 from serving.engine.interface import Tally
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.patches_rehearsal import (
@@ -30,15 +34,11 @@ from serving.engine.vllm.patches_rehearsal import (
     constraint_fields,
     record_renders,
 )
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import InvalidRequest, ServingError
 from serving.wire.messages import Head, HttpCall
 
-# What may be left of a body without its prompt, its messages and its images: the engine server
-# parses it on its event loop.
-MAX_REST_BYTES = 512 * 1024
-# CPU time in which a grammar is checked and compiled. The engine core does it again.
-GRAMMAR_CPU_S = 2.0
 # A prompt's text goes along if it is short, or if the answer repeats it.
 MAX_PROMPT_TEXT = 64 * 1024
 
@@ -115,7 +115,12 @@ class _Reply:
 class Rehearsal:
     """Prepares requests for one model, one at a time."""
 
-    def __init__(self, spec: EngineSpec, args: Namespace, config: VllmConfig) -> None:
+    def __init__(
+        self, spec: EngineSpec, args: Namespace, config: VllmConfig, limits: PrepareLimits
+    ) -> None:
+        self._grammar_s = limits.grammar_s
+        # The engine server parses on its event loop what is left of a body.
+        self._rest_bytes = BodyLimits().rest_bytes
         self._runner = asyncio.Runner()
         self._engine = RehearsalEngine(config, (spec.task,))
         self._grammars = Grammars(config)
@@ -153,10 +158,10 @@ class Rehearsal:
             return
         self._grammars.compile(params)
         used = time.process_time() - self._began
-        if used > GRAMMAR_CPU_S:
+        if used > self._grammar_s:
             raise InvalidRequest(
                 f"this request's grammar takes {used:.1f} s of CPU time to compile; the limit is "
-                f"{GRAMMAR_CPU_S:g} s. Make the schema, pattern or grammar smaller",
+                f"{self._grammar_s:g} s. Make the schema, pattern or grammar smaller",
                 param="response_format",
             )
         self._constraint = constraint_fields(params.structured_outputs)
@@ -166,10 +171,10 @@ class Rehearsal:
         checked = self._app.check(job.call, body)
         self._constrained = checked.constrained
         if may_hold_media(body):
-            urls, body = take_images(body)
+            urls, body = take_images_of(job.call.path, body)
         if urls:
             # Its tokens come with the pixels.
-            return Prepared(_bounded(body), urls, constrained=self._constrained)
+            return Prepared(self._bounded(body), urls, constrained=self._constrained)
         self._began = time.process_time()
         ready, failure = asyncio.Event(), None
         self._engine.asked = ready.set
@@ -200,30 +205,47 @@ class Rehearsal:
         answering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answering
-        return self._prepared(body)
+        return self._prepared(job.call.path, body)
 
-    def _prepared(self, body: bytes) -> Prepared:
+    def _bounded(self, body: bytes) -> bytes:
+        if len(body) > self._rest_bytes:
+            raise InvalidRequest(
+                f"this request has {len(body)} bytes beside its prompt, messages and images; at "
+                f"most {self._rest_bytes} are taken"
+            )
+        return body
+
+    def _prepared(self, path: str, body: bytes) -> Prepared:
         fields = json.loads(body)
         inputs = self._inputs
         if inputs is None:
-            # Several texts of an embedding's input, or media: vLLM goes by the body.
-            return Prepared(
-                _bounded(body), constraint=self._constraint, constrained=self._constrained
-            )
+            # Inputs to embed, or media: vLLM goes by the body. Its texts have limits of their own.
+            return Prepared(body, constraint=self._constraint, constrained=self._constrained)
         repeats = bool(fields.get("echo") or fields.get("return_prompt_text"))
         for found in inputs:
             if not repeats and len(found.get("prompt", "")) > MAX_PROMPT_TEXT:
                 del found["prompt"]
-        _without_prompt(fields)
+        _without_prompt(path, fields)
         rest = json.dumps(fields).encode()
         last = self._last if repeats else []
-        return Prepared(_bounded(rest), [], inputs, last, self._constraint, self._constrained)
+        return Prepared(self._bounded(rest), [], inputs, last, self._constraint, self._constrained)
 
 
-def _without_prompt(fields: dict[str, Any]) -> None:
+def _without_prompt(path: str, fields: dict[str, Any]) -> None:
     """Leave only a mark of what has become tokens. vLLM looks at the last message's role, and
     counts the tool calls of a chat."""
-    if fields.get("messages"):
+    if path in blocks.PATHS:
+        uses = [
+            {"type": "tool_use", "name": block.get("name")}
+            for message in fields["messages"]
+            if message["role"] == "assistant" and isinstance(message["content"], list)
+            for block in message["content"]
+            if block["type"] == "tool_use"
+        ]
+        called = [{"role": "assistant", "content": uses}] if uses else []
+        fields["messages"] = [*called, {"role": "user", "content": "."}]
+        fields.pop("system", None)
+    elif fields.get("messages"):
         calls = [
             {"role": "assistant", "content": None, "tool_calls": message["tool_calls"]}
             for message in fields["messages"]
@@ -231,17 +253,12 @@ def _without_prompt(fields: dict[str, Any]) -> None:
         ]
         role = fields["messages"][-1].get("role", "user")
         fields["messages"] = [*calls, {"role": role, "content": "."}]
+    if path == RESPONSES:
+        items = fields["input"] if isinstance(fields["input"], list) else []
+        calls = [item for item in items if item.get("type") == "function_call"]
+        fields["input"] = [*calls, {"role": "user", "content": "."}]
     if "prompt" in fields:
         fields["prompt"] = "."
     if fields.get("suffix"):
         fields["suffix"] = "."
     fields.pop("documents", None)
-
-
-def _bounded(body: bytes) -> bytes:
-    if len(body) > MAX_REST_BYTES:
-        raise InvalidRequest(
-            f"this request has {len(body)} bytes beside its prompt, messages and images; the limit "
-            f"is {MAX_REST_BYTES}"
-        )
-    return body

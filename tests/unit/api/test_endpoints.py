@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.api.asked import Ability
-from serving.api.dialect import CREATE_COMPLETION, OPENAI
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES
 from serving.api.endpoints import (
     ENDPOINTS,
     NAME,
@@ -52,26 +52,50 @@ def test_a_path_that_does_not_exist_has_no_methods_and_one_label(path: str) -> N
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda at: at.path)
 def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
-    ours = ("/v2/", "/v4/", "/user-info", "/status", "/metrics", "/health", "/ready", "/-/")
-    ours += ("/ping", "/version")
+    ours: tuple[str, ...] = (
+        "/v2/",
+        "/v4/",
+        "/user-info",
+        "/status",
+        "/metrics",
+        "/health",
+        "/ready",
+        "/-/",
+    )
+    ours += ("/ping", "/version", "/openapi.json", "/docs")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
+    if endpoint.path.endswith("/responses"):
+        expected = RESPONSES
+    if endpoint.path.startswith("/v1/messages"):
+        expected = ANTHROPIC
     assert endpoint.dialect is expected
 
 
 def test_a_path_that_does_not_exist_is_refused_as_its_neighbours() -> None:
-    for path, dialect in (("/v1/nothing", OPENAI), ("/v4/nothing", CREATE_COMPLETION)):
+    for path, dialect in (
+        ("/v1/nothing", OPENAI),
+        ("/v1/messagesx", OPENAI),
+        ("/v1/messages/batches", ANTHROPIC),
+        ("/v4/nothing", CREATE_COMPLETION),
+    ):
         assert dialect_at(TABLE.match(path), path) is dialect
 
 
-def test_only_probes_are_public() -> None:
-    """Only what machines probe needs no key, and no model can be asked without one."""
+def test_what_is_public() -> None:
+    """What machines probe and the API's description need no key; no model can be asked without
+    one."""
     public = {endpoint.path for endpoint in ENDPOINTS if endpoint.public}
-    assert public == {"/health", "/-/healthz", "/ping", "/ready", "/metrics"}
-    assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == public
+    probes = {"/health", "/-/healthz", "/ping", "/ready", "/metrics"}
+    assert public == {*probes, "/openapi.json", "/docs"}
+    assert {endpoint.path for endpoint in ENDPOINTS if endpoint.probe} == probes
     assert not any(isinstance(at.answer, Relayed) for at in ENDPOINTS if at.public)
 
 
 def test_where_a_model_can_be_asked() -> None:
     assert TABLE.answering(frozenset({Ability.EMBED})) == ["/v1/embeddings"]
     assert "/v1/embeddings" not in TABLE.answering(frozenset({Ability.GENERATE}))
+    assert TABLE.answering(frozenset({Ability.MESSAGES})) == [
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+    ]
     assert TABLE.answering(frozenset()) == []

@@ -4,14 +4,22 @@ import json
 
 import pytest
 
-from serving.api.envelope import error_body, openai_error_body, retry_headers
+from serving.api.envelope import anthropic_error_body, error_body, openai_error_body, retry_headers
 from serving.errors import (
+    BodyTooLarge,
     DeadlineExceeded,
     EngineFailed,
+    Forbidden,
     InvalidField,
+    InvalidRequest,
+    MethodNotAllowed,
     ModelUnavailable,
+    Overloaded,
+    RateLimited,
     ServingError,
+    Unauthenticated,
     UnknownModel,
+    UpstreamFailed,
 )
 
 ERROR = UnknownModel("unknown model 'x\u2028'", param="model")
@@ -38,6 +46,33 @@ def test_openais_envelope() -> None:
     assert error["code"] == "unknown_model"
     assert error["param"] == "model"
     assert error["message"].startswith("unknown model")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (InvalidRequest("no"), "invalid_request_error"),
+        (InvalidField("no", param="top_k"), "invalid_request_error"),
+        (MethodNotAllowed("no"), "invalid_request_error"),
+        (Unauthenticated("no"), "authentication_error"),
+        (Forbidden("no"), "permission_error"),
+        (UnknownModel("no"), "not_found_error"),
+        (BodyTooLarge("no"), "request_too_large"),
+        (RateLimited("no"), "rate_limit_error"),
+        (ServingError("no"), "api_error"),
+        (UpstreamFailed("no"), "api_error"),
+        (Overloaded("no"), "overloaded_error"),
+        (DeadlineExceeded("no"), "timeout_error"),
+    ],
+)
+def test_anthropics_envelope(error: ServingError, kind: str) -> None:
+    data = anthropic_error_body(error, "r1")
+    assert data.isascii()
+    assert json.loads(data) == {
+        "type": "error",
+        "error": {"type": kind, "message": "no"},
+        "request_id": "r1",
+    }
 
 
 @pytest.mark.parametrize(

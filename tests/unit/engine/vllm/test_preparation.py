@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.engine.vllm.preparation import SMALL_BYTES, is_light
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.rehearsal import _without_prompt
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -22,6 +24,11 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type":
         {"response_format": {"type": "text"}},
         {"response_format": {"type": "json_object"}},
         {"metadata": {"response_format": SCHEMA}},
+        {"text": {"verbosity": "low"}},
+        {"text": {"format": {"type": "text"}}},
+        {"output_config": {"effort": "low"}},
+        {"output_config": {"format": None}},
+        {"output_config": None},
     ],
 )
 def test_ordinary_requests_go_straight_to_vllm(more: dict[str, Any]) -> None:
@@ -38,6 +45,9 @@ def test_ordinary_requests_go_straight_to_vllm(more: dict[str, Any]) -> None:
         json.dumps(CHAT | {"bad_words": ["a"]}),
         json.dumps(CHAT | {"response_format": {"type": "json_object", "schema": {}}}),
         json.dumps(CHAT | {"response_format": 5}),
+        json.dumps(CHAT | {"text": {"format": {"type": "json_schema", "schema": {}}}}),
+        json.dumps(CHAT | {"output_config": {"format": {"type": "json_schema"}}}),
+        json.dumps(CHAT | {"output_config": 5}),
         json.dumps(CHAT)[:-1],
         "[" * 10_000,
         "[]",
@@ -61,12 +71,75 @@ def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:
         "documents": ["d"],
         "max_tokens": 5,
     }
-    _without_prompt(fields)
+    _without_prompt("/v1/chat/completions", fields)
     assert fields == {
         "model": "m",
         "messages": [
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "content": "."},
         ],
+        "max_tokens": 5,
+    }
+
+
+def test_the_documents_list_every_limit_on_preparing() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+    for name, field in PrepareLimits.model_fields.items():
+        row = f"| `SERVING_PREPARE_{name.upper()}` | {field.default:g} |"
+        assert row in text, f"docs/operations.md lacks {row}"
+
+
+def test_limits_on_preparing_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_PREPARE_HELPERS", "4")
+    assert PrepareLimits().helpers == 4
+    monkeypatch.setenv("SERVING_PREPARE_HELPERS", "0")
+    with pytest.raises(ValueError, match="helpers"):
+        PrepareLimits()
+
+
+def test_of_a_prepared_response_too() -> None:
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    fields = {
+        "model": "m",
+        "instructions": "is repeated in the answer",
+        "input": [
+            {"role": "user", "content": "x" * 1000},
+            call,
+            {"type": "function_call_output", "call_id": "1", "output": "z" * 1000},
+        ],
+    }
+    _without_prompt("/v1/responses", fields)
+    mark = {"role": "user", "content": "."}
+    assert fields == {
+        "model": "m",
+        "instructions": "is repeated in the answer",
+        "input": [call, mark],
+    }
+    _without_prompt("/v1/responses", fields := {"input": "x" * 1000})
+    assert fields == {"input": [mark]}
+
+
+def test_of_prepared_messages_only_what_the_answer_needs_is_left() -> None:
+    use = {"type": "tool_use", "id": "1", "name": "f", "input": {"a": "y" * 1000}}
+    fields = {
+        "model": "m",
+        "system": "s" * 1000,
+        "messages": [
+            {"role": "user", "content": "x" * 1000},
+            {"role": "assistant", "content": "y" * 1000},
+            {"role": "assistant", "content": [{"type": "text", "text": "y" * 1000}, use]},
+            {"role": "user", "content": [{"type": "tool_result", "content": "z" * 1000}]},
+        ],
+        "tools": [{"name": "f", "input_schema": {}}],
+        "max_tokens": 5,
+    }
+    _without_prompt("/v1/messages", fields)
+    assert fields == {
+        "model": "m",
+        "messages": [
+            {"role": "assistant", "content": [{"type": "tool_use", "name": "f"}]},
+            {"role": "user", "content": "."},
+        ],
+        "tools": [{"name": "f", "input_schema": {}}],
         "max_tokens": 5,
     }

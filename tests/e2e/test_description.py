@@ -1,0 +1,81 @@
+"""The API is what its description says: every example runs, and schemathesis finds nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import jsonschema
+import pytest
+
+from serving.api.endpoints import ENDPOINTS, NAME, Relayed
+from serving.api.openapi.document import EVENTS, JSON, document, text_of
+from tests.e2e.conftest import sdk_python
+from tests.live import KEY, Server
+
+DOCUMENT = document(ENDPOINTS)
+EXAMPLES = [
+    pytest.param(endpoint.path, name, id=f"{endpoint.path} {name}")
+    for endpoint in ENDPOINTS
+    if isinstance(endpoint.answer, Relayed) and text_of(endpoint).profile
+    for name in text_of(endpoint).examples
+]
+# What a model refuses of a valid body, no schema can say, so `positive_data_acceptance` is left
+# out: it wants every body that fits its schema to be answered.
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_headers_conformance,response_schema_conformance,negative_data_rejection,"
+    "unsupported_method,allow_header_conformance,ignored_auth"
+)
+# How many cases for each endpoint, and which ways to make them. `make fuzz-api` sets more.
+CASES = os.environ.get("SERVING_API_CASES", "10")
+PHASES = os.environ.get("SERVING_API_PHASES", "examples,fuzzing")
+
+
+@pytest.mark.parametrize(("path", "name"), EXAMPLES)
+def test_the_examples_run(live: Server, path: str, name: str) -> None:
+    operation = DOCUMENT["paths"][path]["post"]
+    body = operation["requestBody"]["content"][JSON]["examples"][name]["value"]
+    url = live.url + path
+    if NAME in path:
+        url = url.replace(NAME, operation["parameters"][0]["example"])
+    response = live.client.post(url, json=body)
+    assert response.status_code == 200, response.text
+    content = operation["responses"]["200"]["content"]
+    kind = response.headers["content-type"].split(";")[0]
+    if kind == JSON:
+        check(response.json(), content[JSON]["schema"])
+        return
+    assert kind == EVENTS
+    data = content[EVENTS]["schema"]["properties"]["data"]
+    schema = data.get("anyOf", [data])[-1]["contentSchema"]
+    frames = [line[len("data: ") :] for line in response.text.splitlines() if line[:5] == "data:"]
+    assert len(frames) > 1
+    for frame in frames:
+        if frame != "[DONE]":
+            check(json.loads(frame), schema)
+
+
+def test_schemathesis_finds_nothing(live: Server) -> None:
+    program = sdk_python("schemathesis").parent / "st"
+    done = subprocess.run(
+        [
+            *(str(program), "run", f"{live.url}/openapi.json", "-H", f"x-api-key: {KEY}"),
+            *("--checks", CHECKS, "--phases", PHASES, "--max-examples", CASES, "--seed", "1"),
+            *("--request-timeout", "60", "--generation-database", "none", "--no-color"),
+            *("--continue-on-failure", "--warnings", "off"),
+        ],
+        env={"PATH": os.environ["PATH"], "HOME": str(live.folder)},
+        cwd=live.folder,
+        capture_output=True,
+        text=True,
+        timeout=3000,
+    )
+    assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2000:]
+    assert "Tested: " in done.stdout
+
+
+def check(answer: object, schema: dict[str, Any]) -> None:
+    jsonschema.validate(answer, {**schema, "components": DOCUMENT["components"]})
