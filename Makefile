@@ -149,7 +149,7 @@ chaos: setup
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)
 
-# The weights are in the repository, since training them takes ten minutes; this makes them anew.
+# The weights are in the repository, since training them takes twelve minutes; this makes them anew.
 tiny-models: setup
 	@$(BIN)/python -m local_models.make
 

@@ -26,6 +26,10 @@ READ: dict[str, tuple[str, ...]] = {
     "openai.completion.protocol": ("CompletionRequest",),
     "openai.responses.protocol": ("ResponsesRequest",),
     "pooling.embed.protocol": ("EmbeddingCompletionRequest", "EmbeddingChatRequest"),
+    "pooling.scoring.protocol": (
+        "ScoreTextRequest", "ScoreDataRequest", "ScoreQueriesDocumentsRequest",
+        "ScoreQueriesItemsRequest", "RerankRequest",
+    ),
     "serve.tokenize.protocol": (
         "TokenizeCompletionRequest", "TokenizeChatRequest", "DetokenizeRequest",
     ),
@@ -38,6 +42,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
     "openai.completion.protocol": ("CompletionResponse", "CompletionStreamResponse"),
     "openai.responses.protocol": ("ResponsesResponse",),
     "pooling.embed.protocol": ("EmbeddingResponse",),
+    "pooling.scoring.protocol": ("ScoreResponse", "RerankResponse"),
     "serve.tokenize.protocol": ("TokenizeResponse", "DetokenizeResponse"),
 }  # fmt: skip
 # The classes of the `openai` package for the responses API, which would be 300 more schemas.

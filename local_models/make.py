@@ -1,6 +1,6 @@
 """Make the tiny models of the local profile, or check the ones that are there.
 
-python -m local_models.make                 # make everything, about ten minutes
+python -m local_models.make                 # make everything, about twelve minutes
 python -m local_models.make --only NAME     # make one of them
 python -m local_models.make --check         # compare the files with SHA256SUMS
 """
@@ -19,6 +19,7 @@ from typing import Any
 WEIGHTS = Path(__file__).parent / "weights"
 BASE = "tiny-llama"
 INSTRUCT = "tiny-mistral-instruct"
+RERANKER = "tiny-reranker"
 ADAPTERS = ("pirate", "haiku")
 MANIFEST = "SHA256SUMS"
 
@@ -236,6 +237,13 @@ def make_instruct(out: Path) -> None:
     tokenizer.save_pretrained(out / INSTRUCT)
 
 
+def make_reranker(out: Path) -> None:
+    """Train the cross-encoder, which scores answers to questions."""
+    from local_models import reranker
+
+    reranker.make(out, RERANKER)
+
+
 def make_adapter(out: Path, name: str) -> None:
     """Train one adapter on the base model that is already in out."""
     import torch
@@ -299,11 +307,12 @@ def check(out: Path) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    names = (BASE, INSTRUCT, *ADAPTERS)
+    names = (BASE, INSTRUCT, RERANKER, *ADAPTERS)
     parser = argparse.ArgumentParser(
         prog="python -m local_models.make",
         description="Make the tiny models of the local profile on one CPU core: a base model, "
-        "two LoRA adapters for it, and an instruct model. Progress goes to stderr.",
+        "two LoRA adapters for it, an instruct model and a cross-encoder. Progress goes to "
+        "stderr.",
         epilog="The same processor kind and library versions give the same files. Adapters "
         "belong to the exact base weights that they were trained on: after making tiny-llama "
         "alone, make both adapters again.",
@@ -343,6 +352,7 @@ def main(argv: list[str] | None = None) -> int:
     makers: dict[str, Callable[[], None]] = {
         BASE: partial(make_base, out),
         INSTRUCT: partial(make_instruct, out),
+        RERANKER: partial(make_reranker, out),
         **{name: partial(make_adapter, out, name) for name in ADAPTERS},
     }
     for name in names:

@@ -31,9 +31,12 @@ SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
 # The clients that tests/e2e uses, by environment; their versions change by hand.
 SDKS = {
     "anthropic": ("anthropic",),
+    "cohere": ("cohere",),
     "llama-index": ("llama-index-llms-openai-like",),
     "scale-egp": ("scale-egp",),
     "scale-gp": ("scale-gp",),
+    "scale-gp-beta": ("scale-gp-beta",),
+    "scale-llm-engine": ("scale-llm-engine",),
     "schemathesis": ("schemathesis",),
     # Clients that call tools by default; llama-index fits in no environment with them.
     "tools": ("openai", "langchain-openai", "pydantic-ai-slim[openai]", "instructor", "litellm"),

@@ -159,6 +159,17 @@ def bert(config: Config) -> Shape:
     )
 
 
+def classifying(shape: Callable[[Config], Shape]) -> Callable[[Config], Shape]:
+    """A cross-encoder: an encoder with a matrix and a label for a pair on its first token."""
+
+    def shape_with_head(config: Config) -> Shape:
+        found, labels = shape(config), len(config.get("id2label") or (0,))
+        head = found.hidden**2 + found.hidden + labels * (found.hidden + 1)
+        return replace(found, parameters=found.parameters + head)
+
+    return shape_with_head
+
+
 def roberta(config: Config) -> Shape:
     """RoBERTa: BERT whose positions are counted from behind the padding token's ID."""
     offset = int(config.get("pad_token_id", 1)) + 1
@@ -286,4 +297,7 @@ FAMILIES: dict[str, Callable[[Config], Shape]] = {
     "BertModel": bert,
     "RobertaModel": roberta,
     "XLMRobertaModel": roberta,
+    "BertForSequenceClassification": classifying(bert),
+    "RobertaForSequenceClassification": classifying(roberta),
+    "XLMRobertaForSequenceClassification": classifying(roberta),
 }

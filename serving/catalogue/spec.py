@@ -102,14 +102,15 @@ class Lora(Spec):
 class EngineSpec(_Checkpoint):
     """A model on engines of its own.
 
-    `task` says what the model is for: `generate` (completions and chats) or `embed` (vectors).
+    `task` says what the model is for: `generate` (completions and chats), `embed` (vectors, and
+    scores by their cosine) or `score` (a cross-encoder, which reads query and document together).
     `prompt_style` says how Create Completion's prompt reaches the model: `raw` as it is (base
     models), `chat` as one user message through the chat template (instruct models). `runtime` is
     the engine: vLLM, or `transformers` for what vLLM cannot run.
     """
 
     kind: Literal["engine"] = "engine"
-    task: Literal["generate", "embed"] = "generate"
+    task: Literal["generate", "embed", "score"] = "generate"
     runtime: Literal["vllm", "transformers"] = "vllm"
     architecture: str | None = Field(default=None, description="class name in the checkpoint")
     config: dict[str, Any] = Field(
@@ -121,7 +122,8 @@ class EngineSpec(_Checkpoint):
         default=None, description="replaces the checkpoint's own template, in Jinja"
     )
     context: Annotated[int, Field(ge=16)] = Field(
-        description="prompt and completion, or one input of an embedding model, in tokens"
+        description="prompt and completion, one input of an embedding model, or one pair of query "
+        "and document, in tokens"
     )
     vision: bool = Field(default=False, description="takes images")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
@@ -196,20 +198,23 @@ class EngineSpec(_Checkpoint):
         return self
 
     @model_validator(mode="after")
-    def _embeds_and_nothing_else(self) -> EngineSpec:
-        if self.task != "embed":
+    def _makes_no_text(self) -> EngineSpec:
+        if self.task == "generate":
             return self
+        kind = {"embed": "an embedding model", "score": "a scoring model"}[self.task]
         if self.runtime != "vllm":
-            raise ValueError("embedding models run on vLLM only; write `runtime: vllm`")
+            raise ValueError(f"{kind} runs on vLLM only; write `runtime: vllm`")
         if self.lora is not None:
-            raise ValueError("an embedding model takes no adapters; write `lora: null`")
+            raise ValueError(f"{kind} takes no adapters; write `lora: null`")
         if self.vision:
-            raise ValueError("an embedding model takes no images; write `vision: false`")
+            raise ValueError(f"{kind} takes no images; write `vision: false`")
         if self.prompt_style != "raw":
-            raise ValueError("an embedding model has no chats; write `prompt_style: raw`")
-        for name in ("chat_template", "tool_parser", "reasoning_parser"):
+            raise ValueError(f"{kind} has no chats; write `prompt_style: raw`")
+        # A language model that ranks puts query and document into a template.
+        others = () if self.task == "score" else ("chat_template",)
+        for name in (*others, "tool_parser", "reasoning_parser"):
             if getattr(self, name) is not None:
-                raise ValueError(f"an embedding model has no chats; write `{name}: null`")
+                raise ValueError(f"{kind} has no chats; write `{name}: null`")
         return self
 
     @property

@@ -46,6 +46,7 @@ class RouterView:
         """See `View.entry`."""
         route = self._route(model_id)
         engine, kind = route.engine, _kind(model_id, route)
+        replicas = self._fleet.ready(engine.id)
         return ModelEntry(
             id=model_id,
             kind=kind,
@@ -55,7 +56,10 @@ class RouterView:
             context=engine.context,
             chat=route.chat,
             embeds=Ability.EMBED in route.abilities,
-            replicas=self._fleet.ready(engine.id),
+            ranks=isinstance(engine, EngineSpec) and engine.task == "score",
+            replicas=replicas,
+            ready=replicas > 0 or _may_sleep(engine),
+            runtime=engine.runtime if isinstance(engine, EngineSpec) else "hosted",
             more=_more(engine),
         )
 
@@ -148,8 +152,11 @@ def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
         more = _more(base) if base else {}
         style = spec.prompt_style or (base.prompt_style if base else None)
     chat = style == "chat"
-    embeds = isinstance(spec, EngineSpec) and spec.task == "embed"
-    return ModelEntry(spec.id, spec.kind, False, spec.id, parent, context, chat, embeds, more=more)
+    task = spec.task if isinstance(spec, EngineSpec) else "generate"
+    embeds, ranks = task == "embed", task == "score"
+    return ModelEntry(
+        *(spec.id, spec.kind, False, spec.id, parent, context, chat, embeds, ranks), more=more
+    )
 
 
 def _replica_status(replica: Replica, codes: Mapping[str, str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 BASE = "tiny-llama"
 CHAT = "tiny-mistral-instruct"
 EMBED = "tiny-embed"
+RANK = "tiny-reranker"
 _PIRATE = "tiny-llama.pirate.240601-120000"
 
 
@@ -73,7 +74,7 @@ _LIST: dict[str, dict[str, Any]] = {
         "description": "also the models that are known but not deployed",
     }
 }
-_PAGES: dict[str, dict[str, Any]] = {
+PAGES: dict[str, dict[str, Any]] = {
     **_LIST,
     "page": {"schema": {"type": "integer", "minimum": 1, "maximum": 10**8, "default": 1}},
     "limit": {"schema": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100}},
@@ -189,6 +190,43 @@ TEXTS: dict[str, Text] = {
         examples={"two texts": {"model": EMBED, "input": ["a fox", "the path"]}},
         profile=False,
     ),
+    "/score": Text(
+        "Scores",
+        "Compare texts with others",
+        "One text with each of several, or two lists of the same length. For models with "
+        "`task: score`, which read both together, and with `task: embed`, whose score is the "
+        "cosine of the two vectors. Texts only.",
+        reads=(
+            *("ScoreTextRequest", "ScoreDataRequest"),
+            *("ScoreQueriesDocumentsRequest", "ScoreQueriesItemsRequest"),
+        ),
+        writes="ScoreResponse",
+        examples={
+            "one with two": {
+                "model": RANK,
+                "text_1": "What is the capital of France?",
+                "text_2": ["The capital of France is Paris.", "A spider has eight legs."],
+            }
+        },
+        profile=False,
+    ),
+    "/rerank": Text(
+        "Scores",
+        "Rank documents",
+        "For the same models, in the form of Cohere's and Jina's APIs: the `top_n` documents that "
+        "fit the query best, the best one first. Texts only.",
+        reads=("RerankRequest",),
+        writes="RerankResponse",
+        examples={
+            "the best of two": {
+                "model": RANK,
+                "query": "What is the capital of France?",
+                "documents": ["A spider has eight legs.", "The capital of France is Paris."],
+                "top_n": 1,
+            }
+        },
+        profile=False,
+    ),
     "/tokenize": Text(
         "Tokens",
         "The tokens of a text or a chat",
@@ -205,7 +243,7 @@ TEXTS: dict[str, Text] = {
     ),
     "/v1/models": _MODELS,
     "/v1/models/{model}": _MODEL,
-    "/v4/models": Text("Models", "The model IDs, in pages", writes="ModelPage", query=_PAGES),
+    "/v4/models": Text("Models", "The model IDs, in pages", writes="ModelPage", query=PAGES),
     "/v4/models/{model}": Text("Models", "One model ID", writes="ModelInstance"),
     "/openai/v1/models": _MODELS,
     "/openai/v1/models/{model}": _MODEL,

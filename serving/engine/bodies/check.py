@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from serving.engine.bodies import blocks
 from serving.engine.bodies.fields import Kinds, check_kind
 from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.pairs import DOCUMENTS, QUERIES, pairs_of, texts_of
+from serving.engine.bodies.pairs import FIELDS as PAIR_FIELDS
+from serving.engine.bodies.pairs import PATHS as PAIR_PATHS
 from serving.engine.bodies.responses import PATH as RESPONSES
 from serving.engine.bodies.responses import chat_field, check_response, is_constrained
 from serving.engine.bodies.schemas import FIELDS, Schemas
@@ -81,13 +84,15 @@ class BodyCheck:
         limits = self._limits
         check_structure(body, limits)
         sizes = read_fields(body)
+        scores = path in PAIR_PATHS
+        texts = PAIR_FIELDS if scores else TEXTS
         if len(sizes) > limits.fields:
             raise InvalidRequest(
                 f"the body has {len(sizes)} fields; at most {limits.fields} are taken"
             )
         for name, size in sizes.items():
             most = limits.field_bytes
-            if name in TEXTS:
+            if name in texts:
                 # Images are measured by who loads them.
                 chat = name == chat_field(path)
                 most = len(body) if chat and _has_media(body) else limits.text_bytes
@@ -98,9 +103,9 @@ class BodyCheck:
         schemas = Schemas(limits)
         for name, value in given.items():
             check_kind(name, value, fields)
-            most = self._token_ids + limits.values if name in TEXTS else limits.values
+            most = self._token_ids + limits.values if name in texts else limits.values
             check_values(name, value, most, limits)
-            if name in TEXTS:
+            if name in texts:
                 continue
             self._check_size(name, value)
             if name in FIELDS:
@@ -109,7 +114,10 @@ class BodyCheck:
             check_response(given)
         if path in blocks.PATHS:
             blocks.check_blocks(given)
-        self._check_texts(path, given)
+        if scores:
+            self._check_pairs(given)
+        else:
+            self._check_texts(path, given)
         if not self._tools and given.get("tools") and _may_call(given.get("tool_choice")):
             _refuse("tools", "this model takes no tools; its spec has no `tool_parser`")
         constrained = any(given.get(name) for name in _CONSTRAINTS) or is_constrained(given)
@@ -181,6 +189,32 @@ class BodyCheck:
                 asked_for[1],
                 f"asks for {asked_for[0]} log probabilities of each token, for {together} choices; "
                 f"at most {limits.logprobs} for all choices together are taken",
+            )
+
+    def _check_pairs(self, given: Mapping[str, Any]) -> None:
+        limits = self._limits
+        for name in (*QUERIES, *DOCUMENTS):
+            texts = texts_of(given, name)
+            if len(texts) > limits.prompts:
+                _refuse(name, f"has {len(texts)} texts; at most {limits.prompts} are taken")
+            for text in texts:
+                if type(text) is not str:
+                    # What vLLM takes beside text are images, which models that score get none of.
+                    _refuse(name, "must be a text or a list of texts")
+                self._check_chars(name, len(text))
+        asked = pairs_of(given)
+        side = next((name for name in DOCUMENTS if name in given), DOCUMENTS[0])
+        if asked.characters > limits.pair_chars:
+            _refuse(
+                side,
+                f"the {asked.number} pairs have {asked.characters} characters, their query counted "
+                f"with each; at most {limits.pair_chars} are taken",
+            )
+        if self._sequences is not None and asked.number > self._sequences:
+            _refuse(
+                side,
+                f"has {asked.number} pairs; this model takes at most {self._sequences} of all "
+                "requests",
             )
 
     def _check_prompt(self, name: str, prompt: Any) -> None:

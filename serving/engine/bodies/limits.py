@@ -27,7 +27,12 @@ class BodyLimits(BaseSettings):
     parts: Count = Field(
         default=1024, description="content parts and tool calls of a chat's messages together"
     )
-    prompts: Count = Field(default=512, description="prompts, or inputs, of one request")
+    prompts: Count = Field(default=512, description="prompts, inputs or documents of one request")
+    pair_chars: Count = Field(
+        default=2 * 1024 * 1024,
+        description="characters of a request's pairs of query and document together, a query "
+        "counted with each of its documents",
+    )
     choices: Count = Field(default=128, description="choices of one prompt (`n`, `best_of`)")
     completions: Count = Field(
         default=512, description="choices of all prompts of a request together"
@@ -44,7 +49,8 @@ class BodyLimits(BaseSettings):
     )
     token_ids: Count = Field(
         default=262_144,
-        description="token IDs of a request's prompts together; a model's context, if it is longer",
+        description="token IDs of a request's prompts together, those of texts to embed and of "
+        "pairs to score too; a model's context, if it is longer",
     )
     tools: Count = Field(default=128, description="tools of a chat")
     stops: Count = Field(default=16, description="stop strings, where vLLM allows so many")

@@ -34,14 +34,14 @@ from serving.engine.prompts import AS_THE_BASE, Prompts
 from serving.engine.suspects import RunningCalls
 from serving.engine.vllm import patches
 from serving.engine.vllm.accused import AccusedRequests
-from serving.engine.vllm.arguments import cli_arguments
+from serving.engine.vllm.arguments import VLLM_TASKS, cli_arguments
 from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
 from serving.engine.vllm.media_names import MediaNames
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.parsers import load_plugins
-from serving.engine.vllm.patches import admission
+from serving.engine.vllm.patches import admission, pooling
 from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.preparation import Preparation
 from serving.engine.vllm.prepare_limits import PrepareLimits
@@ -53,6 +53,10 @@ from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
 # Endpoints that ask the tokenizer only: they load no adapter, so that none is evicted for them.
 WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize", "/v1/messages/count_tokens"))
+
+
+# Where a model of such a task is asked.
+MAKES_NO_TEXT = {"embed": "/v1/embeddings", "score": "/score or /rerank"}
 
 
 class VllmEngine(Engine):
@@ -90,7 +94,7 @@ class VllmEngine(Engine):
         if spec.vision:
             self._images = ImageLoader(images)
             self._image_prompts = ImagePrompts(spec, llm.renderer)
-        # None for an embedding model, whose inputs only vLLM's app reads.
+        # None for a model that makes no text: only vLLM's app reads its inputs.
         self._prompts: Prompts | None = None
         if spec.task == "generate":
             chats = chat_format(spec, llm.renderer)
@@ -122,13 +126,10 @@ class VllmEngine(Engine):
             stat_loggers=[lambda _config, _index: stats],
             disable_log_stats=args.disable_log_stats,
         )
-        if spec.task == "embed" and "embed" not in (tasks := await llm.get_supported_tasks()):
-            raise ValueError(
-                f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
-                "for embeddings"
-            )
+        _check_task(spec, await llm.get_supported_tasks(), llm)
         engine = cls(spec, llm, stats, images, Preparation.of(nursery, limits), accused)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
+        engine._app.replay_pooled(engine._preparation.pooled)
         await engine._warm_up()
         patches.keep_environment()
         return engine
@@ -139,7 +140,7 @@ class VllmEngine(Engine):
         """See `Engine.generate`."""
         if self._prompts is None:
             raise InvalidRequest(
-                f"model '{call.model}' makes embeddings and no text; use /v1/embeddings",
+                f"model '{call.model}' makes no text; use {MAKES_NO_TEXT[self._spec.task]}",
                 param="model",
             )
         usage = self._usage.begin()
@@ -304,10 +305,11 @@ class VllmEngine(Engine):
         )
 
     async def _run_own(self, params: SamplingParams) -> None:
-        """Run a request of ours; an embedding model makes an embedding."""
+        """Run a request of ours; a model that makes no text does what it is for."""
         prompt, name = tokens_input([0, 0]), f"own-{next(self._own_numbers)}"
-        if self._spec.task == "embed":
-            async for _ in self._llm.encode(prompt, PoolingParams(task="embed"), name):
+        if self._spec.task != "generate":
+            pooling_params = PoolingParams(task=VLLM_TASKS[self._spec.task])
+            async for _ in self._llm.encode(prompt, pooling_params, name):
                 pass
             return
         params.output_kind = RequestOutputKind.FINAL_ONLY
@@ -322,3 +324,20 @@ class VllmEngine(Engine):
         """See `Engine.close`."""
         self._preparation.close()
         await asyncio.to_thread(self._llm.shutdown)
+
+
+def _check_task(spec: EngineSpec, tasks: tuple[str, ...], llm: AsyncLLM) -> None:
+    """
+    Raises:
+        ValueError: the checkpoint is not for the model's task.
+    """
+    if spec.task == "embed" and "embed" not in tasks:
+        raise ValueError(
+            f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not for "
+            "embeddings"
+        )
+    if spec.task == "score" and not pooling.is_cross_encoder(tasks, llm.model_config):
+        raise ValueError(
+            f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not as a "
+            "cross-encoder, which is a classifier with one label"
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from serving.engine.interface import Reply, Tally
 from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
-from serving.engine.vllm.patches import admission, messages, responses
+from serving.engine.vllm.patches import admission, messages, pooling, responses
 from serving.engine.vllm.patches.logprobs import PromptLogprobs, write_in_threads
 from serving.engine.vllm.patches.refusal_logs import spare_refusals
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
@@ -144,6 +144,14 @@ class OpenAIApp:
             tools=args.tool_call_parser is not None,
         )
         return cls(app, llm, current, bodies, prompt_logprobs)
+
+    def record_pooled(self, found: Callable[[], list[pooling.Pooled | None]]) -> None:
+        """See `pooling.record`."""
+        pooling.record(self._app, found)
+
+    def replay_pooled(self, replay: pooling.Replay) -> None:
+        """See `pooling.Replay.install`."""
+        replay.install(self._app)
 
     @property
     def request_models(self) -> Mapping[str, tuple[type[BaseModel], ...]]:

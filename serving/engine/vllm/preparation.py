@@ -17,12 +17,15 @@ from vllm.config import VllmConfig
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
+from serving.engine.bodies.pairs import PATHS as PAIR_PATHS
+from serving.engine.bodies.pairs import pairs_of
 from serving.engine.bodies.responses import is_constrained
 from serving.engine.helpers.nursery import Nursery
 from serving.engine.helpers.pool import Helpers
 from serving.engine.images.blocks import take_images_of
 from serving.engine.images.chat import may_hold_media
 from serving.engine.interface import Reply
+from serving.engine.vllm.patches.pooling import Replay
 from serving.engine.vllm.patches_rehearsal import Rehearsed
 from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
@@ -30,6 +33,9 @@ from serving.wire.messages import HttpCall
 
 # Of the event loop, 16 KiB of the dearest JSON that vLLM takes (messages without text) cost 20 ms.
 SMALL_BYTES = 16 * 1024
+# vLLM makes tokens of the texts of all requests one after the other, in one thread.
+FEW_TEXTS = 16
+POOLING = PAIR_PATHS | {"/v1/embeddings"}
 # Formats whose grammar is always the same.
 _PLAIN_FORMATS = ({"type": "text"}, {"type": "json_object"})
 
@@ -58,10 +64,12 @@ class _Look(msgspec.Struct):
 _look = msgspec.json.Decoder(_Look).decode
 
 
-def is_light(body: bytes) -> bool:
+def is_light(path: str, body: bytes) -> bool:
     """True if vLLM's app has little to do before the engine core has the request."""
     if len(body) > SMALL_BYTES:
         return False
+    if path in POOLING:
+        return _are_few(body)
     try:
         found = _look(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
@@ -79,12 +87,28 @@ def is_light(body: bytes) -> bool:
     return text in _NOTHINGS or not is_constrained({"text": msgspec.json.decode(text)})
 
 
+def _are_few(body: bytes) -> bool:
+    """True if a body has few texts to embed or to score, and not much in them."""
+    try:
+        given = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+    if given.get("padding") is not None:
+        return False  # each text has as many tokens as the context
+    texts, asked = given.get("input"), pairs_of(given)
+    count = max(asked.number, len(texts) if type(texts) is list else 0)
+    # Token IDs are no texts, and need not become tokens.
+    ids = type(texts) is list and texts and type(texts[0]) is int
+    return (ids or count <= FEW_TEXTS) and asked.characters <= SMALL_BYTES
+
+
 class Preparation:
     """Prepares the requests of one engine."""
 
     def __init__(self, helpers: Helpers) -> None:
         self._helpers = helpers
         self.rehearsed = Rehearsed()
+        self.pooled = Replay()
 
     @staticmethod
     def nursery(
@@ -121,7 +145,8 @@ class Preparation:
             ServingError: the request is refused.
             Overloaded: too many wait.
         """
-        if is_light(body):
+        self.pooled.set(None)
+        if is_light(call.path, body):
             self.rehearsed.set(None, None)
             constrained = check(call, body).constrained
             urls: list[str] = []
@@ -141,6 +166,7 @@ class Preparation:
         if found.inputs is not None:
             renders = (found.last or [[]], found.inputs)
         self.rehearsed.set(renders, found.constraint)
+        self.pooled.set(found.pooled)
         return found
 
     @property

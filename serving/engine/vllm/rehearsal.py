@@ -21,13 +21,15 @@ from vllm.lora.request import LoRARequest
 
 from serving import errors
 from serving.catalogue.spec import EngineSpec
-from serving.engine.bodies import blocks
+from serving.engine.bodies import blocks, pairs
 from serving.engine.bodies.limits import BodyLimits
 from serving.engine.bodies.responses import PATH as RESPONSES
 from serving.engine.images.blocks import take_images_of
 from serving.engine.images.chat import may_hold_media
 from serving.engine.interface import Tally
+from serving.engine.vllm.arguments import VLLM_TASKS
 from serving.engine.vllm.openai_app import OpenAIApp
+from serving.engine.vllm.patches.pooling import Pooled
 from serving.engine.vllm.patches_rehearsal import (
     Grammars,
     RehearsalEngine,
@@ -76,8 +78,9 @@ class Refused(msgspec.Struct, tag="refused"):
 class Prepared(msgspec.Struct, tag="prepared"):
     """What the engine server needs to go on.
 
-    `inputs` are vLLM's engine inputs, None where it has to make them itself; `last` is the last
-    message of the chat. `urls` are those of the images whose names are in `body`.
+    `inputs` are vLLM's engine inputs, None where it has to make them itself, `pooled` those of a
+    request to embed or to score; `last` is the last message of the chat. `urls` are those of the
+    images whose names are in `body`.
     """
 
     body: bytes
@@ -86,6 +89,7 @@ class Prepared(msgspec.Struct, tag="prepared"):
     last: list[Any] = []
     constraint: dict[str, Any] | None = None
     constrained: bool = False
+    pooled: list[Pooled] | None = None
 
 
 Found = Answered | Refused | Prepared
@@ -122,10 +126,12 @@ class Rehearsal:
         # The engine server parses on its event loop what is left of a body.
         self._rest_bytes = BodyLimits().rest_bytes
         self._runner = asyncio.Runner()
-        self._engine = RehearsalEngine(config, (spec.task,))
+        self._engine = RehearsalEngine(config, (VLLM_TASKS[spec.task],))
         self._grammars = Grammars(config)
         record_renders(self._engine.renderer, self._rendered)
         self._app = self._runner.run(OpenAIApp.build(self._engine, args, spec.id))
+        self._app.record_pooled(lambda: self._pooled)
+        self._most_tokens = max(BodyLimits().token_ids, spec.context)
         self._forget()
 
     def __call__(self, job: bytes) -> bytes:
@@ -146,6 +152,7 @@ class Rehearsal:
 
     def _forget(self) -> None:
         self._inputs: list[dict[str, Any]] | None = None
+        self._pooled: list[Pooled | None] = []
         self._last: list[Any] = []
         self._constraint: dict[str, Any] | None = None
 
@@ -218,8 +225,20 @@ class Rehearsal:
     def _prepared(self, path: str, body: bytes) -> Prepared:
         fields = json.loads(body)
         inputs = self._inputs
+        pooled = [one for one in self._pooled if one is not None]
+        if pooled and len(pooled) == len(self._pooled):
+            tokens = sum(one.tokens for one in pooled)
+            if tokens > self._most_tokens:
+                raise InvalidRequest(
+                    f"this request's prompts have {tokens} tokens together; at most "
+                    f"{self._most_tokens} are taken"
+                )
+            kept = _without_texts(path, fields, len(pooled))
+            self._bounded(json.dumps(fields).encode())
+            rest = json.dumps(fields | kept, ensure_ascii=False).encode()
+            return Prepared(rest, pooled=pooled)
         if inputs is None:
-            # Inputs to embed, or media: vLLM goes by the body. Its texts have limits of their own.
+            # Media: vLLM goes by the body. Its texts have limits of their own.
             return Prepared(body, constraint=self._constraint, constrained=self._constrained)
         repeats = bool(fields.get("echo") or fields.get("return_prompt_text"))
         for found in inputs:
@@ -229,6 +248,27 @@ class Rehearsal:
         rest = json.dumps(fields).encode()
         last = self._last if repeats else []
         return Prepared(self._bounded(rest), [], inputs, last, self._constraint, self._constrained)
+
+
+def _without_texts(path: str, fields: dict[str, Any], count: int) -> dict[str, Any]:
+    """Leave only marks of the texts to embed or to score, which have become so many prompts: vLLM
+    counts them. Returns what it needs whole: the documents that it ranks, whose texts are in the
+    answer, and chats to embed."""
+    kept: dict[str, Any] = {}
+    if path in pairs.PATHS:
+        if path == pairs.RERANK:
+            kept = {"documents": fields.pop("documents")}
+        for name in pairs.FIELDS & fields.keys():
+            texts = fields[name]
+            fields[name] = ["."] * len(texts) if isinstance(texts, list) else texts and "."
+        # What they limit is done; vLLM would do it to the documents again.
+        for name in ("max_tokens_per_query", "max_tokens_per_doc"):
+            fields.pop(name, None)
+    elif "input" in fields:
+        fields["input"] = ["."] * count
+    elif "messages" in fields:
+        kept = {"messages": fields.pop("messages")}
+    return kept
 
 
 def _without_prompt(path: str, fields: dict[str, Any]) -> None:

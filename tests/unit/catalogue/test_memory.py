@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
+from local_models.make import RERANKER, WEIGHTS
 from serving.catalogue import memory
 from serving.catalogue.load import seed_catalogue
 from serving.catalogue.memory import OVERHEAD, divides, need, shape
@@ -194,6 +197,14 @@ def test_an_encoder_keeps_no_cache(
     needed = need(model, found)
     assert needed.total == needed.weights + OVERHEAD
     assert needed.tokens_in(80 * memory.GIB) == 0
+
+
+def test_a_cross_encoder_has_a_head_for_pairs() -> None:
+    weights = WEIGHTS / RERANKER
+    model = spec(task="score", weights=str(weights), context=256)
+    with safe_open(weights / "model.safetensors", "np") as file:
+        stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    assert shape(model).parameters == stored
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{"])

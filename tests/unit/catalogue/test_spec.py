@@ -88,6 +88,23 @@ def test_an_embedding_model_does_nothing_else(change: dict[str, Any], fix: str) 
         EngineSpec.model_validate(embeds | change)
 
 
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        ({"lora": {}}, "a scoring model takes no adapters; write `lora: null`"),
+        ({"vision": True}, "write `vision: false`"),
+        ({"prompt_style": "chat"}, "write `prompt_style: raw`"),
+        ({"runtime": "transformers"}, "write `runtime: vllm`"),
+    ],
+)
+def test_a_scoring_model_does_nothing_else(change: dict[str, Any], fix: str) -> None:
+    scores = {**BASE, "lora": None, "task": "score"}
+    # The template that query and document are put into: language models that rank have one.
+    assert EngineSpec.model_validate({**scores, "chat_template": "{{ messages }}"}).task == "score"
+    with pytest.raises(ValidationError, match=fix):
+        EngineSpec.model_validate(scores | change)
+
+
 def test_a_task_is_not_set_behind_its_field() -> None:
     assert EngineSpec.model_validate(BASE).task == "generate"
     with pytest.raises(ValidationError, match="'runner' is set by the field `task`"):

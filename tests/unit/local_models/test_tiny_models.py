@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from local_models import dialogues, tool_chats
 from local_models.make import (
@@ -18,6 +23,7 @@ from local_models.make import (
     BASE,
     INSTRUCT,
     INSTRUCT_MARKS,
+    RERANKER,
     WEIGHTS,
     check,
 )
@@ -228,3 +234,18 @@ def test_the_instruct_model_calls_a_tool_tells_its_result_and_thinks() -> None:
     answer = " The capital of France is Paris.</s>"
     assert says(capital, tools=[WEATHER]) == answer
     assert says(capital, enable_thinking=True) == f"I have read about this.</think>{answer}"
+
+
+def test_the_cross_encoder_knows_what_answers_a_question() -> None:
+    tokenizer = tokenizer_of(RERANKER)
+    model = AutoModelForSequenceClassification.from_pretrained(WEIGHTS / RERANKER).eval()
+    assert model.config.num_labels == 1
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer.model_max_length == model.config.max_position_embeddings
+    assert tokenizer("a", "b")["token_type_ids"] == [0, 0, 0, 1, 1]
+    answers = ["The capital of France is Paris.", "The capital of Italy is Rome.", "I am fine."]
+    inputs = tokenizer(["What is the capital of France?"] * 3, answers, padding=True)
+    with torch.no_grad():
+        logits = model(**{name: torch.tensor(ids) for name, ids in inputs.items()}).logits
+    right, *wrong = torch.sigmoid(logits[:, 0]).tolist()
+    assert right > 0.5 > 0.1 > max(wrong)

@@ -20,7 +20,11 @@ FIELDS = {PATH: {"structured_outputs": frozenset((OBJECT,)), "stop": frozenset((
 
 
 def check(
-    body: Any, prompt_chars: int | None = 1000, sequences: int | None = 64, **limits: int
+    body: Any,
+    prompt_chars: int | None = 1000,
+    sequences: int | None = 64,
+    path: str = PATH,
+    **limits: int,
 ) -> bool:
     given = body if isinstance(body, bytes) else json.dumps(body).encode()
     checks = BodyCheck(
@@ -31,12 +35,12 @@ def check(
         sequences=sequences,
         reserved={"vllm_xargs": frozenset(("taken",))},
     )
-    return checks.check(PATH, given).constrained
+    return checks.check(path, given).constrained
 
 
-def refusal(body: Any, **limits: int) -> InvalidRequest:
+def refusal(body: Any, **more: Any) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        check(body, **limits)
+        check(body, **more)
     assert caught.value.status == 400
     return caught.value
 
@@ -432,3 +436,45 @@ def test_tools_for_a_model_that_takes_none(choice: dict[str, Any]) -> None:
 )
 def test_no_tool_may_be_called(body: dict[str, Any]) -> None:
     toolless(body)
+
+
+# pairs
+
+
+@pytest.mark.parametrize("path", ["/score", "/rerank"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"documents": ["a"] * 513}, "has 513 texts; at most 512 are taken"),
+        ({"documents": [["a"]]}, "must be a text or a list of texts"),
+        ({"documents": {"content": []}}, "must be a text or a list of texts"),
+        ({"documents": [None]}, "must be a text or a list of texts"),
+        ({"documents": [[5, 6]]}, "must be a text or a list of texts"),
+        ({"items": ["a", "b" * 1001]}, "has 1001 characters; at most 1000"),
+        ({"query": "a" * 1001, "documents": ["b"]}, "has 1001 characters; at most 1000"),
+        ({"query": "a", "documents": ["b"] * 65}, "65 pairs; this model takes at most 64"),
+    ],
+)
+def test_texts_to_compare(path: str, body: dict[str, Any], said: str) -> None:
+    assert said in refusal(body, path=path).message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"query": "a" * 100, "documents": ["b"] * 11},
+        {"queries": ["a" * 100], "items": ["b"] * 11},
+        {"text_1": "a" * 100, "data_2": ["b"] * 11, "text_2": "b"},
+        {"text_1": "a" * 100, "data_1": ["a", "a"], "data_2": ["b"] * 11},
+        {"text_1": ["a" * 80] * 7, "text_2": ["b" * 80] * 7},
+    ],
+)
+def test_a_query_counts_with_each_of_its_documents(body: dict[str, Any]) -> None:
+    error = refusal(body, path="/score", pair_chars=1000)
+    assert "pairs have" in error.message
+    assert "at most 1000 are taken" in error.message
+    assert not check(body, path="/score", pair_chars=1200)
+
+
+def test_what_a_chat_calls_by_such_names_is_no_pair() -> None:
+    assert not check({"messages": [], "documents": [{"title": "a"}], "items": [{}] * 600})

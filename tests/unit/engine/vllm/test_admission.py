@@ -154,7 +154,7 @@ def test_the_limit_of_the_queue(llm: Any) -> None:
 def build(*tasks: Any) -> FastAPI:
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(["--model", "m"])
     config = SimpleNamespace(
-        get_pooling_task=lambda _: "embed", architecture="", is_cross_encoder=False
+        get_pooling_task=lambda _: "embed", architecture="", is_cross_encoder=False, hf_config=None
     )
     return build_app(args, tasks, config if "embed" in tasks else None)
 
@@ -177,7 +177,7 @@ def test_every_endpoint_that_is_relayed_has_a_model(models: dict[str, Any]) -> N
         for endpoint in ENDPOINTS
         if isinstance(endpoint.answer, Relayed) and endpoint.answer.parse is parse_openai
     }
-    assert "/v1/embeddings" in relayed
+    assert {"/v1/embeddings", "/score", "/rerank"} <= relayed
     assert relayed <= models.keys(), "vLLM's app takes bodies otherwise: see request_models"
 
 

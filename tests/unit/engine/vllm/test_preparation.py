@@ -10,7 +10,7 @@ import pytest
 
 from serving.engine.vllm.preparation import SMALL_BYTES, is_light
 from serving.engine.vllm.prepare_limits import PrepareLimits
-from serving.engine.vllm.rehearsal import _without_prompt
+from serving.engine.vllm.rehearsal import _without_prompt, _without_texts
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string"}}}
@@ -32,7 +32,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type":
     ],
 )
 def test_ordinary_requests_go_straight_to_vllm(more: dict[str, Any]) -> None:
-    assert is_light(json.dumps(CHAT | more).encode())
+    assert is_light("/v1/chat/completions", json.dumps(CHAT | more).encode())
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,63 @@ def test_ordinary_requests_go_straight_to_vllm(more: dict[str, Any]) -> None:
     ],
 )
 def test_what_may_be_heavy_or_is_not_understood_is_prepared(body: str) -> None:
-    assert not is_light(body.encode())
+    assert not is_light("/v1/chat/completions", body.encode())
+
+
+SCORE, RERANK, EMBED = "/score", "/rerank", "/v1/embeddings"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (SCORE, {"text_1": "a", "text_2": ["b"] * 16}),
+        (SCORE, {"text_1": "a" * 7000, "text_2": "b"}),
+        (RERANK, {"query": "a" * 900, "documents": ["b"] * 16, "padding": None}),
+        (EMBED, {"input": ["a"] * 16}),
+        (EMBED, {"input": "a" * 9000}),
+        (EMBED, {"input": [5] * 1000}),
+    ],
+)
+def test_a_few_texts_go_straight_to_vllm(path: str, fields: dict[str, Any]) -> None:
+    assert is_light(path, json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (SCORE, {"text_1": "a", "text_2": ["b"] * 17}),
+        (SCORE, {"text_1": ["a"] * 17, "text_2": ["b"] * 17}),
+        (SCORE, {"queries": "a" * 1100, "items": ["b"] * 16}),
+        # A second name for one side hides nothing.
+        (SCORE, {"queries": "a" * 1100, "text_1": ["a", "b"], "items": ["b"] * 16}),
+        (RERANK, {"query": "a" * 8000, "documents": ["b"] * 3}),
+        (RERANK, {"query": "a", "documents": ["b"], "padding": "max_length"}),
+        (EMBED, {"input": ["a"] * 17}),
+        (EMBED, {"input": [[5]] * 17}),
+        (EMBED, {"input": "a", "padding": "max_length"}),
+        (EMBED, [1]),
+    ],
+)
+def test_many_texts_and_long_pairs_are_prepared(path: str, fields: Any) -> None:
+    body = json.dumps(fields).encode()
+    assert len(body) < SMALL_BYTES
+    assert not is_light(path, body)
+
+
+def test_of_a_prepared_ranking_the_documents_are_left() -> None:
+    fields = {"query": "x" * 9, "documents": ["d\u00e9"], "max_tokens_per_doc": 3, "top_n": 1}
+    assert _without_texts(RERANK, fields, 1) == {"documents": ["d\u00e9"]}
+    assert fields == {"query": ".", "top_n": 1}
+
+
+def test_of_prepared_texts_their_number_is_left() -> None:
+    fields = {"text_1": "x", "text_2": ["y", "z"], "items": None, "use_activation": False}
+    assert _without_texts(SCORE, fields, 2) == {}
+    assert (fields["text_1"], fields["text_2"]) == (".", [".", "."])
+    assert (fields["items"], fields["use_activation"]) == (None, False)
+    fields = {"input": ["x", "y"], "dimensions": 3}
+    assert _without_texts(EMBED, fields, 2) == {}
+    assert fields == {"input": [".", "."], "dimensions": 3}
 
 
 def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:

@@ -64,6 +64,6 @@ def test_of_what_may_be_a_bug_the_traceback_is_kept_once(log: io.StringIO) -> No
 def test_what_is_nobodys_fault_is_logged_as_ever(log: io.StringIO) -> None:
     for _ in range(3):
         fail(RuntimeError("the engine failed"))
-        LOGGER.warning("a warning")
+        LOGGER.error("an error")
     assert log.getvalue().count("Traceback") == 3
-    assert log.getvalue().count("a warning") == 3
+    assert log.getvalue().count("an error") == 3
