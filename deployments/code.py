@@ -34,6 +34,7 @@ NOT_IN_ROUTERS = (
     *_NO_REPLICA_RUNS,
     *(f"serving/engine/{name}" for name in ("bodies", "hf", "images", "vllm")),
 )
+DIRECTORY_CODE = ("deployments/code.py", "deployments/directory.py", "serving/wire/entry.py")
 ENGINE_CODE = (*_BOTH, "deployments/engine.py")
 NOT_IN_ENGINES = (*_NO_REPLICA_RUNS, "serving/router", "serving/upstream")
 
@@ -48,6 +49,12 @@ def router_code() -> str:
 def engine_code() -> str:
     """The digest of what an engine replica and its engine server run."""
     return digest(ROOT, source_files(ROOT, ENGINE_CODE, NOT_IN_ENGINES), installed_packages())
+
+
+@functools.cache
+def directory_code() -> str:
+    """The digest of what the directory runs."""
+    return digest(ROOT, source_files(ROOT, DIRECTORY_CODE, ()), installed_packages())
 
 
 def source_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> list[Path]:

@@ -4,8 +4,10 @@ Replicas announce themselves every second; routers wait for changes. It is on no
 and holds nothing that is not announced again: when it dies, Ray restarts it, routers keep their
 links, and a second later it is complete again.
 
-It outlives upgrades, so it never looks into an entry: entries are JSON for it, which replicas of
-any version write and read (unknown fields are ignored, new ones have defaults).
+During an upgrade replicas of both versions use the old one, so it never looks into an entry:
+entries are JSON for it, which replicas of any version write and read (unknown fields are ignored,
+new ones have defaults). Once all replicas are new, `renew` replaces it, as the death of the old one
+would; replicas look for it by its name again.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 import msgspec
 import ray
 
+from deployments.code import directory_code
 from serving.wire.entry import Entry
 
 NAMESPACE = "serving"
@@ -73,11 +76,15 @@ class Table:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class DirectoryActor:
-    """`Table` as a Ray actor."""
+    """`Table` as a Ray actor. `code` is the digest of the code that it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: str) -> None:
+        self._code = code
         self._table = Table()
         self._task: asyncio.Task[None] | None = None
+
+    async def code(self) -> str:
+        return self._code
 
     async def announce(self, entry_id: str, entry: bytes) -> None:
         if self._task is None:
@@ -103,11 +110,76 @@ class DirectoryActor:
             self._table.expire(min(time.monotonic(), due))
 
 
-def open_directory() -> Any:
+def _open() -> Any:
     """A handle on the directory; the first caller creates it."""
     return DirectoryActor.options(  # type: ignore[attr-defined]
         name=NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
-    ).remote()
+    ).remote(directory_code())
+
+
+class Directory:
+    """The directory, as a replica reaches it. Make it where blocking is allowed.
+
+    Each method raises a `RayError` if the directory is away; it is looked for at the next call.
+    """
+
+    def __init__(self) -> None:
+        self._actor = _open()
+
+    async def announce(self, entry: Entry) -> None:
+        """List `entry`, for `EXPIRY_S` seconds."""
+        await self._call("announce", entry.id, msgspec.json.encode(entry))
+
+    async def withdraw(self, entry_id: str) -> None:
+        """List an entry no longer."""
+        await self._call("withdraw", entry_id)
+
+    async def watch(
+        self, epoch: str, version: int, timeout_s: float
+    ) -> tuple[str, int, tuple[Entry, ...]]:
+        """Its epoch, version and list, once they differ from what is given or after `timeout_s`."""
+        epoch, version, entries = await self._call("watch", epoch, version, timeout_s)
+        return epoch, version, _decode(entries)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self._actor, method).remote(*arguments)
+        except ray.exceptions.ActorDiedError:
+            # For good: it was replaced. Only found and not made, or a replica of an old version
+            # could be the first to make it.
+            with contextlib.suppress(ValueError):
+                self._actor = await asyncio.to_thread(ray.get_actor, NAME, NAMESPACE)
+            raise
+
+
+def is_outdated() -> bool:
+    """True if the directory runs other code than this process has. Blocks; not for an event loop.
+
+    Raises:
+        RayError: it does not answer.
+    """
+    try:
+        code = _open().code
+    except AttributeError:  # one of a version that did not say
+        return True
+    return bool(ray.get(code.remote(), timeout=ANSWER_S) != directory_code())
+
+
+def renew() -> None:
+    """Replace a directory that is outdated. Blocks; not for an event loop.
+
+    Raises:
+        TimeoutError: the new one does not answer.
+    """
+    deadline = time.monotonic() + ANSWER_S
+    while True:
+        with contextlib.suppress(ray.exceptions.ActorDiedError):  # its name is still taken
+            if not is_outdated():
+                return
+            ray.kill(_open(), no_restart=True)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no new directory within {ANSWER_S:g} s")
+        time.sleep(0.2)
 
 
 def listed() -> tuple[Entry, ...]:
@@ -116,19 +188,18 @@ def listed() -> tuple[Entry, ...]:
     Raises:
         RayError: it does not answer.
     """
-    _, _, entries = ray.get(open_directory().watch.remote("", -1, 0.0), timeout=ANSWER_S)
-    return decode(entries)
+    _, _, entries = ray.get(_open().watch.remote("", -1, 0.0), timeout=ANSWER_S)
+    return _decode(entries)
 
 
-def decode(entries: Iterable[bytes]) -> tuple[Entry, ...]:
+def _decode(entries: Iterable[bytes]) -> tuple[Entry, ...]:
     """What the directory lists, read."""
     return tuple(map(msgspec.json.Decoder(Entry).decode, entries))
 
 
-async def keep_announced(directory: Any, entry: Entry) -> None:
+async def keep_announced(directory: Directory, entry: Entry) -> None:
     """Announce `entry` until cancelled; a directory that is away for a moment is no error."""
-    encoded = msgspec.json.encode(entry)
     while True:
         with contextlib.suppress(ray.exceptions.RayError):
-            await directory.announce.remote(entry.id, encoded)
+            await directory.announce(entry)
         await asyncio.sleep(ANNOUNCE_INTERVAL_S)

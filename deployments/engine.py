@@ -16,7 +16,7 @@ import ray
 from ray import serve
 
 from deployments.code import engine_code
-from deployments.directory import keep_announced, open_directory
+from deployments.directory import Directory, keep_announced
 from deployments.leases import LEASE_S
 from deployments.ray_internals import open_no_grpc_port
 from serving.catalogue.spec import EngineSpec
@@ -54,7 +54,7 @@ class EngineReplica:
         self._log = open_log(
             "replica", settings.log_dir, model=self._spec.id, replica=self._replica
         )
-        self._directory = open_directory()
+        self._directory = Directory()
         host = ray.util.get_node_ip_address()
         code = engine_code()
         self._server, ready = await self._start_server(spec, settings, host)
@@ -146,7 +146,7 @@ class EngineReplica:
         self._server.kill_group()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
-                await self._directory.withdraw.remote(self._replica)
+                await self._directory.withdraw(self._replica)
         os._exit(1)
 
     async def hold_lease(self) -> None:
@@ -170,4 +170,4 @@ class EngineReplica:
             await asyncio.sleep(0.05)
         self._server.kill_group()
         with contextlib.suppress(Exception):
-            await self._directory.withdraw.remote(self._replica)
+            await self._directory.withdraw(self._replica)

@@ -2,7 +2,7 @@
 
 New and changed models are deployed, and the routers take the new catalogue. Once every router has
 it, none sends requests to a removed model any more; then the removed models' applications drain and
-go.
+go. Last, a directory of another version is replaced.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from ray import serve
 
+from deployments import directory
 from deployments.app import run_targets
 from deployments.code import engine_code, router_code
-from deployments.directory import listed
 from deployments.names import ENGINE_APPS, ROUTER, ROUTER_APP, engine_app_name
 from serving.catalogue.catalogue import Catalogue
 
@@ -78,15 +78,18 @@ def current_catalogue() -> Catalogue:
 
 
 def outdated(catalogue: Catalogue) -> tuple[str, ...]:
-    """The applications of a catalogue with replicas that run other code than this process has: the
-    next `deploy` replaces them."""
+    """The applications of a catalogue with replicas that run other code than this process has, and
+    `directory` if that does: the next rollout replaces them."""
     found = set()
-    for entry in listed():
+    for entry in directory.listed():
         if entry.kind == "router" and entry.code != router_code():
             found.add(ROUTER_APP)
         elif entry.kind == "engine" and entry.code != engine_code():
             found.add(engine_app_name(entry.model))
-    return tuple(sorted(found & {ROUTER_APP, *_wanted(catalogue)}))
+    found &= {ROUTER_APP, *_wanted(catalogue)}
+    if directory.is_outdated():
+        found.add("directory")
+    return tuple(sorted(found))
 
 
 def unfinished(catalogue: Catalogue) -> tuple[str, ...]:
@@ -141,6 +144,8 @@ def roll_out(catalogue: Catalogue, *, say: Say, timeout_s: float) -> None:
         if time.monotonic() > deadline:
             raise RolloutFailed(f"still draining: {', '.join(sorted(left))}")
         time.sleep(POLL_S)
+    # Last: until now replicas of both versions have used it.
+    directory.renew()
 
 
 def _wanted(catalogue: Catalogue) -> set[str]:

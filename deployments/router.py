@@ -16,7 +16,7 @@ import ray
 from ray import serve
 
 from deployments.code import router_code
-from deployments.directory import decode, keep_announced, open_directory
+from deployments.directory import Directory, keep_announced
 from deployments.leases import Leases
 from deployments.names import ENGINE, engine_app_name
 from deployments.ray_internals import asks_for_token, open_no_grpc_port
@@ -54,7 +54,7 @@ class RouterReplica:
             want=self._leases.want,
             code=router_code(),
         )
-        self._directory = open_directory()
+        self._directory = Directory()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def reconfigure(self, catalogue: dict[str, Any]) -> None:
@@ -77,13 +77,13 @@ class RouterReplica:
         epoch, version = "", -1
         while True:
             try:
-                epoch, version, entries = await self._directory.watch.remote(
+                epoch, version, entries = await self._directory.watch(
                     epoch, version, WATCH_TIMEOUT_S
                 )
             except ray.exceptions.RayError:
                 await asyncio.sleep(0.2)
                 continue
-            self._router.fleet.update(decode(entries))
+            self._router.fleet.update(entries)
 
     async def catalogue(self) -> dict[str, Any]:
         """Called by `serving apply`: what this router serves."""

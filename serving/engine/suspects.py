@@ -1,8 +1,9 @@
-"""Which calls an engine died of, and who is told.
+"""Which calls an engine may have died of, and who is told.
 
-A call is a suspect when its engine died of an exception in the step that first ran it. Most often
-that is the one request that the step cannot do; the others of the step had been run before. What
-killed an engine without an exception, a signal for one, accuses nobody.
+The calls that ran in the step whose exception ended an engine are its suspects. The engine convicts
+those that it can, which most often is one that the step ran for the first time. If there is none,
+all are in doubt, and routers tell by a second death (`serving/router/doubts.py`). What killed an
+engine without an exception, a signal for one, makes nobody a suspect.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -19,7 +20,8 @@ import msgspec
 from serving.engine.interface import Engine, Suspect
 from serving.errors import EngineFailed, EngineKilled, ServingError
 from serving.observability.logs import Log
-from serving.wire.fingerprint import fingerprint
+from serving.wire.fingerprint import Doubt, fingerprint
+from serving.wire.frames import Kind
 from serving.wire.messages import Call
 
 # Of calls that were cancelled: how long an engine may still run them, in seconds, how many are
@@ -38,14 +40,17 @@ class RunningCalls(Generic[K]):
     begun, and whoever sends a deadly request and leaves must be known as well.
 
     Args:
-        accused: True for the key of a call that the engine died of; asked once it is dead.
+        charges: a `Suspect.place` for each request of a call, given its key, that ran in the step
+            that the engine died of; empty while it lives.
         clock: the time in seconds, of any origin.
     """
 
     def __init__(
-        self, accused: Callable[[K], bool], clock: Callable[[], float] = time.monotonic
+        self,
+        charges: Callable[[K], Iterable[int | None]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._accused = accused
+        self._charges = charges
         self._clock = clock
         self._running: dict[int, tuple[K, Suspect]] = {}
         self._left: deque[tuple[float, K, Suspect]] = deque(maxlen=LEFT_CALLS)
@@ -68,12 +73,17 @@ class RunningCalls(Generic[K]):
             self._running.pop(id(call), None)
 
     def look(self) -> Sequence[Suspect]:
-        """The calls that the engine died of, as far as it is known now."""
+        """The calls that the engine may have died of, as far as it is known now."""
         now = self._clock()
-        found = [call for key, call in self._running.values() if self._accused(key)]
-        found += [call for at, key, call in self._left if now - at < LEFT_S and self._accused(key)]
+        calls = [*self._running.values()]
+        calls += [(key, call) for at, key, call in self._left if now - at < LEFT_S]
         known = {id(suspect.call) for suspect in self._found}
-        self._found += [suspect for suspect in found if id(suspect.call) not in known]
+        self._found += [
+            suspect._replace(place=place)
+            for key, suspect in calls
+            if id(suspect.call) not in known
+            for place in self._charges(key)
+        ]
         return self._found
 
     def _leave(self, key: K, suspect: Suspect) -> None:
@@ -92,10 +102,10 @@ class Blame:
     """Tells all routers of an engine's suspects, before any call fails of its death.
 
     Args:
-        broadcast: sends a JSON list of fingerprints to every router.
+        broadcast: sends a frame of the link itself, of a kind and with a payload, to every router.
     """
 
-    def __init__(self, engine: Engine, broadcast: Callable[[bytes], None], log: Log) -> None:
+    def __init__(self, engine: Engine, broadcast: Callable[[Kind, bytes], None], log: Log) -> None:
         self._engine = engine
         self._broadcast = broadcast
         self._log = log
@@ -105,17 +115,29 @@ class Blame:
         """Tell of the suspects that have not been told of; there are none while it lives."""
         suspects = self._engine.suspects()
         new, self._told = suspects[self._told :], len(suspects)
-        if not new:
-            return
-        prints = {fingerprint(*suspect) for suspect in new}
-        self._broadcast(msgspec.json.encode(list(prints)))
-        ids = [suspect.call.request_id for suspect in new]
-        self._log.error("engine_killed_by_request", request_ids=ids)
+        convicts = {id(suspect.call): suspect for suspect in new if suspect.place is None}
+        if convicts:
+            prints = {fingerprint(suspect.call, suspect.body) for suspect in convicts.values()}
+            self._broadcast(Kind.SUSPECTS, msgspec.json.encode(list(prints)))
+            ids = [suspect.call.request_id for suspect in convicts.values()]
+            self._log.error("engine_killed_by_request", request_ids=ids)
+        doubted = [suspect for suspect in new if id(suspect.call) not in convicts]
+        if doubted:
+            doubts = {
+                Doubt(fingerprint(call, body), place)
+                for call, body, place in doubted
+                if place is not None
+            }
+            self._broadcast(Kind.DOUBTS, msgspec.json.encode(list(doubts)))
+            ids = [suspect.call.request_id for suspect in doubted]
+            self._log.error("engine_killed_in_step", request_ids=ids)
 
     def error(self, call: Call, error: EngineFailed) -> ServingError:
-        """What a call fails with that ended in `error`: `EngineKilled` for a suspect."""
+        """What a call fails with that ended in `error`: `EngineKilled` if it is convicted."""
         self.tell()
-        if any(suspect.call is call for suspect in self._engine.suspects()):
+        if any(
+            suspect.call is call and suspect.place is None for suspect in self._engine.suspects()
+        ):
             return EngineKilled(
                 "the engine died of an exception in the step that first ran this request. It was "
                 "not sent to another replica, and the same request is refused for a while: change "

@@ -76,8 +76,14 @@ class Pool(Generic[C]):
             if not holders:
                 del self._holders[adapter]
 
-    def choose(self, adapter: str | None, exclude: frozenset[str] = frozenset()) -> C | None:
-        """A replica that is up and not excluded; None if there is none."""
+    def choose(
+        self,
+        adapter: str | None,
+        exclude: frozenset[str] = frozenset(),
+        home: str | None = None,
+    ) -> C | None:
+        """A replica that is up and not excluded; None if there is none. With a `home` it is the
+        same for all requests that have it, at every router."""
         up = self.up
         if exclude:
             up = [replica for replica in up if replica.replica not in exclude]
@@ -85,6 +91,8 @@ class Pool(Generic[C]):
             return None
         if len(up) == 1:
             return up[0]
+        if home is not None:
+            return self._home(home, exclude)
         other = self._least_busy(up)
         if adapter is None:
             return other
@@ -104,10 +112,10 @@ class Pool(Generic[C]):
         holders = [at for at in holders if at.up and at.replica not in exclude]
         return self._least_busy(holders) if holders else None
 
-    def _home(self, adapter: str, exclude: frozenset[str]) -> C:
-        """The first replica on the ring, from the adapter's place on, that is not excluded. The
+    def _home(self, name: str, exclude: frozenset[str]) -> C:
+        """The first replica on the ring, from the name's place on, that is not excluded. The
         caller knows that there is one."""
-        at = bisect(self._points, _hash(adapter))
+        at = bisect(self._points, _hash(name))
         while (owner := self._owners[at % len(self._owners)]).replica in exclude:
             at += 1
         return owner

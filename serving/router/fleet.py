@@ -21,7 +21,7 @@ from serving.router.balance import Pool
 from serving.router.local import LocalReplica
 from serving.router.replica import ReplicaLink
 from serving.wire.entry import Entry
-from serving.wire.fingerprint import Fingerprint
+from serving.wire.fingerprint import Doubt, Fingerprint
 
 RETRY_AFTER_S = 5.0
 
@@ -31,7 +31,10 @@ Replica = ReplicaLink | LocalReplica
 class _Model:
     def __init__(self, rng: random.Random) -> None:
         self.start_s: float | None = None
-        self.lost_at: float | None = None
+        # One that was never seen is missed since this router knows of it: that it had a replica
+        # before, which is being replaced, a router that has just started cannot know.
+        self.lost_at: float | None = time.monotonic()
+        self.seen = False
         self.links: dict[str, ReplicaLink] = {}
         self.pool: Pool[ReplicaLink] = Pool(rng)
 
@@ -44,7 +47,8 @@ class Fleet:
         token: the cluster's secret, which engine servers ask of routers.
         local: the replicas inside this process, by model ID: those of hosted models. The mapping
             may change.
-        on_suspects: called with a model and the requests that one of its engines died of.
+        on_suspects: called with a model, a replica and the requests that its engine died of.
+        on_doubts: the same with those that ran as it died, if it cannot say which it died of.
     """
 
     def __init__(
@@ -56,13 +60,15 @@ class Fleet:
         log: Log,
         rng: random.Random,
         local: Mapping[str, LocalReplica] | None = None,
-        on_suspects: Callable[[str, tuple[Fingerprint, ...]], None] = lambda *_: None,
+        on_suspects: Callable[[str, str, tuple[Fingerprint, ...]], None] = lambda *_: None,
+        on_doubts: Callable[[str, str, tuple[Doubt, ...]], None] = lambda *_: None,
     ) -> None:
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._local = {} if local is None else local
         self._models: dict[str, _Model] = {}
         self._rng = rng
         self._on_suspects = on_suspects
+        self._on_doubts = on_doubts
         self._router = router
         self._token = token
         self._metrics = metrics
@@ -112,7 +118,8 @@ class Fleet:
                 log=self._log.bind(model=entry.model),
                 on_change=self._rebuild,
                 on_adapter=model.pool.holds,
-                on_suspects=partial(self._on_suspects, entry.model),
+                on_suspects=partial(self._on_suspects, entry.model, entry.id),
+                on_doubts=partial(self._on_doubts, entry.model, entry.id),
             )
         for model in self._models.values():
             for replica in [name for name in model.links if name not in wanted]:
@@ -121,9 +128,13 @@ class Fleet:
         self._rebuild()
 
     def pick(
-        self, model: str, adapter: str | None = None, exclude: frozenset[str] = frozenset()
+        self,
+        model: str,
+        adapter: str | None = None,
+        exclude: frozenset[str] = frozenset(),
+        home: str | None = None,
     ) -> Replica:
-        """A replica of `model` for one request.
+        """A replica of `model` for one request: see `Pool.choose`.
 
         Raises:
             ModelUnavailable: none is up.
@@ -131,7 +142,7 @@ class Fleet:
         if (local := self._local.get(model)) is not None:
             return local
         known = self._models.get(model)
-        link = known.pool.choose(adapter, exclude) if known else None
+        link = known.pool.choose(adapter, exclude, home) if known else None
         if link is None:
             raise ModelUnavailable(
                 f"no replica of model '{model}' is ready; it may be starting",
@@ -152,10 +163,15 @@ class Fleet:
         return known.start_s if known else None
 
     def lost_at(self, model: str) -> float | None:
-        """When the model lost its last replica, in `time.monotonic` seconds; None while it has one,
-        or has never had one."""
+        """When the model lost its last replica, or this router learned of it if it has not seen any
+        yet, in `time.monotonic` seconds; None while it has one."""
         known = self._models.get(model)
         return known.lost_at if known else None
+
+    def seen(self, model: str) -> bool:
+        """True if the model has or had a replica, as far as this router knows."""
+        known = self._models.get(model)
+        return known is not None and known.seen
 
     @contextmanager
     def watch(self, model: str, wake: Callable[[], None]) -> Iterator[None]:
@@ -218,6 +234,7 @@ class Fleet:
                 before = model.pool.up
                 model.pool.set_up(up)
                 model.lost_at = None if up else time.monotonic()
+                model.seen = True
                 if any(link not in before for link in up):
                     self._wake(name)
             gauge = self._metrics.replicas

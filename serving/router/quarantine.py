@@ -1,9 +1,10 @@
 """Keeps requests that ended an engine away from other engines.
 
-An engine server whose engine died of an exception names the requests that were new in the failing
-step (`serving/engine/suspects.py`), on every link and before anything else that its death causes.
-From then on each router refuses the same request for `quarantine_s`, and gives up its twins that
-are on their way to other replicas.
+An engine server whose engine died of an exception names the requests that it died of, if it can
+tell (`serving/engine/suspects.py`), on every link and before anything else that its death causes;
+others are convicted by a second death (`doubts.py`), which acquits those that were named for the
+same deaths. From then on each router refuses the same
+request for `quarantine_s`, and gives up its twins that are on their way to other replicas.
 
 While nobody is suspected, a request costs a look into an empty table. Otherwise only a request of
 a suspect's model and size is hashed.
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from serving.errors import Quarantined
 from serving.observability.logs import Log
@@ -26,6 +28,13 @@ from serving.wire.messages import Call
 
 # Suspects that a router keeps; the oldest is forgotten when there are more.
 LIMIT = 1000
+
+
+class _Held(NamedTuple):
+    """Until when a suspect is refused, and the replicas that died of it."""
+
+    until: float
+    replicas: Set[str]
 
 
 class Quarantine:
@@ -50,32 +59,45 @@ class Quarantine:
         self._keep_s = keep_s
         self._limit = limit
         self._clock = clock
-        # By model and fingerprint: until when. The oldest comes first.
-        self._until: OrderedDict[tuple[str, Fingerprint], float] = OrderedDict()
+        # By model and fingerprint; the oldest comes first.
+        self._held: OrderedDict[tuple[str, Fingerprint], _Held] = OrderedDict()
         self._sizes: Counter[tuple[str, int]] = Counter()
         self._sent: dict[Answer, tuple[str, Call, bytes, Response]] = {}
 
     def __len__(self) -> int:
-        return len(self._until)
+        return len(self._held)
 
-    def add(self, model: str, suspects: Iterable[Fingerprint]) -> None:
-        """An engine of `model` died of these requests."""
+    def add(self, model: str, replica: str, suspects: Iterable[Fingerprint]) -> None:
+        """The engine of a replica died of these requests, in the first step of each."""
+        self._add(model, {replica}, suspects, later=False)
+
+    def convict(self, model: str, replicas: Set[str], suspects: Iterable[Fingerprint]) -> None:
+        """The engines of these replicas died of these requests, in a later step of each, and of no
+        other."""
+        for key, held in list(self._held.items()):
+            if key[0] == model and held.replicas <= replicas:
+                self._log.info("request_acquitted", model=model, fingerprint=key[1].digest)
+                self._forget(key)
+        self._add(model, replicas, suspects, later=True)
+
+    def _add(
+        self, model: str, replicas: Set[str], suspects: Iterable[Fingerprint], *, later: bool
+    ) -> None:
         if self._keep_s <= 0:
             return
         for suspect in suspects:
             key = (model, suspect)
-            if key in self._until:
-                del self._until[key]
-            else:
+            if (before := self._held.pop(key, None)) is None:
                 self._sizes[model, suspect.size] += 1
                 self._metrics.suspects.labels(model).inc()
-            self._until[key] = self._clock() + self._keep_s
+            died = replicas if before is None else replicas | before.replicas
+            self._held[key] = _Held(self._clock() + self._keep_s, died)
             self._log.error("request_quarantined", model=model, fingerprint=suspect.digest)
-        while len(self._until) > self._limit:
-            self._forget(next(iter(self._until)))
+        while len(self._held) > self._limit:
+            self._forget(next(iter(self._held)))
         for answer, (of, call, body, response) in list(self._sent.items()):
             # Whoever has bytes of an answer has outlived the step that first ran it.
-            proved = response.streams or answer.ready
+            proved = (response.streams or answer.ready) and not later
             if not proved and (error := self._refusal(of, call, body)) is not None:
                 answer.on_fail(AttemptFailed(error, retryable=False))
 
@@ -85,7 +107,7 @@ class Quarantine:
         Raises:
             Quarantined: it is one.
         """
-        if self._until and (error := self._refusal(model, call, body)) is not None:
+        if self._held and (error := self._refusal(model, call, body)) is not None:
             raise error
 
     @contextmanager
@@ -104,10 +126,10 @@ class Quarantine:
         if (model, size_of(call, body)) not in self._sizes:
             return None
         key = (model, fingerprint(call, body))
-        until = self._until.get(key)
-        if until is None:
+        held = self._held.get(key)
+        if held is None:
             return None
-        left_s = until - self._clock()
+        left_s = held.until - self._clock()
         if left_s <= 0:
             self._forget(key)
             return None
@@ -118,7 +140,7 @@ class Quarantine:
 
     def _forget(self, key: tuple[str, Fingerprint]) -> None:
         model, suspect = key
-        del self._until[key]
+        del self._held[key]
         self._sizes[model, suspect.size] -= 1
         if not self._sizes[model, suspect.size]:
             del self._sizes[model, suspect.size]

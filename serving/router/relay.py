@@ -4,8 +4,10 @@ The status line is held back until the replica has answered, so an early failure
 status. A request whose replica fails before a byte of the answer has left is sent once more, to
 another replica, if the router's budget of retries allows it (`retry_budget.py`) and it is not
 suspected of the failure (`quarantine.py`); where there is no other, it waits for one that is coming
-(`waiting.py`). There is no other retry. Once bytes have left, a failure is an event in the stream.
-When the client leaves, or has read nothing for too long, the replica is told at once to stop.
+(`waiting.py`). If the replica died of it or of one beside it, it may be sent a third time: the next
+death tells which it was (`doubts.py`). There is no other retry. Once bytes have left, a failure is
+an event in the stream. When the client leaves, or has read nothing for too long, the replica is
+told at once to stop.
 
 A stream's first bytes are sent by the request's task, the others in the callback that reads them
 from the link: waking a task for every token would cost more than all else that the router does
@@ -31,7 +33,8 @@ from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
 from serving.router.demand import Demand
-from serving.router.fleet import Fleet
+from serving.router.doubts import Doubts
+from serving.router.fleet import Fleet, Replica
 from serving.router.quarantine import Quarantine
 from serving.router.record import Record
 from serving.router.resolve import Route
@@ -67,6 +70,7 @@ class Relay:
         demand: Demand,
         waiting: Waiting,
         quarantine: Quarantine,
+        doubts: Doubts,
         budget: RetryBudget,
         metrics: RouterMetrics,
         log: Log,
@@ -77,6 +81,7 @@ class Relay:
         self._demand = demand
         self._waiting = waiting
         self._quarantine = quarantine
+        self._doubts = doubts
         self._budget = budget
         self._metrics = metrics
         self._log = log
@@ -125,49 +130,100 @@ class Relay:
         raise Ended(error)
 
     async def _attempts(self, job: Job, record: Record, response: Response) -> None:
-        """Send the job to a replica, and to another if the first fails before a byte has left."""
+        """Send the job to a replica, and to another if that fails before a byte has left."""
+        engine = job.route.engine.id
+        retries, allowed = 0, 1
+        self._budget.request()
+        replica = await self._choose(job, record, response)
+        while True:
+            try:
+                await self._attempt(replica, job, record, response)
+            except AttemptFailed as failed:
+                if not failed.retryable or response.streams:
+                    raise failed.error from None
+                failure = failed.error
+            else:
+                self._doubts.passed(engine, job.call, job.body)
+                return
+            # Its replica may have said that it died of it.
+            self._quarantine.check(engine, job.call, job.body)
+            apart_s = None
+            if self._doubts.home(engine, job.call, job.body) is not None:
+                allowed, apart_s = 2, self._doubts.apart_s()
+            if retries == allowed:
+                raise failure
+            if not self._budget.take():
+                self._metrics.retries_refused.labels(engine).inc()
+                raise failure
+            response.whole.clear()
+            try:
+                replica = await self._choose(
+                    job, record, response, replica.replica, failure, apart_s
+                )
+            except BaseException:
+                self._budget.give_back()
+                raise
+            retries += 1
+            record.retried = True
+            self._metrics.retries.labels(engine).inc()
+
+    async def _choose(
+        self,
+        job: Job,
+        record: Record,
+        response: Response,
+        failed: str | None = None,
+        failure: ServingError | None = None,
+        apart_s: float | None = None,
+    ) -> Replica:
+        """Choose a replica; where there is none, wait for one that is coming.
+
+        Args:
+            failed: the replica that has failed on the job, and how.
+            apart_s: wait so many seconds more once there is one.
+        """
         engine = job.route.engine.id
         adapter = job.route.adapter.id if job.route.adapter else None
-        tried: frozenset[str] = frozenset()
-        failure: ServingError | None = None
-        held_s = 0.0
-        self._budget.request()
+        tried = frozenset(() if failed is None else (failed,))
         while True:
             # At every turn: it may have become a suspect while it waited or ran.
             self._quarantine.check(engine, job.call, job.body)
+            home = self._doubts.home(engine, job.call, job.body)
             try:
-                replica = self._fleet.pick(engine, adapter, tried)
+                replica = self._fleet.pick(engine, adapter, tried, home)
             except ModelUnavailable:
                 if not self._waiting.coming(engine, failure):
                     if failure is not None:
                         # The only replica is there: a full queue, say, is no missing model.
                         raise failure from None
                     raise
-                held_s = await self._waiting.until_ready(
-                    engine, response, stream=record.stream, tried=tried, held_s=held_s
-                )
-                # Whoever is up now has come up since, the one that was tried included.
-                tried = frozenset()
+            else:
+                if apart_s is None:
+                    return replica
+                await asyncio.sleep(apart_s)
+                apart_s = None
                 continue
-            record.replica = replica.replica
-            try:
-                record.answer = answer = replica.open(job.call, job.body)
-                try:
-                    with self._quarantine.sent(answer, engine, job.call, job.body, response):
-                        return await self._copy(answer, job, record, response)
-                finally:
-                    answer.abandon()
-            except AttemptFailed as failed:
-                if not failed.retryable or record.retried or response.streams:
-                    raise failed.error from None
-                if not self._budget.take():
-                    self._metrics.retries_refused.labels(engine).inc()
-                    raise failed.error from None
-                response.whole.clear()
-                record.retried = True
-                failure = failed.error
-                self._metrics.retries.labels(engine).inc()
-                tried = frozenset((replica.replica,))
+            record.held_s = await self._waiting.until_ready(
+                engine, response, stream=record.stream, tried=tried, held_s=record.held_s
+            )
+            # Whoever is up now has come up since, the one that failed included.
+            tried = frozenset()
+
+    async def _attempt(
+        self, replica: Replica, job: Job, record: Record, response: Response
+    ) -> None:
+        """Send the job to a replica and its answer to the client.
+
+        Raises:
+            AttemptFailed: the replica failed.
+        """
+        record.replica = replica.replica
+        record.answer = answer = replica.open(job.call, job.body)
+        try:
+            with self._quarantine.sent(answer, job.route.engine.id, job.call, job.body, response):
+                await self._copy(answer, job, record, response)
+        finally:
+            answer.abandon()
 
     async def _copy(self, answer: Answer, job: Job, record: Record, response: Response) -> None:
         """Pass on what comes until the answer ends."""

@@ -15,7 +15,7 @@ from serving.errors import EngineFailed, error_class
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
 from serving.wire.address import host_port
-from serving.wire.fingerprint import Fingerprint
+from serving.wire.fingerprint import Doubt, Fingerprint
 from serving.wire.frames import FrameError, FrameReader, Kind, open_payload
 from serving.wire.messages import Call, End, Fail, Head, Hello, Load, Welcome
 from serving.wire.outbox import Outbox
@@ -38,6 +38,7 @@ _decode_end = msgspec.json.Decoder(End).decode
 _decode_fail = msgspec.json.Decoder(Fail).decode
 _decode_load = msgspec.json.Decoder(Load).decode
 _decode_suspects = msgspec.json.Decoder(tuple[Fingerprint, ...]).decode
+_decode_doubts = msgspec.json.Decoder(tuple[Doubt, ...]).decode
 _decode_welcome = msgspec.json.Decoder(Welcome).decode
 
 
@@ -50,6 +51,7 @@ class ReplicaLink(asyncio.Protocol):
         on_change: called when the link comes up, goes down or starts to drain.
         on_adapter: called with the link, an adapter's ID and whether the replica holds it now.
         on_suspects: called with the requests that the replica says its engine died of.
+        on_doubts: called with those that ran as it died, if it cannot say which.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ReplicaLink(asyncio.Protocol):
         on_change: Callable[[], None],
         on_adapter: Callable[[ReplicaLink, str, bool], None],
         on_suspects: Callable[[tuple[Fingerprint, ...]], None] = lambda _: None,
+        on_doubts: Callable[[tuple[Doubt, ...]], None] = lambda _: None,
     ) -> None:
         self.replica = replica
         self.address = (host, port)
@@ -72,6 +75,7 @@ class ReplicaLink(asyncio.Protocol):
         self._on_change = on_change
         self._on_adapter = on_adapter
         self._on_suspects = on_suspects
+        self._on_doubts = on_doubts
         self._streams: dict[int, Answer] = {}
         # Answers to calls that the replica was told to stop and has not said its last word on.
         self._closing: dict[int, Answer] = {}
@@ -267,6 +271,8 @@ class ReplicaLink(asyncio.Protocol):
             self._on_load(_decode_load(payload))
         elif kind == Kind.SUSPECTS:
             self._on_suspects(_decode_suspects(payload))
+        elif kind == Kind.DOUBTS:
+            self._on_doubts(_decode_doubts(payload))
         elif kind == Kind.WELCOME:
             welcome = _decode_welcome(payload)
             if welcome.replica != self.replica:

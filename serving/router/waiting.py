@@ -1,4 +1,5 @@
-"""Requests for a model that sleeps, or has just lost its last replica, wait here for the next one.
+"""Requests for a model that sleeps, has just lost its last replica, or is new to this router, wait
+here for the next replica.
 
 A stream is kept alive by comments that say why it waits. A request that is not streamed waits for a
 shorter time, since nothing can be sent to its client meanwhile. How long a start takes is estimated
@@ -21,7 +22,8 @@ UNKNOWN_START_S = 30.0
 SOON_S = 5.0
 # An engine server whose engine died closes its links within this time, in seconds.
 DYING_S = 3.0
-# How long after the loss of its last replica a model is expected back: so many times as long as it
+# How long after the loss of its last replica, or after a router has learned of it, a model is
+# expected: so many times as long as it
 # takes to start, and no less than so many seconds.
 PATIENT_STARTS = 4
 PATIENCE_S = 120.0
@@ -56,9 +58,10 @@ class Waiting:
     def coming(self, model: str, failure: ServingError | None = None) -> bool:
         """True if a replica of a model that has none to offer is known to be coming.
 
-        That is so when the model sleeps and the request wakes it, or when it had a replica until
-        lately, which Ray Serve replaces. A model that never came up, or that has been away for
-        much longer than it takes to start, is as likely to stay away.
+        That is so when the model sleeps and the request wakes it, when it had a replica until
+        lately, which Ray Serve replaces, or when this router has lately learned of it: Ray Serve
+        starts a new model, and a new router may come while a replica is being replaced. A model
+        that has been away for much longer than it takes to start is as likely to stay away.
 
         Args:
             failure: why a replica that may still look alive failed on this request.
@@ -145,14 +148,17 @@ class Starts:
         is being timed already."""
         if model in self._since:
             return
-        lost_at = None if self._asleep(model) else self._fleet.lost_at(model)
+        asleep = self._asleep(model)
+        # One that this router has never seen may have run all along.
+        tells = asleep or self._fleet.seen(model)
+        lost_at = None if asleep else self._fleet.lost_at(model)
         self._since[model] = time.monotonic() if lost_at is None else lost_at
 
         def changed() -> None:
             stop()
             took_s = self._waited_s(model)
             del self._since[model]
-            if self._fleet.ready(model):
+            if tells and self._fleet.ready(model):
                 self._took[model] = took_s
 
         stop = self._fleet.subscribe(model, changed)
@@ -170,11 +176,12 @@ class Starts:
 
     def news(self, model: str) -> bytes:
         """A comment for a stream that waits: why, and how long it may take."""
-        what = "is starting" if self._asleep(model) else "lost its last replica and starts again"
+        lost = self._fleet.seen(model) and not self._asleep(model)
+        what = "lost its last replica and starts again" if lost else "is starting"
         return f": model '{model}' {what}; {_said(self._usual(model))}\n\n".encode()
 
     def expected(self, model: str) -> bool:
-        """True if the model lost its last replica so lately that a new one may yet come."""
+        """True if the model has been away for so short a time that a replica may yet come."""
         if (lost_at := self._fleet.lost_at(model)) is None:
             return False
         patience_s = max(PATIENCE_S, PATIENT_STARTS * (self._usual(model) or 0.0))
@@ -182,11 +189,15 @@ class Starts:
 
     def state(self, model: str) -> str:
         """Why the model has no replica, as the rest of a sentence."""
-        return "is asleep" if self._asleep(model) else "has lost its last replica"
+        if self._asleep(model):
+            return "is asleep"
+        return "has lost its last replica" if self._fleet.seen(model) else "has no replica yet"
 
     def _story(self, model: str, waited_s: float) -> str:
         if self._asleep(model):
             return f"was asleep and has been starting for {waited_s:.0f} s"
+        if not self._fleet.seen(model):
+            return f"has had no replica yet in the {waited_s:.0f} s that this router knows of it"
         return f"lost its last replica {waited_s:.0f} s ago, and a new one is starting"
 
     def _asleep(self, model: str) -> bool:

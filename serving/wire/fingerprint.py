@@ -28,6 +28,14 @@ class Fingerprint(msgspec.Struct, frozen=True):
     digest: str
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """A request that ran in the step that an engine died in, and had `place` tokens of its answer
+    by then."""
+
+    request: Fingerprint
+    place: int
+
+
 def size_of(call: Call, body: bytes) -> int:
     """The size of a call's fingerprint: characters of its prompt, or bytes of its body."""
     return len(call.prompt) if isinstance(call, CompletionCall) else len(body)

@@ -36,7 +36,10 @@ class Kind(enum.IntEnum):
     END = 19
     FAIL = 20
     LOAD = 21
-    SUSPECTS = 22  # of the link: fingerprints of the requests that the engine died of
+    # Of the link: fingerprints of the requests that the engine died of, and of those that ran in
+    # the step that it died in, if it cannot tell of which.
+    SUSPECTS = 22
+    DOUBTS = 23
 
 
 class FrameError(Exception):

@@ -18,7 +18,7 @@ from serving.engine.launcher import Zygotes, fork
 from serving.observability.logs import Log
 from serving.router.answer import Answer
 from serving.router.replica import ReplicaLink
-from serving.wire.fingerprint import Fingerprint
+from serving.wire.fingerprint import Doubt, Fingerprint
 from serving.wire.launch import EngineLaunch, EngineReady
 from serving.wire.messages import AdapterRef, Call, HttpCall
 from tests.live import free_port
@@ -31,6 +31,7 @@ REPLICA = "r#1"
 class EngineServer:
     ready: EngineReady
     process: psutil.Process
+    output: Path
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def engine_server(
     try:
         ready = server.ready()
         assert ready is not None, output.read_text()[-4000:]
-        yield EngineServer(ready, psutil.Process(server.pid))
+        yield EngineServer(ready, psutil.Process(server.pid), output)
         server.terminate()
         server.wait(30)
     finally:
@@ -63,10 +64,11 @@ def engine_server(
 
 class EngineLink(ReplicaLink):
     """A router's link to an engine server, and what a router would send on it. `told` are the
-    suspects that the engine server has named."""
+    suspects that the engine server has named, `doubts` those that it has not decided on."""
 
     def __init__(self, port: int, log: Log) -> None:
         self.told: list[Fingerprint] = []
+        self.doubts: list[Doubt] = []
         super().__init__(
             *(REPLICA, "127.0.0.1", port),
             router="r1",
@@ -75,6 +77,7 @@ class EngineLink(ReplicaLink):
             on_change=lambda: None,
             on_adapter=lambda *_: None,
             on_suspects=self.told.extend,
+            on_doubts=self.doubts.extend,
         )
 
     async def call(self, call: Call, body: bytes = b"") -> tuple[Answer, bytes]:

@@ -53,7 +53,7 @@ def test_no_body_ends_in_an_error_of_ours_or_leaves_anything(engine: str) -> Non
         (TEXT, {"structured_outputs": {"json": {"$ref": "#"}}}, "refers to itself"),
         (TEXT, {"structured_outputs": False}, "'structured_outputs': must be an object"),
         (TEXT, {"prompt": [99_999_999]}, "out of vocabulary"),
-        (TEXT, {"n": 3000}, "n is 3000; this model takes at most 2048"),
+        (TEXT, {"n": 3000}, "'n': is 3000; at most 128 choices of a prompt are taken"),
         (TEXT, {"top_k": 2**70}, "'top_k': has an integer of more than 64 bits"),
         (TEXT, {"vllm_xargs": {"a": {"b": 1}}}, "vllm_xargs"),
         (CHAT, {"logprobs": True, "top_logprobs": 30}, "greater than max allowed: 20"),

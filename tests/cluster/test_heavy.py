@@ -6,7 +6,6 @@ One engine server and one router, without Ray. `make heavy` sends many more bodi
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -42,34 +41,6 @@ def test_others_go_on_while_one_caller_sends_a_heavy_request(url: str) -> None:
     assert all(each.status in (200, 400, 413, 422) for each in found), told
     assert all(not each.beside.errors for each in found), told
     assert all(each.added_s < ADDED_S for each in found), told
-
-
-PADDING = b" " * 20_000  # a body with it is prepared by a helper, and says the same
-ASKED = {
-    "completion": ("/v1/completions", {"prompt": "Once upon a time"}),
-    "echo": ("/v1/completions", {"prompt": "Once upon", "echo": True, "logprobs": 1}),
-    "prompts": ("/v1/completions", {"prompt": ["Once upon", [5, 6, 7]], "n": 2}),
-    "stop": ("/v1/completions", {"prompt": "Once upon a time", "stop": [" the"]}),
-    "too long": ("/v1/completions", {"prompt": "a " * 2000}),
-    "wrong": ("/v1/completions", {"prompt": "a", "temperature": -1}),
-    "tokenize": ("/tokenize", {"prompt": "Once upon a time"}),
-}
-
-
-@pytest.mark.parametrize("case", ASKED)
-def test_a_prepared_request_is_answered_as_any_other(url: str, case: str) -> None:
-    path, fields = ASKED[case]
-    body = json.dumps({"model": "tiny-llama", "temperature": 0, "max_tokens": 8} | fields).encode()
-    headers = {"x-api-key": heavy.KEY, "content-type": "application/json"}
-    with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-        plain, prepared = (client.post(path, content=each) for each in (body, body + PADDING))
-    assert plain.status_code == prepared.status_code
-    answers = [plain.json(), prepared.json()]
-    for answer in answers:
-        for name in ("id", "created"):
-            answer.pop(name, None)
-        answer.get("error", {}).pop("request_id", None)
-    assert answers[0] == answers[1]
 
 
 def test_an_engine_that_hangs_is_ended_and_one_that_works_is_not(url: str) -> None:

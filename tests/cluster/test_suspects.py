@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from serving.catalogue.spec import EngineSpec
 from serving.errors import EngineFailed, EngineKilled, ServingError
 from serving.observability.logs import Log
 from serving.router.answer import AttemptFailed
-from serving.wire.fingerprint import fingerprint
+from serving.router.doubts import Doubts
+from serving.wire.fingerprint import Fingerprint, fingerprint
 from serving.wire.messages import AdapterRef, Call, CompletionCall, Sampling
 from tests.cluster.conftest import local_model
 from tests.cluster.engine_server import (
@@ -113,6 +115,53 @@ async def test_the_marked_request_is_accused_and_no_other(
             assert isinstance(error, EngineFailed), error
             assert retryable
         assert link.told == [fingerprint(*marked)]
+
+
+async def test_who_is_new_beside_an_older_killer_is_no_suspect(
+    tmp_path: Path, log: Log, eventually: Eventually
+) -> None:
+    """The engine dies in a step in which it runs an innocent request for the first time."""
+    async with mortal(tmp_path, log, eventually, "beside_new") as dying:
+        link = dying.link
+        marked = http_call("/v1/completions", BASE, prompt="My name", **ENDLESS, stop=[MARK])
+        old = await running(link, eventually, *marked)
+        innocent = completion("Once upon a time")
+        for error, retryable in (await failure(link, *innocent), await old):
+            assert isinstance(error, EngineFailed), error
+            assert retryable
+        assert link.told == []
+        assert {(doubt.request, doubt.place > 0) for doubt in link.doubts} == {
+            (fingerprint(*marked), True),
+            (fingerprint(*innocent), False),
+        }
+
+
+async def test_two_deaths_tell_who_kills_at_a_later_step(
+    tmp_path: Path, log: Log, eventually: Eventually
+) -> None:
+    """Two engines die of it at the same token, with the same request beside it both times."""
+    convicts: list[Fingerprint] = []
+    doubts = Doubts(
+        lambda _, died, guilty: convicts.extend(guilty), log, keep_s=60, rng=random.Random(1)
+    )
+    marked = completion("My name is", (MARK,))
+    beside = completion("Once upon a time")
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        async with mortal(folder, log, eventually, "sixth_token") as dying:
+            link = dying.link
+            old = await running(link, eventually, *beside)
+            for error, retryable in (await failure(link, *marked), await old):
+                assert isinstance(error, EngineFailed), error
+                assert retryable
+            assert link.told == []
+            places = {doubt.request: doubt.place for doubt in link.doubts}
+            assert places.keys() == {fingerprint(*marked), fingerprint(*beside)}
+            assert places[fingerprint(*marked)] == 5
+        assert convicts == []
+        doubts.hear(BASE, f"replica {number}", link.doubts)
+    assert convicts == [fingerprint(*marked)]
 
 
 async def test_whoever_sends_it_and_leaves_is_accused(

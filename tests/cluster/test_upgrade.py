@@ -21,6 +21,8 @@ pytestmark = pytest.mark.stops_server
 SHARED = Path("serving/api/pages.py")
 OLD, NEW = '"alive": True', '"alive": "upgraded"'
 ENTRY = Path("serving/wire/entry.py")
+DIRECTORY = Path("deployments/directory.py")
+OLD_DIRECTORY = "self._code = code"
 ROUTERS_ONLY = Path("serving/router/view.py")
 
 
@@ -69,9 +71,11 @@ def test_an_upgrade_of_the_code_is_an_upgrade(copied: Server) -> None:
     assert alive(copied) == [True, True]
 
     edit(copied, SHARED, OLD, NEW)
-    # The directory keeps its old code, and still passes this on.
+    # While both versions run, the old directory passes this on. Then it is replaced.
     edit(copied, ENTRY, 'code: str = ""', 'code: str = ""\n    more: str = "later"')
-    outdated = f"outdated model-{BASE}\noutdated router\n"
+    made = copied.folder / "made"
+    edit(copied, DIRECTORY, *(OLD_DIRECTORY, OLD_DIRECTORY + f'; open("{made}", "x").close()'))
+    outdated = f"outdated directory\noutdated model-{BASE}\noutdated router\n"
     assert apply(copied, copied.models, "--dry-run") == outdated
     assert names(copied) == (routers, engines)
     assert apply(copied, copied.models) == outdated
@@ -81,7 +85,9 @@ def test_an_upgrade_of_the_code_is_an_upgrade(copied: Server) -> None:
     assert not new_engines & engines
     assert alive(copied) == ["upgraded", "upgraded"]
     assert copied.text(BASE, "A spider has").strip() == "eight legs and eight eyes."
+    assert made.exists(), "by the new directory, and only once"
 
+    # New routers learn from the new directory where the engine is, which had known the old one.
     edit(copied, ROUTERS_ONLY, "import time", "import time  # changed")
     assert apply(copied, copied.models) == "outdated router\n"
     copied.wait_whole()

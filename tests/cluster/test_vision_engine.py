@@ -10,16 +10,11 @@ import asyncio
 import base64
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from PIL import Image
 
@@ -28,10 +23,11 @@ from serving.observability.logs import open_log
 from serving.router.router import Router
 from serving.settings import Settings
 from serving.wire.entry import Entry
-from serving.wire.launch import EngineLaunch, EngineReady
+from serving.wire.launch import EngineReady
 from tests.cluster.conftest import local_model
+from tests.cluster.engine_server import REPLICA, TOKEN, engine_server
 from tests.conftest import Eventually
-from tests.live import BASE, ROOT, free_port
+from tests.live import BASE
 from tests.vision_shape import write_vision
 
 VISION, TEXT = "tiny-vision", "tiny-text"
@@ -111,43 +107,9 @@ def catalogue(weights: Path) -> Catalogue:
 
 @pytest.fixture(scope="module")
 def engine(catalogue: Catalogue, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineReady]:
-    """The engine server as its replica would start it."""
-    spec = catalogue.engines[0]
-    read_fd, write_fd = os.pipe()
-    config = EngineLaunch(
-        spec=spec.model_dump(),
-        replica="r#1",
-        token="token",
-        ready_fd=write_fd,
-        drain_s=1,
-        images=catalogue.images.model_dump(),
-    )
-    output = tmp_path_factory.mktemp("engine") / "engine.out"
-    env = os.environ | spec.env | {"VLLM_PORT": str(free_port())}
-    env["SERVING_ENGINE"] = msgspec.json.encode(config).decode()
-    env["SERVING_ENGINE_PARENT"] = str(os.getpid())
-    with output.open("wb") as stream:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "serving.engine.server"],
-            env=env,
-            cwd=ROOT,
-            pass_fds=[write_fd],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    os.close(write_fd)
-    try:
-        with os.fdopen(read_fd, "rb") as pipe:
-            line = pipe.readline()
-        assert line, output.read_text()[-4000:]
-        yield msgspec.json.decode(line, type=EngineReady)
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
+    folder = tmp_path_factory.mktemp("engine")
+    with engine_server(catalogue.engines[0], folder, catalogue.images) as server:
+        yield server.ready
 
 
 @pytest.fixture
@@ -155,7 +117,7 @@ async def client(
     catalogue: Catalogue, engine: EngineReady, tmp_path: Path, eventually: Eventually
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a router that has a link to the engine. The text model has no replica."""
-    settings = {"host": "127.0.0.1", "port": 0, "api_keys": "sk-any", "cluster_token": "token"}
+    settings = {"host": "127.0.0.1", "port": 0, "api_keys": "sk-any", "cluster_token": TOKEN}
     router = Router(
         Settings.model_validate(settings),
         router="r1",
@@ -165,7 +127,7 @@ async def client(
     )
     await router.set_catalogue(catalogue)
     router.fleet.update(
-        [Entry("r#1", "engine", VISION, "127.0.0.1", engine.link_port, f"x:{engine.ops_port}")]
+        [Entry(REPLICA, "engine", VISION, "127.0.0.1", engine.link_port, f"x:{engine.ops_port}")]
     )
     await eventually(lambda: router.fleet.ready(VISION) == 1)
     async with httpx.AsyncClient(

@@ -204,13 +204,43 @@ async def test_who_waits_is_told_when_the_model_is_removed(
 async def test_a_model_that_stays_away_holds_nobody(
     site: Site, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does one that never came up: tests/gateway/test_sleep.py."""
     monkeypatch.setattr(waiting, "PATIENCE_S", 0.0)
     await lose(site, eventually)
     async with asyncio.timeout(2):
         answer = await site.complete()
     assert answer.status_code == 503
     assert "no replica" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_router_that_starts_while_a_replica_is_away_waits_for_it(
+    open_site: Open, eventually: Eventually, stream: bool
+) -> None:
+    site = await open_site(replicas=0)
+    asking = asyncio.create_task(site.complete(stream=stream))
+    await eventually(lambda: site.in_flight == 1)
+    await site.add_replica()
+    answer = await asyncio.wait_for(asking, 5)
+    assert answer.status_code == 200
+    assert "one" in answer.text
+    assert site.wanted == {}, "nobody has to start it"
+
+
+async def test_who_waits_for_a_model_that_was_never_seen_is_told_so(open_site: Open) -> None:
+    site = await open_site(replicas=0, hold_s=0.1)
+    answer = await site.complete()
+    assert answer.status_code == 503
+    assert "has had no replica yet in the 0 s" in answer.json()["error"]["message"]
+    assert "lost" not in answer.text
+
+
+async def test_a_model_that_never_comes_up_holds_nobody(
+    open_site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_S", 0.0)
+    site = await open_site(replicas=0)
+    async with asyncio.timeout(2):
+        assert (await site.complete()).status_code == 503
 
 
 async def test_a_link_that_breaks_and_comes_back_is_enough(

@@ -74,7 +74,7 @@ async def test_each_id_can_be_turned_on_by_naming_it(
     file = tmp_path / "models.yaml"
     file.write_text("models:\n" + "".join(f"  - {spec.id}\n" for spec in named))
     catalogue = load_catalogue(file)
-    site = await open_site(replicas=0)
+    site = await open_site(replicas=0, hold_s=0)
     await site.router.set_catalogue(catalogue)
     resolver = Resolver(catalogue)
     for spec in named:

@@ -61,7 +61,7 @@ async def test_errors_in_openais_envelope(
 
 
 async def test_no_replica(open_site: Open) -> None:
-    site = await open_site(replicas=0)
+    site = await open_site(replicas=0, hold_s=0)
     response = await site.client.post("/v1/completions", json={"model": "echo"})
     assert response.status_code == 503
     assert "retry-after" in response.headers

@@ -106,7 +106,7 @@ async def test_a_wrong_method(site: Site, method: str, path: str, allow: str) ->
 
 
 async def test_no_replica(open_site: Open) -> None:
-    site = await open_site(replicas=0)
+    site = await open_site(replicas=0, hold_s=0)
     response = await site.complete()
     assert response.status_code == 503
     assert envelope(response)["code"] == "model_unavailable"

@@ -147,13 +147,6 @@ async def test_a_sleeping_model_is_ready_and_says_so(sleeping: Sleep) -> None:
     assert ready.json()["models"]["echo"] == {"ready": True, "replicas": 0}
 
 
-async def test_a_model_that_does_not_sleep_is_refused_at_once(open_site: Open) -> None:
-    site = await open_site(replicas=0)
-    answer = await site.complete()
-    assert answer.status_code == 503
-    assert site.wanted == {}
-
-
 async def test_who_waits_is_told_when_the_model_is_removed(
     sleeping: Sleep, eventually: Eventually
 ) -> None:

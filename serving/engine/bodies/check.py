@@ -27,6 +27,8 @@ TEXTS = frozenset(
 _PROMPTS = ("prompt", "input", "tokens")
 _CONSTRAINTS = ("response_format", "structured_outputs", "tools", "output_config")
 _STRINGS = frozenset(("stop", "stop_sequences", "bad_words"))
+# How many log probabilities of each token an answer has: their number, or the tokens themselves.
+_LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs", "logprob_token_ids")
 
 
 class Checked(NamedTuple):
@@ -45,7 +47,8 @@ class BodyCheck:
         endpoints: the fields of each path's bodies and the kinds of value they take.
         context: of the model, in tokens.
         prompt_chars: a prompt with more characters fits no context; None: not known.
-        sequences: choices of all prompts of a request together, at most; None: any number.
+        sequences: choices of all prompts of a request together that the engine's queue takes;
+            None: any number.
         reserved: entries of fields that are objects, which the engine sets itself.
         tools: the model can call tools.
     """
@@ -151,13 +154,33 @@ class BodyCheck:
                     self._check_prompt(name, prompt)
             else:
                 self._check_prompt(name, found)
+        chats = given.get("messages")
+        if type(chats) is list and chats and type(chats[0]) is list:
+            prompts = max(prompts, len(chats))
         for name in (chat, "documents", "suffix", "instructions", "system"):
             self._check_prompt(name, given.get(name))
-        most, n = self._sequences, _whole_number(given.get("n", 1))
-        if most is not None and n * prompts > most:
-            asked = f"n is {n}" if prompts == 1 else f"n is {n} for {prompts} prompts"
+        self._check_choices(given, prompts)
+
+    def _check_choices(self, given: Mapping[str, Any], prompts: int) -> None:
+        limits, name = self._limits, "n"
+        n = _whole_number(given.get("n", 1))
+        if (best_of := _whole_number(given.get("best_of", 1))) > n:
+            name, n = "best_of", best_of
+        if n > limits.choices:
+            _refuse(name, f"is {n}; at most {limits.choices} choices of a prompt are taken")
+        together = n * prompts
+        asked = f"is {n}" if prompts == 1 else f"is {n} for {prompts} prompts"
+        if n > 1 and together > limits.completions:
+            _refuse(name, f"{asked}; at most {limits.completions} choices of a request are taken")
+        if self._sequences is not None and together > self._sequences:
+            most = self._sequences
+            _refuse(name, f"{asked}; this model takes at most {most} choices and prompts at a time")
+        asked_for = max((_logprobs(given.get(field)), field) for field in _LOGPROBS)
+        if asked_for[0] * together > limits.logprobs:
             _refuse(
-                "n", f"{asked}; this model takes at most {most} choices and prompts of all requests"
+                asked_for[1],
+                f"asks for {asked_for[0]} log probabilities of each token, for {together} choices; "
+                f"at most {limits.logprobs} for all choices together are taken",
             )
 
     def _check_prompt(self, name: str, prompt: Any) -> None:
@@ -220,6 +243,10 @@ def _characters(value: Any) -> int:
             skipped = "source" if item.get("type") == "image" else "image_url"
             todo += [inside for key, inside in item.items() if key != skipped]
     return characters
+
+
+def _logprobs(value: Any) -> int:
+    return len(value) if type(value) is list else 0 if value is None else _whole_number(value)
 
 
 def _may_call(tool_choice: Any) -> bool:

@@ -28,6 +28,20 @@ class BodyLimits(BaseSettings):
         default=1024, description="content parts and tool calls of a chat's messages together"
     )
     prompts: Count = Field(default=512, description="prompts, or inputs, of one request")
+    choices: Count = Field(default=128, description="choices of one prompt (`n`, `best_of`)")
+    completions: Count = Field(
+        default=512, description="choices of all prompts of a request together"
+    )
+    logprobs: Count = Field(
+        default=256,
+        description="log probabilities that a step may make for one request: `logprobs`, "
+        "`top_logprobs`, `prompt_logprobs` or `logprob_token_ids` times its choices",
+    )
+    prompt_logprobs: Count = Field(
+        default=32_768,
+        description="log probabilities of the prompts of a request together (`prompt_logprobs`, or "
+        "`echo` with `logprobs`)",
+    )
     token_ids: Count = Field(
         default=262_144,
         description="token IDs of a request's prompts together; a model's context, if it is longer",
@@ -42,6 +56,11 @@ class BodyLimits(BaseSettings):
     )
     field_bytes: Count = Field(
         default=262_144, description="JSON bytes of a field that holds no prompt"
+    )
+    rest_bytes: Count = Field(
+        default=524_288,
+        description="JSON bytes of a body without its prompts, messages and images, tool calls "
+        "counted",
     )
     text_bytes: Count = Field(
         default=8 * 1024 * 1024, description="JSON bytes of prompts or messages, images aside"

@@ -30,6 +30,7 @@ import torch
 from serving.engine.hf.rows import Rows
 from serving.engine.hf.sampling import Params, Sampler, choose
 from serving.engine.hf.text import Detokenizer, StopSequences
+from serving.engine.hf.trials import raise_alone
 from serving.engine.interface import Chunk, Emit, Tally
 from serving.errors import EngineFailed, Overloaded
 from serving.observability.metrics import BatchMetrics
@@ -149,10 +150,10 @@ class Batcher:
         self._waiting: deque[BatchedRequest] = deque()
         self._stopping = False
         self._failed = False
-        # The group whose prompts run in this turn; if the model fails in it, they are accused.
+        # The group whose prompts run now.
         self._starting: list[BatchedRequest] = []
-        # The tallies of the requests that were new in the turn in which the model failed.
-        self.accused: tuple[Tally, ...] = ()
+        # For the tally of each request that ran as the model failed: see `Suspect.place`.
+        self.charges: tuple[tuple[Tally, int | None], ...] = ()
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._main, name="model", daemon=True)
         metrics.watch(lambda: self.running, lambda: self.waiting)
@@ -240,12 +241,28 @@ class Batcher:
                     self._turn()
         except BaseException as error:  # noqa: BLE001 - whatever it is, nobody else would see it
             _log.error("model_failed", exc_info=error)
+            charges = self._charges()
             with self._wake:
-                self.accused = tuple(request.tally for request in self._starting)
+                self.charges = charges
                 self._failed = True
                 left = [*self._running, *self._waiting]
                 self._running, self._waiting = [], deque()
             self._post(lambda: self._give_up(left))
+
+    def _charges(self) -> tuple[tuple[Tally, int | None], ...]:
+        """Which requests the model may have failed of: of a group that was new, those that it fails
+        of alone, if there are any."""
+        group = self._starting
+        if not group:
+            return tuple((each.tally, each.tally.completion_tokens) for each in self._running)
+        fails: list[bool] | None = [True]
+        if len(group) > 1:
+            with torch.inference_mode():
+                fails = raise_alone(self._rows, [(each.prompt, each.sampler) for each in group])
+        if fails is None:
+            return tuple((each.tally, None) for each in group)
+        guilty = tuple((each.tally, None) for each, it in zip(group, fails, strict=True) if it)
+        return guilty or tuple((each.tally, 0) for each in group)
 
     def _work_left(self) -> bool:
         """Wait for work; False once the batcher is to stop."""

@@ -91,7 +91,7 @@ class HfEngine(Engine):
         self._batcher = batcher
         self._encoder_decoder = encoder_decoder
         self._calls: RunningCalls[Tally] = RunningCalls(
-            lambda tally: any(tally is each for each in batcher.accused)
+            lambda tally: [place for each, place in batcher.charges if each is tally]
         )
         self._openai = OpenAIEndpoints(
             prompts, self.complete, context=spec.context, prompt_chars=prompts.size.most

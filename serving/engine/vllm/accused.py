@@ -1,19 +1,27 @@
 """How an engine core that dies tells the engine server of which requests.
 
 The core's last message to vLLM's frontend says only that it is dead. So before it is sent, the core
-writes the IDs of the accused requests into a file in memory (memfd_create(2)) that the engine
-server has made. It is opened by its path below /proc, which works however vLLM starts its
-processes, and it leaves nothing behind.
+writes which requests it may have died of, a line of JSON, into a file in memory (memfd_create(2))
+that the engine server has made. It is opened by its path below /proc, which works however vLLM
+starts its processes, and it leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+
+import msgspec
 
 # The path of the file, for the processes that vLLM starts.
 VARIABLE = "SERVING_ENGINE_ACCUSED"
+
+# The requests that a core may have died of, by ID: None for one that it surely died of, else how
+# many tokens of its answer a request had that ran in the failing step.
+Charges = dict[str, int | None]
+
+_decode = msgspec.json.Decoder(Charges).decode
 
 
 class AccusedRequests:
@@ -23,12 +31,13 @@ class AccusedRequests:
         self._fd = os.memfd_create("accused")
         os.environ[VARIABLE] = f"/proc/{os.getpid()}/fd/{self._fd}"
 
-    def read(self) -> frozenset[str]:
-        """vLLM's own IDs of the requests that the core was running for the first time when an
-        exception ended it; empty while it lives."""
-        return frozenset(
-            os.pread(self._fd, os.fstat(self._fd).st_size, 0).decode().split("\n")[:-1]
-        )
+    def read(self) -> Mapping[str, int | None]:
+        """The charges, by vLLM's own IDs of the requests; none while the core lives."""
+        lines = os.pread(self._fd, os.fstat(self._fd).st_size, 0).split(b"\n")[:-1]
+        found: Charges = {}
+        for line in lines:
+            found |= _decode(line)
+        return found
 
 
 def belongs_to_an_engine_server() -> bool:
@@ -37,13 +46,13 @@ def belongs_to_an_engine_server() -> bool:
     return found is not None and int(found[1]) != os.getpid()
 
 
-def accuse(ids: Sequence[str]) -> None:
+def accuse(charges: Charges) -> None:
     """The core's end. Several cores of one engine (data parallel) may all write."""
     path = os.environ.get(VARIABLE)
-    if path is None or not ids:
+    if path is None or not charges:
         return
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
-        os.write(fd, "".join(f"{name}\n" for name in ids).encode())
+        os.write(fd, msgspec.json.encode(charges) + b"\n")
     finally:
         os.close(fd)

@@ -7,7 +7,6 @@ import itertools
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -38,12 +37,14 @@ from serving.engine.vllm.accused import AccusedRequests
 from serving.engine.vllm.arguments import cli_arguments
 from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
+from serving.engine.vllm.media_names import MediaNames
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.parsers import load_plugins
 from serving.engine.vllm.patches import admission
 from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.preparation import Preparation
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
@@ -75,7 +76,8 @@ class VllmEngine(Engine):
         self._usage = UsageWatch(llm)
         self._salts = Salts()
         patches.salt_requests(llm, self._salts.salt)
-        self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.runs(accused.read()))
+        self._media = MediaNames(llm.renderer, self._salts.name)
+        self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.charges(accused.read()))
         self._lora_numbers = itertools.count(1)
         self._own_numbers = itertools.count(1)
         self._adapter_metrics = AdapterMetrics()
@@ -111,7 +113,8 @@ class VllmEngine(Engine):
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
-        nursery = Preparation.nursery(spec, args, config)
+        limits = PrepareLimits()
+        nursery = Preparation.nursery(spec, args, config, limits)
         start_processes(eager=config.model_config.enforce_eager)
         llm = AsyncLLM.from_vllm_config(
             config,
@@ -124,7 +127,7 @@ class VllmEngine(Engine):
                 f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not "
                 "for embeddings"
             )
-        engine = cls(spec, llm, stats, images, Preparation.of(nursery), accused)
+        engine = cls(spec, llm, stats, images, Preparation.of(nursery, limits), accused)
         engine._app = await OpenAIApp.build(llm, args, spec.id)
         await engine._warm_up()
         patches.keep_environment()
@@ -142,9 +145,10 @@ class VllmEngine(Engine):
         usage = self._usage.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, b"", usage))
+            self._salts.enter(call.cache_space)
             if call.images:
+                stack.enter_context(self._media.sent_again_after_failure())
                 prompt = await self._prompt_with_images(call)
-                stack.push(partial(self._image_prompts.forget_failed, prompt))
             else:
                 own = call.prompt_format or AS_THE_BASE
                 prompt = tokens_input(await self._prompts.encode(call.prompt, own))
@@ -152,7 +156,6 @@ class VllmEngine(Engine):
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            self._salts.enter(call.cache_space)
             outputs = Outputs(emit, settle=lambda: usage.fill(tally))
             try:
                 await self._run(call.request_id, prompt, params, lora, outputs)
@@ -230,6 +233,8 @@ class VllmEngine(Engine):
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
             images = await load_taken(prepared.urls, call.model, call.path, self._images)
+            if images:
+                stack.enter_context(self._media.sent_again_after_failure())
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))

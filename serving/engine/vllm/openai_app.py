@@ -32,6 +32,8 @@ from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
 from serving.engine.vllm.patches import admission, messages, responses
+from serving.engine.vllm.patches.logprobs import PromptLogprobs, write_in_threads
+from serving.engine.vllm.patches.refusal_logs import spare_refusals
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed, ServingError
@@ -89,7 +91,15 @@ class AskedAdapter(Mapping[str, LoRARequest]):
 class OpenAIApp:
     """Runs `HttpCall`s in vLLM's app. Make it with `build`."""
 
-    def __init__(self, app: FastAPI, llm: AsyncLLM, current: Current, bodies: BodyCheck) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        llm: AsyncLLM,
+        current: Current,
+        bodies: BodyCheck,
+        prompt_logprobs: PromptLogprobs,
+    ) -> None:
+        self._prompt_logprobs = prompt_logprobs
         self._bodies = bodies
         self._app = app
         self._llm = llm
@@ -117,10 +127,15 @@ class OpenAIApp:
         responses.prepare(app)
         await messages.correct_messages(app, lambda: current.asked.chat_template)
         admission.refuse_what_validators_raise(app)
+        spare_refusals()
+        write_in_threads(app)
+        limits = BodyLimits()
+        prompt_logprobs = PromptLogprobs(limits.prompt_logprobs)
+        prompt_logprobs.install(llm.input_processor)
         context = int(llm.model_config.max_model_len)
         models = admission.request_models(app)
         bodies = BodyCheck(
-            BodyLimits(),
+            limits,
             {path: fields_of(kinds) for path, kinds in models.items()},
             context=context,
             prompt_chars=PromptSize(llm.renderer.get_tokenizer(), context).most,
@@ -128,7 +143,7 @@ class OpenAIApp:
             reserved=admission.RESERVED,
             tools=args.tool_call_parser is not None,
         )
-        return cls(app, llm, current, bodies)
+        return cls(app, llm, current, bodies, prompt_logprobs)
 
     @property
     def request_models(self) -> Mapping[str, tuple[type[BaseModel], ...]]:
@@ -165,6 +180,7 @@ class OpenAIApp:
         """
         template = call.prompt_format.chat_template if call.prompt_format else None
         self._current.set(Extras(call.model, lora, images, template))
+        self._prompt_logprobs.begin()
         exchange = _Exchange(call, body, reply, self._llm, constrained=checked.constrained)
         task = asyncio.create_task(self._app(exchange.scope, exchange.receive, exchange.send))
         try:
@@ -184,8 +200,6 @@ class OpenAIApp:
             usage.fill(tally)
             if (said := patches.final_usage(exchange.scope)) is not None:
                 tally.prompt_tokens, tally.completion_tokens = said
-            if images and exchange.refused:
-                await patches.forget_all_images(self._llm.renderer)
         if exchange.failure is not None:
             raise exchange.failure
 

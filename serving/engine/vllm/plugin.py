@@ -16,9 +16,10 @@ def load() -> None:
     # Imported late: elsewhere they would only take time.
     from vllm.platforms import current_platform
 
-    from serving.engine.vllm.core_patches import patch_death
+    from serving.engine.vllm.core_patches import patch_death, patch_grammars
 
     patch_death()
+    patch_grammars()
     if current_platform.is_cpu():
         from serving.engine.vllm.worker_patches import patch_prompt_logprobs
 

@@ -18,19 +18,18 @@ from vllm.config import VllmConfig
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
 from serving.engine.bodies.responses import is_constrained
-from serving.engine.helpers import Helpers, Nursery
+from serving.engine.helpers.nursery import Nursery
+from serving.engine.helpers.pool import Helpers
 from serving.engine.images.blocks import take_images_of
 from serving.engine.images.chat import may_hold_media
 from serving.engine.interface import Reply
 from serving.engine.vllm.patches_rehearsal import Rehearsed
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.rehearsal import Answered, Found, Job, Prepared, Refused, Rehearsal
 from serving.wire.messages import HttpCall
 
 # Of the event loop, 16 KiB of the dearest JSON that vLLM takes (messages without text) cost 20 ms.
 SMALL_BYTES = 16 * 1024
-HELPERS = 2
-PREPARE_S = 10.0
-PREPARE_BYTES = 1 << 30
 # Formats whose grammar is always the same.
 _PLAIN_FORMATS = ({"type": "text"}, {"type": "json_object"})
 
@@ -88,13 +87,23 @@ class Preparation:
         self.rehearsed = Rehearsed()
 
     @staticmethod
-    def nursery(spec: EngineSpec, args: Namespace, config: VllmConfig) -> Nursery:
+    def nursery(
+        spec: EngineSpec, args: Namespace, config: VllmConfig, limits: PrepareLimits
+    ) -> Nursery:
         """To be forked before the engine starts."""
-        return Nursery.fork(lambda: Rehearsal(spec, args, config))
+        return Nursery.fork(lambda: Rehearsal(spec, args, config, limits))
 
     @classmethod
-    def of(cls, nursery: Nursery) -> Preparation:
-        return cls(Helpers(nursery, most=HELPERS, seconds=PREPARE_S, memory_bytes=PREPARE_BYTES))
+    def of(cls, nursery: Nursery, limits: PrepareLimits) -> Preparation:
+        """With helpers of this nursery."""
+        helpers = Helpers(
+            nursery,
+            most=limits.helpers,
+            seconds=limits.time_s,
+            memory_bytes=limits.memory_mib << 20,
+            waiting=limits.waiting,
+        )
+        return cls(helpers)
 
     async def prepare(
         self,

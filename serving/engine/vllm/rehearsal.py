@@ -1,6 +1,6 @@
 """The work of a helper: a request's way through vLLM's OpenAI app up to the engine core.
 
-It runs in a helper process (`serving/engine/helpers.py`), with vLLM's own app on an engine that has
+It runs in a helper process (`serving/engine/helpers/`), with vLLM's own app on an engine that has
 no core. What vLLM would refuse it refuses here, in its own words; what it would answer without the
 core (`/tokenize`) it answers here. Of a request that passes, the tokens and the checked grammar go
 back to the engine server, and of its body what is needed to answer it.
@@ -22,6 +22,7 @@ from vllm.lora.request import LoRARequest
 from serving import errors
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies import blocks
+from serving.engine.bodies.limits import BodyLimits
 from serving.engine.bodies.responses import PATH as RESPONSES
 from serving.engine.images.blocks import take_images_of
 from serving.engine.images.chat import may_hold_media
@@ -33,15 +34,11 @@ from serving.engine.vllm.patches_rehearsal import (
     constraint_fields,
     record_renders,
 )
+from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import InvalidRequest, ServingError
 from serving.wire.messages import Head, HttpCall
 
-# What may be left of a body without its prompt, its messages and its images: the engine server
-# parses it on its event loop.
-MAX_REST_BYTES = 512 * 1024
-# CPU time in which a grammar is checked and compiled. The engine core does it again.
-GRAMMAR_CPU_S = 2.0
 # A prompt's text goes along if it is short, or if the answer repeats it.
 MAX_PROMPT_TEXT = 64 * 1024
 
@@ -118,7 +115,12 @@ class _Reply:
 class Rehearsal:
     """Prepares requests for one model, one at a time."""
 
-    def __init__(self, spec: EngineSpec, args: Namespace, config: VllmConfig) -> None:
+    def __init__(
+        self, spec: EngineSpec, args: Namespace, config: VllmConfig, limits: PrepareLimits
+    ) -> None:
+        self._grammar_s = limits.grammar_s
+        # The engine server parses on its event loop what is left of a body.
+        self._rest_bytes = BodyLimits().rest_bytes
         self._runner = asyncio.Runner()
         self._engine = RehearsalEngine(config, (spec.task,))
         self._grammars = Grammars(config)
@@ -156,10 +158,10 @@ class Rehearsal:
             return
         self._grammars.compile(params)
         used = time.process_time() - self._began
-        if used > GRAMMAR_CPU_S:
+        if used > self._grammar_s:
             raise InvalidRequest(
                 f"this request's grammar takes {used:.1f} s of CPU time to compile; the limit is "
-                f"{GRAMMAR_CPU_S:g} s. Make the schema, pattern or grammar smaller",
+                f"{self._grammar_s:g} s. Make the schema, pattern or grammar smaller",
                 param="response_format",
             )
         self._constraint = constraint_fields(params.structured_outputs)
@@ -172,7 +174,7 @@ class Rehearsal:
             urls, body = take_images_of(job.call.path, body)
         if urls:
             # Its tokens come with the pixels.
-            return Prepared(_bounded(body), urls, constrained=self._constrained)
+            return Prepared(self._bounded(body), urls, constrained=self._constrained)
         self._began = time.process_time()
         ready, failure = asyncio.Event(), None
         self._engine.asked = ready.set
@@ -205,14 +207,20 @@ class Rehearsal:
             await answering
         return self._prepared(job.call.path, body)
 
+    def _bounded(self, body: bytes) -> bytes:
+        if len(body) > self._rest_bytes:
+            raise InvalidRequest(
+                f"this request has {len(body)} bytes beside its prompt, messages and images; at "
+                f"most {self._rest_bytes} are taken"
+            )
+        return body
+
     def _prepared(self, path: str, body: bytes) -> Prepared:
         fields = json.loads(body)
         inputs = self._inputs
         if inputs is None:
-            # Several texts of an embedding's input, or media: vLLM goes by the body.
-            return Prepared(
-                _bounded(body), constraint=self._constraint, constrained=self._constrained
-            )
+            # Inputs to embed, or media: vLLM goes by the body. Its texts have limits of their own.
+            return Prepared(body, constraint=self._constraint, constrained=self._constrained)
         repeats = bool(fields.get("echo") or fields.get("return_prompt_text"))
         for found in inputs:
             if not repeats and len(found.get("prompt", "")) > MAX_PROMPT_TEXT:
@@ -220,7 +228,7 @@ class Rehearsal:
         _without_prompt(path, fields)
         rest = json.dumps(fields).encode()
         last = self._last if repeats else []
-        return Prepared(_bounded(rest), [], inputs, last, self._constraint, self._constrained)
+        return Prepared(self._bounded(rest), [], inputs, last, self._constraint, self._constrained)
 
 
 def _without_prompt(path: str, fields: dict[str, Any]) -> None:
@@ -254,12 +262,3 @@ def _without_prompt(path: str, fields: dict[str, Any]) -> None:
     if fields.get("suffix"):
         fields["suffix"] = "."
     fields.pop("documents", None)
-
-
-def _bounded(body: bytes) -> bytes:
-    if len(body) > MAX_REST_BYTES:
-        raise InvalidRequest(
-            f"this request has {len(body)} bytes beside its prompt, messages and images; the limit "
-            f"is {MAX_REST_BYTES}"
-        )
-    return body

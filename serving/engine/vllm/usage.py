@@ -5,6 +5,7 @@ The states are read when a call ends, however it ends: nothing is counted per to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -46,14 +47,16 @@ class CallUsage:
         tally.completion_tokens = completion_tokens
         tally.queue_s = min(queues_s, default=None)
 
-    def runs(self, ids: frozenset[str]) -> bool:
-        """True if one of these is vLLM's own ID of a request of this call."""
-        if not ids:
-            return False
+    def charges(self, of: Mapping[str, int | None]) -> list[int | None]:
+        """What the engine's death is charged to this call's requests with, given what it is charged
+        to requests with by vLLM's own IDs (`accused.py`)."""
+        if not of:
+            return []
+        own = {patches.internal_id(state) for state in self._states}
         beam = self._beam
-        return any(patches.internal_id(state) in ids for state in self._states) or bool(
-            beam and any(name.startswith(beam) for name in ids)
-        )
+        return [
+            charge for name, charge in of.items() if name in own or (beam and name.startswith(beam))
+        ]
 
 
 class UsageWatch:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments.code import (
+    DIRECTORY_CODE,
     ENGINE_CODE,
     NOT_IN_ENGINES,
     NOT_IN_ROUTERS,
@@ -49,8 +50,9 @@ def imported_from(begins: tuple[str, ...]) -> set[str]:
     [
         (ROUTER_BEGINS, ROUTER_CODE, NOT_IN_ROUTERS),
         (ENGINE_BEGINS, ENGINE_CODE, NOT_IN_ENGINES),
+        (("deployments.directory",), DIRECTORY_CODE, ()),
     ],
-    ids=["router", "engine"],
+    ids=["router", "engine", "directory"],
 )
 def test_everything_that_a_replica_imports_counts(
     begins: tuple[str, ...], include: tuple[str, ...], exclude: tuple[str, ...]

@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
+import pytest
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
-from deployments.directory import EXPIRY_S, Table, decode
+from deployments import directory
+from deployments.code import directory_code
+from deployments.directory import EXPIRY_S, Directory, Table, _decode
 from serving.wire.entry import Entry
 from tests.conftest import Eventually
 
@@ -77,4 +84,74 @@ def test_entries_of_another_version_are_read() -> None:
     table = Table()
     for number, fields in enumerate((later, earlier)):
         table.announce(str(number), json.dumps(fields).encode(), 0)
-    assert decode(table.entries()) == (Entry("a", "engine", "m", "h", 1, ""),) * 2
+    assert _decode(table.entries()) == (Entry("a", "engine", "m", "h", 1, ""),) * 2
+
+
+class Actor:
+    """An actor of the directory: its answers, one after the other; an exception is raised."""
+
+    def __init__(self, *answers: Any, says_code: bool = True) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[Any, ...]] = []
+        for method in ("announce", "withdraw", "watch", *(["code"] if says_code else [])):
+            setattr(self, method, SimpleNamespace(remote=self._asker(method)))
+
+    def _asker(self, method: str) -> Any:
+        def ask(*arguments: Any) -> Any:
+            self.asked.append((method, *arguments))
+            future: asyncio.Future[Any] = asyncio.Future()
+            answer = self.answers.pop(0)
+            if isinstance(answer, RayError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+            return future
+
+        return ask
+
+
+async def test_replicas_look_for_a_directory_that_was_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that is away for a moment stays theirs; one that is not there yet is looked for again."""
+    old = Actor(ActorUnavailableError("a moment", None), None, ActorDiedError(), ActorDiedError())
+    new = Actor(("epoch", 1, (entry("a"),)))
+    found: list[Any] = [ValueError("no such actor"), new]
+
+    def get_actor(name: str, namespace: str) -> Any:
+        if isinstance(answer := found.pop(0), ValueError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(directory, "_open", lambda: old)
+    monkeypatch.setattr(ray, "get_actor", get_actor)
+    here = Directory()
+    with pytest.raises(ActorUnavailableError):
+        await here.withdraw("a")
+    await here.withdraw("a")
+    for _ in range(2):
+        with pytest.raises(ActorDiedError):
+            await here.withdraw("a")
+    assert await here.watch("", -1, 0) == ("epoch", 1, _decode([entry("a")]))
+    assert len(old.asked) == 4
+
+
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The directories that there are, one after the other; each is ended by a kill."""
+    actors: list[Any] = []
+    monkeypatch.setattr(directory, "_open", lambda: actors[0])
+    monkeypatch.setattr(ray, "get", lambda future, timeout: future.result())
+    monkeypatch.setattr(ray, "kill", lambda actor, no_restart: actors.remove(actor))
+    monkeypatch.setattr(directory.time, "sleep", lambda _: None)
+    return actors
+
+
+async def test_one_of_other_code_is_replaced_and_no_other(actors: list[Any]) -> None:
+    dying, new = Actor(ActorDiedError(), directory_code()), Actor(directory_code())
+    actors[:] = [Actor(says_code=False), Actor("old"), dying, new]
+    directory.renew()
+    assert actors == [dying, new], "that its name was still taken for a moment is no harm"
+    actors[:] = [new]
+    directory.renew()
+    assert actors == [new]

@@ -85,9 +85,13 @@ def test_replicas_of_other_code_are_outdated(monkeypatch: pytest.MonkeyPatch) ->
         entry("engine", "b", "old"),
         entry("engine", "gone", "old"),
     ]
-    monkeypatch.setattr(rollout, "listed", lambda: tuple(listed))
+    old = False
+    monkeypatch.setattr(rollout.directory, "listed", lambda: tuple(listed))
+    monkeypatch.setattr(rollout.directory, "is_outdated", lambda: old)
     served = catalogue({"id": "a"}, {"id": "b"})
     assert rollout.outdated(served) == ("model-b",)
     # A service older than the digest says nothing of its code.
     listed.append(entry("router", "", ""))
     assert rollout.outdated(served) == ("model-b", "router")
+    old = True
+    assert rollout.outdated(served) == ("directory", "model-b", "router")

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from serving.engine.helpers import NURSERY_TITLE, Helpers, Nursery, Work
+from serving.engine.helpers.helper import Work
+from serving.engine.helpers.nursery import NURSERY_TITLE, Nursery
+from serving.engine.helpers.pool import Helpers
 from serving.errors import InvalidRequest, Overloaded
 
 MIB = 1 << 20
@@ -145,6 +147,60 @@ def test_one_long_job_does_not_hold_up_another(make: Make) -> None:
         long.cancel()
 
     asyncio.run(run())
+
+
+def slow_to_start() -> Work:
+    time.sleep(1)
+    return work
+
+
+def test_a_job_takes_whichever_helper_is_ready_first() -> None:
+    """It does not wait for the one that starts for it."""
+    nursery = Nursery.fork(slow_to_start)
+
+    async def run() -> None:
+        helpers = Helpers(nursery, most=2, seconds=20, memory_bytes=256 * MIB)
+        first = await helpers.run(b"pid")
+        nap = asyncio.create_task(helpers.run(b"nap 0.2"))
+        await asyncio.sleep(0.05)
+        assert await helpers.run(b"pid") == first
+        await nap
+        # And the other is ready a second later, ahead of need.
+        await asyncio.sleep(1.5)
+        nap = asyncio.create_task(helpers.run(b"nap 0.5"))
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        await helpers.run(b"a")
+        assert time.monotonic() - began < 0.4
+        await nap
+        helpers.close()
+
+    asyncio.run(run())
+
+
+def test_a_job_that_leaves_before_its_helper_is_ready_leaves_the_helper_to_others() -> None:
+    nursery = Nursery.fork(slow_to_start)
+
+    async def run() -> None:
+        helpers = Helpers(nursery, most=1, seconds=20, memory_bytes=256 * MIB)
+        job = asyncio.create_task(helpers.run(b"a"))
+        await asyncio.sleep(0.1)
+        job.cancel()
+        began = time.monotonic()
+        assert await helpers.run(b"ab") == b"abab"
+        assert time.monotonic() - began < 5
+        helpers.close()
+
+    asyncio.run(run())
+
+
+async def test_no_helper_without_a_nursery() -> None:
+    nursery = Nursery.fork(prepare)
+    helpers = Helpers(nursery, most=1, seconds=20, memory_bytes=256 * MIB)
+    nursery.close()
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="no helper process can be started"):
+            await helpers.run(b"a")
 
 
 def test_jobs_that_wait_are_bounded(make: Make) -> None:

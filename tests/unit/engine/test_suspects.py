@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,7 +11,8 @@ from serving.engine.interface import Suspect
 from serving.engine.suspects import Blame, RunningCalls
 from serving.errors import EngineFailed, EngineKilled
 from serving.observability.logs import Log
-from serving.wire.fingerprint import Fingerprint, fingerprint
+from serving.wire.fingerprint import Doubt, Fingerprint, fingerprint
+from serving.wire.frames import Kind
 from serving.wire.messages import HttpCall
 
 
@@ -26,7 +26,11 @@ class Engine:
     def __init__(self) -> None:
         self.now = 0.0
         self.accused: set[str] = set()
-        self.calls: RunningCalls[str] = RunningCalls(self.accused.__contains__, lambda: self.now)
+        self.doubted: dict[str, list[int]] = {}
+        self.calls: RunningCalls[str] = RunningCalls(self.charges, lambda: self.now)
+
+    def charges(self, name: str) -> list[int | None]:
+        return [None] if name in self.accused else [*self.doubted.get(name, ())]
 
     def run(self, name: str, body: bytes = b"", error: BaseException | None = None) -> HttpCall:
         """Run a call to its end."""
@@ -111,22 +115,49 @@ class Told:
     """Who has been told what."""
 
     def __init__(self, engine: Any, log: Log) -> None:
-        self.payloads: list[bytes] = []
-        self.blame = Blame(engine, self.payloads.append, log)
+        self.frames: list[tuple[Kind, bytes]] = []
+        self.blame = Blame(engine, lambda *frame: self.frames.append(frame), log)
 
     @property
     def prints(self) -> list[set[Fingerprint]]:
-        decode: Callable[[bytes], list[Fingerprint]] = msgspec.json.Decoder(
-            list[Fingerprint]
-        ).decode
-        return [set(decode(payload)) for payload in self.payloads]
+        decode = msgspec.json.Decoder(set[Fingerprint]).decode
+        return [decode(payload) for kind, payload in self.frames if kind == Kind.SUSPECTS]
+
+    @property
+    def doubts(self) -> list[set[Doubt]]:
+        decode = msgspec.json.Decoder(set[Doubt]).decode
+        return [decode(payload) for kind, payload in self.frames if kind == Kind.DOUBTS]
+
+
+def test_those_in_doubt_are_told_with_their_places(engine: Engine, log: Log) -> None:
+    """One of them is a call of several requests; their calls may be retried."""
+    told = Told(engine, log)
+    engine.doubted |= {"a": [0, 4], "b": [7]}
+    error = EngineFailed("dead")
+    a, b = (engine.run(name, name.encode(), error=error) for name in "ab")
+    assert told.blame.error(a, error) is error
+    assert told.blame.error(b, error) is error
+    assert told.prints == []
+    one, other = fingerprint(a, b"a"), fingerprint(b, b"b")
+    assert told.doubts == [{Doubt(one, 0), Doubt(one, 4), Doubt(other, 7)}]
+
+
+def test_a_convict_is_not_in_doubt(engine: Engine, log: Log) -> None:
+    """A call of several requests, of which the engine died of one."""
+    told = Told(engine, log)
+    engine.charges = lambda name: [3, None]  # type: ignore[method-assign]
+    engine.calls._charges = engine.charges
+    made = engine.run("a", error=EngineFailed("dead"))
+    assert isinstance(told.blame.error(made, EngineFailed("dead")), EngineKilled)
+    assert told.prints == [{fingerprint(made, b"")}]
+    assert told.doubts == []
 
 
 def test_routers_hear_of_all_suspects_before_any_failure(engine: Engine, log: Log) -> None:
     told = Told(engine, log)
     error = EngineFailed("dead")
     assert told.blame.error(call("bystander"), error) is error
-    assert told.payloads == []
+    assert told.frames == []
     engine.accused |= {"a", "b"}
     made = [engine.run(name, b"body of " + name.encode(), error=error) for name in "ab"]
     assert told.blame.error(call("bystander"), error) is error

@@ -129,6 +129,18 @@ def test_adapters_have_different_homes() -> None:
     assert len(homes) == 4
 
 
+def test_all_copies_of_a_request_with_a_home_go_to_one_replica() -> None:
+    """However busy it is, at every router; if it was tried, to one other."""
+    replicas = [Replica(f"r{number}", busy=number) for number in range(4)]
+    pools = [pool_of(replicas, random.Random(seed)) for seed in range(20)]
+    homes = {pool.choose(None, frozenset(), "a").replica for pool in pools}
+    (home,) = homes
+    others = {pool.choose(None, frozenset(homes), "a").replica for pool in pools}
+    assert len(others) == 1
+    assert home not in others
+    assert len({pools[0].choose(None, frozenset(), str(name)).replica for name in range(99)}) == 4
+
+
 def test_many_candidates_stay_balanced_with_a_sample() -> None:
     rng = random.Random(3)
     replicas = [Replica(f"r{number}") for number in range(40)]

@@ -126,7 +126,11 @@ async def test_a_draining_replica_gets_nothing_new(site: Site, eventually: Event
 
 
 async def test_when_a_model_lost_its_last_replica(site: Site, eventually: Eventually) -> None:
-    assert site.fleet.lost_at("a") is None
+    lost_at = site.fleet.lost_at("a")
+    assert lost_at is not None, "since the fleet knows of it"
+    assert lost_at <= time.monotonic()
+    assert not site.fleet.seen("a")
+    assert site.fleet.lost_at("b of another fleet") is None
     entries = [await site.replica("a1"), await site.replica("a2")]
     site.fleet.update(entries)
     await eventually(lambda: site.fleet.ready("a") == 2)
@@ -139,6 +143,7 @@ async def test_when_a_model_lost_its_last_replica(site: Site, eventually: Eventu
     lost_at = site.fleet.lost_at("a")
     assert lost_at is not None
     assert before <= lost_at <= time.monotonic()
+    assert site.fleet.seen("a")
     site.fleet.update([*entries, await site.replica("a3")])
     await eventually(lambda: site.fleet.ready("a"))
     assert site.fleet.lost_at("a") is None

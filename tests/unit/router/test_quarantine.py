@@ -33,8 +33,8 @@ class Held:
             self.metrics, log, keep_s=keep_s, limit=limit, clock=lambda: self.now
         )
 
-    def suspect(self, prompt: str = "one", model: str = "m") -> None:
-        self.quarantine.add(model, [fingerprint(call(prompt), b"")])
+    def suspect(self, prompt: str = "one", model: str = "m", replica: str = "1") -> None:
+        self.quarantine.add(model, replica, [fingerprint(call(prompt), b"")])
 
     def refuses(self, prompt: str = "one", model: str = "m") -> bool:
         try:
@@ -73,7 +73,7 @@ def test_a_suspect_is_refused_and_no_other(held: Held) -> None:
     assert held.refuses()
     assert not held.refuses("two")
     assert not held.refuses(model="another")
-    held.quarantine.add("m", [fingerprint(http(), b"{1}")])
+    held.quarantine.add("m", "1", [fingerprint(http(), b"{1}")])
     with pytest.raises(Quarantined, match="another 600 s"):
         held.quarantine.check("m", http(), b"{1}")
     held.quarantine.check("m", http(), b"{2}")
@@ -101,6 +101,19 @@ def test_it_begins_anew_when_another_engine_dies(held: Held) -> None:
     held.now = 1100
     assert not held.refuses()
     assert not held.quarantine._sizes
+
+
+def test_a_conviction_acquits_those_that_were_named_for_the_same_deaths(held: Held) -> None:
+    held.suspect("named once", replica="1")
+    for replica in ("1", "3"):
+        held.suspect("named twice", replica=replica)
+    held.suspect("named later", replica="3")
+    held.suspect("of another", model="another", replica="1")
+    held.quarantine.convict("m", {"1", "2"}, [fingerprint(call("killer"), b"")])
+    prompts = ("killer", "named once", "named twice", "named later")
+    assert [held.refuses(prompt) for prompt in prompts] == [True, False, True, True]
+    assert held.refuses("of another", model="another")
+    assert sum(held.quarantine._sizes.values()) == len(held.quarantine) == 4
 
 
 def test_its_number_is_bounded_and_the_oldest_goes(log: Log) -> None:
@@ -135,6 +148,16 @@ async def test_twins_on_other_replicas_are_given_up(
         assert isinstance(answer.failed.error, Quarantined)
         assert not answer.failed.retryable
     assert not held.quarantine._sent
+
+
+async def test_a_twin_of_one_that_kills_in_a_later_step_is_given_up_whatever_it_has_sent(
+    held: Held,
+) -> None:
+    answer = Answer(SimpleNamespace(cancel=lambda _: None), 1)
+    response: Any = SimpleNamespace(streams=True)
+    with held.quarantine.sent(answer, "m", call(), b"", response):
+        held.quarantine.convict("m", {"1"}, [fingerprint(call(), b"")])
+    assert answer.failed is not None
 
 
 async def test_a_twin_whose_answer_has_begun_goes_on(held: Held) -> None:

@@ -19,6 +19,7 @@ class Fleet:
         self.replicas = 0
         self.said: float | None = None
         self.lost: float | None = None
+        self.was_seen = True
         self.watchers: list[Callable[[], None]] = []
 
     def ready(self, model: str) -> int:
@@ -29,6 +30,9 @@ class Fleet:
 
     def lost_at(self, model: str) -> float | None:
         return self.lost
+
+    def seen(self, model: str) -> bool:
+        return self.was_seen
 
     def subscribe(self, model: str, wake: Callable[[], None]) -> Callable[[], None]:
         self.watchers.append(wake)
@@ -142,6 +146,20 @@ def test_a_lost_replica_is_timed_from_its_loss(starts: Starts, fleet: Fleet, clo
     assert "took 12 s" in starts.unavailable("other").message
 
 
+def test_a_model_that_was_never_seen_tells_nothing_of_its_start(
+    starts: Starts, fleet: Fleet, clock: Clock
+) -> None:
+    """It may have run all along, and this router is new."""
+    fleet.was_seen, fleet.lost = False, clock.now
+    clock.now = 107.0
+    starts.expect("other")
+    assert "no replica yet in the 7 s" in starts.unavailable("other").message
+    assert starts.state("other") == "has no replica yet"
+    assert b"'other' is starting" in starts.news("other")
+    fleet.comes_up()
+    assert "not been started before" in starts.unavailable("other").message
+
+
 async def test_a_model_that_sleeps_was_asleep_unless_it_was_lost_in_use(
     starts: Starts, fleet: Fleet, demand: Demand, clock: Clock
 ) -> None:
@@ -157,7 +175,7 @@ async def test_a_model_that_sleeps_was_asleep_unless_it_was_lost_in_use(
 def test_a_model_is_expected_back_for_a_few_times_its_start(
     starts: Starts, fleet: Fleet, clock: Clock
 ) -> None:
-    assert not starts.expected("other")  # it has never come up
+    assert not starts.expected("other")  # it has a replica
     fleet.lost = clock.now
     clock.now += PATIENCE_S - 1
     assert starts.expected("other")

@@ -19,14 +19,16 @@ PATH = "/v1/chat/completions"
 FIELDS = {PATH: {"structured_outputs": frozenset((OBJECT,)), "stop": frozenset((SCALAR, LIST))}}
 
 
-def check(body: Any, prompt_chars: int | None = 1000, **limits: int) -> bool:
+def check(
+    body: Any, prompt_chars: int | None = 1000, sequences: int | None = 64, **limits: int
+) -> bool:
     given = body if isinstance(body, bytes) else json.dumps(body).encode()
     checks = BodyCheck(
         BodyLimits(**limits),
         FIELDS,
         context=100,
         prompt_chars=prompt_chars,
-        sequences=64,
+        sequences=sequences,
         reserved={"vllm_xargs": frozenset(("taken",))},
     )
     return checks.check(PATH, given).constrained
@@ -193,10 +195,20 @@ def schema(value: Any) -> dict[str, Any]:
         ({"prompt": [1] * 262_145}, "prompt", "262145 token IDs; at most 262144"),
         ({"tokens": [1] * 262_145}, "tokens", "262145 token IDs"),
         ({"prompt": [[1] * 150_000] * 2}, "prompt", "more than"),
-        ({"n": 65}, "n", "n is 65; this model takes at most 64"),
-        ({"n": "65"}, "n", "n is 65"),
-        ({"n": 65.0}, "n", "n is 65"),
-        ({"n": 33, "prompt": ["a", "b"]}, "n", "n is 33 for 2 prompts"),
+        ({"n": 65}, "n", "is 65; this model takes at most 64"),
+        ({"n": "65"}, "n", "is 65"),
+        ({"n": 65.0}, "n", "is 65"),
+        ({"n": 33, "prompt": ["a", "b"]}, "n", "is 33 for 2 prompts; this model takes at most 64"),
+        ({"n": 33, "messages": [[MESSAGE]] * 2}, "n", "is 33 for 2 prompts"),
+        ({"n": 129}, "n", "is 129; at most 128 choices of a prompt are taken"),
+        ({"best_of": 129, "n": 2}, "best_of", "is 129; at most 128"),
+        ({"n": 5, "prompt": ["a"] * 103}, "n", "is 5 for 103 prompts; at most 512 choices"),
+        ({"best_of": 8, "prompt": [[5]] * 65}, "best_of", "is 8 for 65 prompts; at most 512"),
+        ({"n": 13, "logprobs": 20}, "logprobs", "20 log probabilities of each token, for 13"),
+        ({"n": 13, "logprobs": True, "top_logprobs": 20}, "top_logprobs", "for 13 choices"),
+        ({"n": 5, "logprob_token_ids": [1] * 128}, "logprob_token_ids", "128 log probabilities"),
+        ({"prompt": [[5]] * 13, "prompt_logprobs": 20}, "prompt_logprobs", "for 13 choices"),
+        ({"prompt": ["a"] * 13, "logprobs": 20}, "logprobs", "for 13 choices; at most 256"),
         ({"tools": [TOOL] * 129}, "tools", "129 items; at most 128"),
         ({"stop": ["a"] * 17}, "stop", "17 items; at most 16"),
         ({"stop": "a" * 1025}, "stop", "1025 characters; at most 1024"),
@@ -249,6 +261,20 @@ def schema(value: Any) -> dict[str, Any]:
 def test_a_size_is_refused_by_name_with_its_number(body: Any, param: str, said: str) -> None:
     error = refusal(body)
     assert (error.param, said in error.message) == (param, True), error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"n": 64, "logprobs": 4},
+        {"n": 128, "best_of": None, "logprobs": None},
+        {"prompt": ["a"] * 256, "echo": True, "logprobs": 1},
+        {"messages": [MESSAGE], "n": 12, "logprobs": True, "top_logprobs": 20},
+        {"n": "many", "best_of": {}, "logprobs": "all"},
+    ],
+)
+def test_choices_within_the_limits_pass(body: Any) -> None:
+    check(body, sequences=None)
 
 
 def test_every_limit_is_a_setting() -> None:

@@ -207,11 +207,46 @@ async def test_whoever_is_new_in_the_turn_that_fails_is_accused(
     bench.rows.go.release(1)
     await asyncio.wait(bench.tasks, timeout=5)
     assert [type(task.exception()) for task in bench.tasks] == [EngineFailed, EngineFailed]
-    assert [tally is bench.tallies[1] for tally in bench.batcher.accused] == [True]
+    ((tally, place),) = bench.batcher.charges
+    assert tally is bench.tallies[1]
+    assert place is None
 
 
 @pytest.mark.parametrize("bench", [{}], indirect=True)
-async def test_a_later_turn_that_fails_accuses_nobody(
+@pytest.mark.parametrize(("deadly", "places"), [
+    ({7}, [None]),
+    ({6, 7}, [None, None]),
+    ({0, 1, 6, 7, 8}, [None, None, None]),
+    (set(), [0, 0, 0]),
+])  # fmt: skip
+async def test_of_several_new_ones_those_are_accused_that_fail_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, deadly: set[int], places: list[int | None]
+) -> None:
+    """If even a single token fails, nothing is known; if none fails alone, all are in doubt."""
+    admit = bench.rows.admit
+
+    def fail(prompts: Sequence[list[int]]) -> torch.Tensor:
+        if len(prompts) > 1 or len(prompts[0]) in deadly:
+            raise RuntimeError("it cannot do that")
+        bench.rows.go.release(1)
+        return admit(prompts)
+
+    bench.ask(5)
+    bench.rows.go.release(1)
+    await bench.tasks[0]
+    monkeypatch.setattr(bench.rows, "admit", fail)
+    with bench.batcher._wake:  # they come at once
+        for tokens in (6, 7, 8):
+            bench.ask(tokens)
+        await asyncio.sleep(0)
+    await asyncio.wait(bench.tasks[1:], timeout=5)
+    assert [place for _, place in bench.batcher.charges] == places
+    if deadly == {7}:
+        assert bench.batcher.charges[0][0] is bench.tallies[2]
+
+
+@pytest.mark.parametrize("bench", [{}], indirect=True)
+async def test_of_a_later_turn_that_fails_all_that_ran_are_in_doubt(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(tokens: Sequence[int]) -> torch.Tensor:
@@ -222,4 +257,4 @@ async def test_a_later_turn_that_fails_accuses_nobody(
     bench.rows.go.release(1)
     with pytest.raises(EngineFailed):
         await asyncio.wait_for(bench.tasks[0], 5)
-    assert bench.batcher.accused == ()
+    assert bench.batcher.charges == ((bench.tallies[0], 1),)

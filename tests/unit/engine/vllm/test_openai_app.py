@@ -17,6 +17,7 @@ from serving.engine.bodies.check import BodyCheck, Checked
 from serving.engine.bodies.limits import BodyLimits
 from serving.engine.interface import Tally
 from serving.engine.vllm.openai_app import Current, OpenAIApp
+from serving.engine.vllm.patches.logprobs import PromptLogprobs
 from serving.engine.vllm.refusals import MAX_MESSAGE
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import (
@@ -71,7 +72,7 @@ async def ask(
     llm: Any = SimpleNamespace(errored=errored)
     bodies = BodyCheck(BodyLimits(), {}, context=9, prompt_chars=None, sequences=None, reserved={})
     reply = Recorded()
-    running = OpenAIApp(app, llm, Current(), bodies)
+    running = OpenAIApp(app, llm, Current(), bodies, PromptLogprobs(9))
     call, usage = HttpCall("r", "m", "POST", path), CallUsage()
     await running.run(call, b"{}", reply, Tally(), usage, None, [], Checked(constrained))
     return reply
@@ -136,6 +137,7 @@ async def test_a_refusal_has_vllms_status_and_words_whole_or_streamed(answer: An
         (422, InvalidField),
         (500, EngineError),
         (501, InvalidRequest),
+        (505, InvalidRequest),
         (503, Overloaded),
     ],
 )

@@ -27,7 +27,6 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.exceptions import VLLMValidationError
-from vllm.multimodal.cache import BaseMultiModalProcessorCache
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, chat_utils
 from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_content_format
@@ -280,9 +279,10 @@ def test_a_call_knows_its_requests_by_the_ids_that_the_core_has(n: int) -> None:
     known = {state.request_id for state in engine.states}
     assert known == set(engine.output_processor.request_states)
     for name in known:
-        assert call.runs(frozenset((name, "another")))
-    assert not call.runs(frozenset(("outside", "another")))
-    assert not call.runs(frozenset())
+        assert call.charges({name: None, "another": 3}) == [None]
+    assert call.charges(dict.fromkeys(known, 3) | {"another": None}) == [3] * n
+    assert call.charges({"outside": None, "another": None}) == []
+    assert call.charges({}) == []
 
 
 def test_a_call_knows_the_steps_of_its_beam_search() -> None:
@@ -292,8 +292,8 @@ def test_a_call_knows_the_steps_of_its_beam_search() -> None:
         call.add(
             SimpleNamespace(external_req_id=name, request_id=f"{name}-0a1b", max_tokens_param=1)
         )
-    assert call.runs(frozenset(("cmpl-1-ab-beam-7-2c3d",)))
-    assert not call.runs(frozenset(("cmpl-1-abc-beam-7-2c3d",)))
+    assert call.charges({"cmpl-1-ab-beam-7-2c3d": 0}) == [0]
+    assert call.charges({"cmpl-1-abc-beam-7-2c3d": 0}) == []
 
 
 # the OpenAI app
@@ -407,11 +407,6 @@ def test_what_is_called_of_the_renderer() -> None:
     )
     for name in ("get_tokenizer", "get_mm_processor"):
         assert parameters(getattr(BaseRenderer, name)) == ["self"], f"{name} has changed"
-    assert isinstance(BaseRenderer.mm_processor_cache, property), "see forget_images"
-    assert parameters(BaseMultiModalProcessorCache.invalidate) == ["self", "mm_hash"], (
-        "the renderer's notes of images are kept otherwise: see forget_images"
-    )
-    assert inspect.iscoroutinefunction(BaseRenderer.clear_mm_cache_async), "see forget_all_images"
     given = {field.name for field in dataclasses.fields(ChatParams)}
     assert {"chat_template", "chat_template_kwargs"} <= given, "see render_chat"
     given = {field.name for field in dataclasses.fields(TokenizeParams)}

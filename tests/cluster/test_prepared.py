@@ -1,0 +1,36 @@
+"""A request that a helper process prepared is answered as one that went straight to vLLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.live import ROOT
+from tests.prepared import EMBED, ENGINES, GENERATE, SEE
+
+# Some of each engine's cases are to be answered, or only refusals would be compared.
+ANSWERED = {"vllm": 100, "embed": 5, "vision": 6}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_prepared_request_is_answered_as_any_other(engine: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.prepared", "--engine", engine],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    cases = {"vllm": GENERATE, "embed": EMBED, "vision": SEE}[engine]
+    assert {name.split(", streamed")[0] for name, _, _ in found} >= cases.keys()
+    different = [each for each in found if each[1] != each[2]]
+    assert not different, "\n".join(json.dumps(each)[:2000] for each in different)
+    assert sum(plain[0] == 200 for _, plain, _ in found) >= ANSWERED[engine]
+    assert all(plain[0] < 500 for _, plain, _ in found)
