@@ -28,8 +28,18 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from serving.api import llm_engine
+from serving.api.asked import Ability
+from serving.api.chat_v4 import ChatRequest, parse_chat
 from serving.api.completion import CompletionRequest, parse_completion
+from serving.api.model_calls import (
+    ModelChat,
+    ModelCompletion,
+    parse_model_chat,
+    parse_model_completion,
+)
 from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.calls import run_call
 from serving.engine.interface import Tally
 from serving.errors import ClientLeft, EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
@@ -67,6 +77,33 @@ TEXTS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 3},
     "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 3},
     CREATE_COMPLETION: {"prompt": "a", "model_parameters": {"max_new_tokens": 3}},
+}
+SCALE: dict[str, tuple[Callable[[Any, bytes], Any], Any, dict[str, Any]]] = {
+    "/v4/chat-completions": (
+        parse_chat,
+        ChatRequest,
+        {"model": MODEL, "messages": MESSAGES, "model_parameters": {"max_tokens": 3}},
+    ),
+    "/v4/models/completions": (
+        parse_model_completion,
+        ModelCompletion,
+        {"prompt": "a", "max_tokens": 3},
+    ),
+    "/v4/models/chat-completions": (
+        parse_model_chat,
+        ModelChat,
+        {"prompt": "a", "chat_history": MESSAGES, "max_tokens": 3},
+    ),
+    "/v1/llm/completions-sync": (
+        llm_engine.parse_sync,
+        llm_engine.CompletionV1,
+        {"prompt": "a", "max_new_tokens": 3},
+    ),
+    "/v1/llm/completions-stream": (
+        llm_engine.parse_stream,
+        llm_engine.CompletionV1,
+        {"prompt": "a", "max_new_tokens": 3},
+    ),
 }
 TOKENS: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "Once upon a time"},
@@ -179,6 +216,9 @@ class Fuzz:
                 if path == CREATE_COMPLETION:
                     await self._complete(body, adapter)
                     reply.status = 200
+                elif path in SCALE:
+                    call, translated = self._asked(path, body, adapter)
+                    await run_call(self._subject.engine, call, translated, reply, tally)
                 else:
                     headers = (("content-type", "application/json"),)
                     call = HttpCall(
@@ -207,6 +247,17 @@ class Fuzz:
         if took_s > self.slowest_s:
             self.slowest_s, self.slowest = took_s, body[:300].decode("utf-8", "replace")
         self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    def _asked(self, path: str, body: bytes, adapter: AdapterRef | None) -> tuple[Any, bytes]:
+        parse, *_ = SCALE[path]
+        query = f"model_endpoint_name={MODEL}".encode()
+        sent = SimpleNamespace(name=MODEL, query=query)
+        target: Any = SimpleNamespace(
+            model=MODEL, adapter=adapter, prompt_format=None, hosted=False
+        )
+        asked = parse(sent, body)
+        asked.check(frozenset({Ability.GENERATE}))
+        return asked.call(f"r{self.cases}", target)  # type: ignore[no-any-return]
 
     async def _complete(self, body: bytes, adapter: AdapterRef | None) -> None:
         target: Any = SimpleNamespace(model=MODEL, adapter=adapter, prompt_format=None)
@@ -264,6 +315,14 @@ async def start_vllm(_: Path) -> Subject:
     return Subject(engine, bases, models, left, (None, pirate))
 
 
+async def start_scale(_: Path) -> Subject:
+    """The same model at the paths of Scale's own clients."""
+    subject = await start_vllm(_)
+    subject.bases = {path: base for path, (*_, base) in SCALE.items()}
+    subject.models = {path: [kind] for path, (_, kind, _) in SCALE.items()}
+    return subject
+
+
 async def start_embed(folder: Path) -> Subject:
     """A model that embeds."""
     write_embed("tiny-embed", folder)
@@ -318,6 +377,7 @@ async def start_transformers(_: Path) -> Subject:
 
 ENGINES = {
     "vllm": start_vllm,
+    "scale": start_scale,
     "embed": start_embed,
     "tools": start_tools,
     "transformers": start_transformers,
@@ -339,7 +399,7 @@ def main() -> int:
             st.tuples(
                 st.just(path),
                 st.sampled_from(subject.adapters),
-                bodies(subject.models[path], {"model": MODEL, **base}),
+                bodies(subject.models[path], base if path in SCALE else {"model": MODEL, **base}),
                 LEAVES,
             )
             for path, base in subject.bases.items()

@@ -42,7 +42,8 @@ class Sent(Protocol):
 
 
 class Target(Protocol):
-    """What a call says of its route: the model that answers, its adapter and prompt format."""
+    """What a call says of its route: the model that answers, its adapter and prompt format, and
+    whether a provider hosts it."""
 
     @property
     def model(self) -> str: ...
@@ -50,6 +51,8 @@ class Target(Protocol):
     def adapter(self) -> AdapterRef | None: ...
     @property
     def prompt_format(self) -> PromptFormat | None: ...
+    @property
+    def hosted(self) -> bool: ...
 
 
 class Asked(Protocol):

@@ -23,17 +23,19 @@ from serving.errors import ServingError
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How errors are written. `body` takes an error and the request's ID; `frame` makes an event of
-    that body. `keepalive` is the frame for a stream that has long been silent. `id_header` names a
-    header that has the request's ID beside `x-request-id`, if there is one."""
+    that body, or of `event_body` where an event's differs. `keepalive` is the frame for a stream
+    that has long been silent. `id_header` names a header that has the request's ID beside
+    `x-request-id`, if there is one."""
 
     body: Callable[[ServingError, str], bytes]
     frame: Callable[[bytes], bytes]
     keepalive: bytes = KEEPALIVE
     id_header: bytes = b""
+    event_body: Callable[[ServingError, str], bytes] | None = None
 
     def event(self, error: ServingError, request_id: str) -> bytes:
         """The frame that ends a stream which failed after its first byte."""
-        return self.frame(self.body(error, request_id))
+        return self.frame((self.event_body or self.body)(error, request_id))
 
 
 CREATE_COMPLETION = Dialect(error_body, error_event)

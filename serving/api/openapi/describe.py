@@ -73,7 +73,7 @@ _LIST: dict[str, dict[str, Any]] = {
         "description": "also the models that are known but not deployed",
     }
 }
-_PAGES: dict[str, dict[str, Any]] = {
+PAGES: dict[str, dict[str, Any]] = {
     **_LIST,
     "page": {"schema": {"type": "integer", "minimum": 1, "maximum": 10**8, "default": 1}},
     "limit": {"schema": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100}},
@@ -205,7 +205,7 @@ TEXTS: dict[str, Text] = {
     ),
     "/v1/models": _MODELS,
     "/v1/models/{model}": _MODEL,
-    "/v4/models": Text("Models", "The model IDs, in pages", writes="ModelPage", query=_PAGES),
+    "/v4/models": Text("Models", "The model IDs, in pages", writes="ModelPage", query=PAGES),
     "/v4/models/{model}": Text("Models", "One model ID", writes="ModelInstance"),
     "/openai/v1/models": _MODELS,
     "/openai/v1/models/{model}": _MODEL,

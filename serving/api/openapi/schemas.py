@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.api.completion import CompletionRequest
 from serving.api.models import RESPONSE_SCHEMA
+from serving.api.openapi.scale import scale_schemas
 
 REF = "#/components/schemas/"
 
@@ -115,6 +116,7 @@ def schemas() -> dict[str, Any]:
             "required": ["type", "sequence_number"],
             "properties": {"type": {"type": "string"}, "sequence_number": number},
         },
+        **scale_schemas(REF),
         "Object": {"type": "object"},
         "List": {"type": "array"},
     }
