@@ -138,21 +138,6 @@ def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:
     }
 
 
-def test_the_documents_list_every_limit_on_preparing() -> None:
-    text = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
-    for name, field in PrepareLimits.model_fields.items():
-        row = f"| `SERVING_PREPARE_{name.upper()}` | {field.default:g} |"
-        assert row in text, f"docs/operations.md lacks {row}"
-
-
-def test_limits_on_preparing_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SERVING_PREPARE_HELPERS", "4")
-    assert PrepareLimits().helpers == 4
-    monkeypatch.setenv("SERVING_PREPARE_HELPERS", "0")
-    with pytest.raises(ValueError, match="helpers"):
-        PrepareLimits()
-
-
 def test_of_a_prepared_response_too() -> None:
     call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
     fields = {
@@ -173,6 +158,21 @@ def test_of_a_prepared_response_too() -> None:
     }
     _without_prompt("/v1/responses", fields := {"input": "x" * 1000})
     assert fields == {"input": [mark]}
+
+
+def test_the_documents_list_every_limit_on_preparing() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+    for name, field in PrepareLimits.model_fields.items():
+        row = f"| `SERVING_PREPARE_{name.upper()}` | {field.default:g} |"
+        assert row in text, f"docs/operations.md lacks {row}"
+
+
+def test_limits_on_preparing_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_PREPARE_HELPERS", "4")
+    assert PrepareLimits().helpers == 4
+    monkeypatch.setenv("SERVING_PREPARE_HELPERS", "0")
+    with pytest.raises(ValueError, match="helpers"):
+        PrepareLimits()
 
 
 def test_of_prepared_messages_only_what_the_answer_needs_is_left() -> None:
