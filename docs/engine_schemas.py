@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 
 FILE = Path(__file__).parents[1] / "serving" / "api" / "openapi" / "engine.json"
 PREFIX = "vllm.entrypoints."
+REF = "#/components/schemas/"
 # Modules below vllm.entrypoints, with what they read and what they write.
 READ: dict[str, tuple[str, ...]] = {
     "anthropic.protocol": ("AnthropicMessagesRequest", "AnthropicCountTokensRequest"),
     "openai.chat_completion.protocol": ("ChatCompletionRequest",),
     "openai.completion.protocol": ("CompletionRequest",),
+    "openai.responses.protocol": ("ResponsesRequest",),
     "pooling.embed.protocol": ("EmbeddingCompletionRequest", "EmbeddingChatRequest"),
     "pooling.scoring.protocol": (
         "ScoreTextRequest", "ScoreDataRequest", "ScoreQueriesDocumentsRequest",
@@ -37,6 +40,7 @@ WRITTEN: dict[str, tuple[str, ...]] = {
     ),
     "openai.chat_completion.protocol": ("ChatCompletionResponse", "ChatCompletionStreamResponse"),
     "openai.completion.protocol": ("CompletionResponse", "CompletionStreamResponse"),
+    "openai.responses.protocol": ("ResponsesResponse",),
     "pooling.embed.protocol": ("EmbeddingResponse",),
     "pooling.scoring.protocol": ("ScoreResponse", "RerankResponse"),
     "serve.tokenize.protocol": ("TokenizeResponse", "DetokenizeResponse"),
@@ -75,10 +79,19 @@ def text() -> str:
         for module, names in table.items():
             found = importlib.import_module(PREFIX + module)
             models += [(getattr(found, name), mode) for name in names]
-    _, schemas = models_json_schema(
-        models, ref_template="#/components/schemas/{model}", schema_generator=_Schemas
-    )
-    return json.dumps(schemas["$defs"], indent=1, sort_keys=True) + "\n"
+    _, schemas = models_json_schema(models, ref_template=REF + "{model}", schema_generator=_Schemas)
+    used = _used([model.__name__ for model, _ in models], schemas["$defs"])
+    return json.dumps(used, indent=1, sort_keys=True) + "\n"
+
+
+def _used(names: list[str], schemas: dict[str, Any]) -> dict[str, Any]:
+    """These schemas and those that they refer to: what a class left open has in it is not."""
+    used: dict[str, Any] = {}
+    while names:
+        if (name := names.pop()) not in used:
+            used[name] = schemas[name]
+            names += re.findall(f'"{REF}(.*?)"', json.dumps(schemas[name]))
+    return used
 
 
 def main() -> None:

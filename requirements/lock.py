@@ -35,6 +35,8 @@ SDKS = {
     "llama-index": ("llama-index-llms-openai-like",),
     "scale-egp": ("scale-egp",),
     "scale-gp": ("scale-gp",),
+    "scale-gp-beta": ("scale-gp-beta",),
+    "scale-llm-engine": ("scale-llm-engine",),
     "schemathesis": ("schemathesis",),
     # Clients that call tools by default; llama-index fits in no environment with them.
     "tools": ("openai", "langchain-openai", "pydantic-ai-slim[openai]", "instructor", "litellm"),

@@ -29,20 +29,33 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from local_models.make import RERANKER
+from serving.api import llm_engine
+from serving.api.asked import Ability
+from serving.api.chat_v4 import ChatRequest, parse_chat
 from serving.api.completion import CompletionRequest, parse_completion
+from serving.api.model_calls import (
+    ModelChat,
+    ModelCompletion,
+    parse_model_chat,
+    parse_model_completion,
+)
 from serving.catalogue.spec import EngineSpec, ImageLimits
+from serving.engine.calls import run_call
 from serving.engine.interface import Tally
-from serving.errors import EngineFailed, Overloaded, ServingError
+from serving.errors import ClientLeft, EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
 from tests.embed_shape import CONTEXT, write_embed
 from tests.hostile import bodies
 from tests.live import INSTRUCT, LOCAL, PIRATE, free_port
 
-Case = tuple[str, AdapterRef | None, bytes]
+# Path, adapter, body, and after how many seconds its sender leaves, if it does.
+Case = tuple[str, AdapterRef | None, bytes, float | None]
 
 MODEL = "tiny-llama"
 WEIGHTS = LOCAL.parents[2] / "local_models" / "weights"
 TOGETHER = 8
+# One in four leaves, while its request is prepared or while it runs.
+LEAVES = st.sampled_from((*(None,) * 6, 0.001, 0.02))
 # Cases between two looks at the memory.
 CHUNK = 400
 # A body that is answered later than this has hung.
@@ -56,6 +69,7 @@ MOST_HELD_S = 0.1
 
 MESSAGES = [{"role": "user", "content": "Once upon a time"}]
 CREATE_COMPLETION = "/v4/completions"
+RESPONSES = "/v1/responses"
 ANTHROPIC: dict[str, dict[str, Any]] = {
     "/v1/messages": {"messages": MESSAGES, "max_tokens": 3},
     "/v1/messages/count_tokens": {"messages": MESSAGES},
@@ -64,6 +78,33 @@ TEXTS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 3},
     "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": 3},
     CREATE_COMPLETION: {"prompt": "a", "model_parameters": {"max_new_tokens": 3}},
+}
+SCALE: dict[str, tuple[Callable[[Any, bytes], Any], Any, dict[str, Any]]] = {
+    "/v4/chat-completions": (
+        parse_chat,
+        ChatRequest,
+        {"model": MODEL, "messages": MESSAGES, "model_parameters": {"max_tokens": 3}},
+    ),
+    "/v4/models/completions": (
+        parse_model_completion,
+        ModelCompletion,
+        {"prompt": "a", "max_tokens": 3},
+    ),
+    "/v4/models/chat-completions": (
+        parse_model_chat,
+        ModelChat,
+        {"prompt": "a", "chat_history": MESSAGES, "max_tokens": 3},
+    ),
+    "/v1/llm/completions-sync": (
+        llm_engine.parse_sync,
+        llm_engine.CompletionV1,
+        {"prompt": "a", "max_new_tokens": 3},
+    ),
+    "/v1/llm/completions-stream": (
+        llm_engine.parse_stream,
+        llm_engine.CompletionV1,
+        {"prompt": "a", "max_new_tokens": 3},
+    ),
 }
 TOKENS: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "Once upon a time"},
@@ -169,15 +210,20 @@ class Fuzz:
             now = time.thread_time()
             self.held_s, last = max(self.held_s, now - last), now
 
-    async def _one(self, path: str, adapter: AdapterRef | None, body: bytes) -> None:
+    async def _one(
+        self, path: str, adapter: AdapterRef | None, body: bytes, leaves_s: float | None
+    ) -> None:
         self.cases += 1
         reply, tally = Collected(), Tally()
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(leaves_s or PATIENCE_S):
                 if path == CREATE_COMPLETION:
                     await self._complete(body, adapter)
                     reply.status = 200
+                elif path in SCALE:
+                    call, translated = self._asked(path, body, adapter)
+                    await run_call(self._subject.engine, call, translated, reply, tally)
                 else:
                     headers = (("content-type", "application/json"),)
                     call = HttpCall(
@@ -185,12 +231,19 @@ class Fuzz:
                     )
                     await self._subject.engine.http(call, body, reply, tally)
             status, said = reply.status, reply.body
+        except TimeoutError:
+            if leaves_s is None:
+                raise
+            status, said = ClientLeft.status, b""
         except ServingError as error:
             status, said = error.status, error.message.encode("utf-8", "backslashreplace")
             if isinstance(error, Overloaded):
                 status = 0
         assert status is not None, f"no answer to {path} {body[:2000]!r}"
         assert status < 500, f"{status} {said[:500]!r} for {path} {body[:3000]!r}"
+        if path == RESPONSES and status == 200 and said.startswith(b"event: "):
+            assert b"\nevent: response.completed\n" in said, f"cut off: {path} {body[:2000]!r}"
+            assert b"\nevent: error\n" not in said, f"an error in {path} {body[:2000]!r}"
         if status == 200 and said.startswith(b"data: "):
             assert b'"error"' not in said[:20], f"an error in the stream of {path} {body[:2000]!r}"
         if path in ANTHROPIC:
@@ -199,6 +252,17 @@ class Fuzz:
         if took_s > self.slowest_s:
             self.slowest_s, self.slowest = took_s, body[:300].decode("utf-8", "replace")
         self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    def _asked(self, path: str, body: bytes, adapter: AdapterRef | None) -> tuple[Any, bytes]:
+        parse, *_ = SCALE[path]
+        query = f"model_endpoint_name={MODEL}".encode()
+        sent = SimpleNamespace(name=MODEL, query=query)
+        target: Any = SimpleNamespace(
+            model=MODEL, adapter=adapter, prompt_format=None, hosted=False
+        )
+        asked = parse(sent, body)
+        asked.check(frozenset({Ability.GENERATE}))
+        return asked.call(f"r{self.cases}", target)  # type: ignore[no-any-return]
 
     async def _complete(self, body: bytes, adapter: AdapterRef | None) -> None:
         target: Any = SimpleNamespace(model=MODEL, adapter=adapter, prompt_format=None)
@@ -216,6 +280,8 @@ def _model(**fields: Any) -> EngineSpec:
     models = yaml.safe_load(LOCAL.read_text())["models"]
     (model,) = [model for model in models if model["id"] == MODEL]
     os.environ.update(model["env"], VLLM_PORT=str(free_port()), VLLM_LOGGING_LEVEL="CRITICAL")
+    # Nothing is stored, whatever vLLM is told.
+    os.environ["VLLM_ENABLE_RESPONSES_API_STORE"] = "1"
     return EngineSpec.model_validate({**model, "weights": str(WEIGHTS / MODEL), **fields})
 
 
@@ -234,6 +300,7 @@ async def _vllm(
             list(processor.request_states),
             list(processor.parent_requests),
             list(processor.external_req_ids),
+            app.kept(),
             [entry for entry in engine._adapters._entries.values() if entry.holders],
         ]
 
@@ -248,7 +315,17 @@ async def start_vllm(_: Path) -> Subject:
     engine, models, left = await _vllm(spec)
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
-    return Subject(engine, TEXTS | TOKENS | ANTHROPIC, models, left, (None, pirate))
+    answers = {RESPONSES: {"input": "Once upon a time", "max_output_tokens": 3}}
+    bases = TEXTS | TOKENS | ANTHROPIC | answers
+    return Subject(engine, bases, models, left, (None, pirate))
+
+
+async def start_scale(_: Path) -> Subject:
+    """The same model at the paths of Scale's own clients."""
+    subject = await start_vllm(_)
+    subject.bases = {path: base for path, (*_, base) in SCALE.items()}
+    subject.models = {path: [kind] for path, (_, kind, _) in SCALE.items()}
+    return subject
 
 
 async def start_embed(folder: Path) -> Subject:
@@ -313,6 +390,7 @@ async def start_transformers(_: Path) -> Subject:
 
 ENGINES = {
     "vllm": start_vllm,
+    "scale": start_scale,
     "embed": start_embed,
     "score": start_score,
     "tools": start_tools,
@@ -335,7 +413,8 @@ def main() -> int:
             st.tuples(
                 st.just(path),
                 st.sampled_from(subject.adapters),
-                bodies(subject.models[path], {"model": MODEL, **base}),
+                bodies(subject.models[path], base if path in SCALE else {"model": MODEL, **base}),
+                LEAVES,
             )
             for path, base in subject.bases.items()
             if options.path is None or path.startswith(options.path)

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import typing_extensions
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -91,7 +92,7 @@ HOSTILE: tuple[Any, ...] = (
     {str(number): number for number in range(2000)},
 )
 # What stands for a field that has no business in a short test if it is valid.
-_SMALL = {"max_tokens": 3, "max_completion_tokens": 3, "n": 4}
+_SMALL = {"max_tokens": 3, "max_new_tokens": 3, "max_completion_tokens": 3, "n": 4}
 
 _texts = st.one_of(
     st.sampled_from(["a", "Once upon a time", "", "\n", "}", "role", "user"]),
@@ -102,7 +103,7 @@ _words = st.text(min_size=1, max_size=8)
 
 def plausible(annotation: Any, depth: int = 0) -> Strategy:
     """Values of a type, most of which its model takes."""
-    if annotation in (Any, object):
+    if annotation in (Any, object, msgspec.Raw):
         return st.one_of(_texts, st.integers(-2, 99), st.sampled_from(SCHEMAS))
     if annotation is None or annotation is type(None):
         return st.none()
@@ -123,6 +124,9 @@ def plausible(annotation: Any, depth: int = 0) -> Strategy:
         return st.sampled_from(HOSTILE)
     if typing_extensions.is_typeddict(kind) or typing.is_typeddict(kind):
         return _typed_dict(kind, depth)
+    if issubclass(kind, msgspec.Struct):
+        found = {at.name: (at.type, at.required) for at in msgspec.structs.fields(kind)}
+        return _some(found, depth)
     if issubclass(kind, BaseModel):
         fields = {
             field.alias or name: (field.annotation, field.is_required())
@@ -176,12 +180,16 @@ def _some(fields: Mapping[str, tuple[Any, bool]], depth: int) -> Strategy:
 @st.composite
 def bodies(
     draw: st.DrawFn,
-    models: Sequence[type[BaseModel]],
+    models: Sequence[type[BaseModel] | type[msgspec.Struct]],
     base: Mapping[str, Any],
 ) -> bytes:
     """A body: `base`, a few fields with values of their types, one or two with hostile ones."""
     model = draw(st.sampled_from(models))
-    names = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    if issubclass(model, msgspec.Struct):
+        names = {field.name: field.type for field in msgspec.structs.fields(model)}
+    else:
+        fields = model.model_fields
+        names = {field.alias or name: field.annotation for name, field in fields.items()}
     body = copy.deepcopy(dict(base))
     for name in draw(st.lists(st.sampled_from(sorted(names)), max_size=4, unique=True)):
         body[name] = draw(plausible(names[name]))
@@ -192,7 +200,8 @@ def bodies(
     body = copy.deepcopy(body)  # the values are shared with other bodies
     for _ in range(draw(st.sampled_from((0, 0, 1, 2)))):
         _replace_something(draw, body)
-    body["model"] = base["model"]
+    if "model" in base:
+        body["model"] = base["model"]
     for name, most in _SMALL.items():
         if isinstance(body.get(name), int) and most < body[name] < 2049:
             body[name] = most

@@ -17,6 +17,7 @@ class Ability(enum.StrEnum):
     """What a model can be asked to do."""
 
     GENERATE = "generate"
+    RESPONSES = "responses"
     EMBED = "embed"
     SCORE = "score"
     TOKENIZE = "tokenize"
@@ -42,7 +43,8 @@ class Sent(Protocol):
 
 
 class Target(Protocol):
-    """What a call says of its route: the model that answers, its adapter and prompt format."""
+    """What a call says of its route: the model that answers, its adapter and prompt format, and
+    whether a provider hosts it."""
 
     @property
     def model(self) -> str: ...
@@ -50,6 +52,8 @@ class Target(Protocol):
     def adapter(self) -> AdapterRef | None: ...
     @property
     def prompt_format(self) -> PromptFormat | None: ...
+    @property
+    def hosted(self) -> bool: ...
 
 
 class Asked(Protocol):

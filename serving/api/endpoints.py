@@ -9,16 +9,21 @@ the engines' OpenAI app answers is one more line here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from serving.api import pages
+from serving.api import deployments, llm_engine, pages, v5_models
 from serving.api.asked import Ability, Asked, Sent
+from serving.api.chat_v4 import parse_chat
 from serving.api.completion import parse_completion
-from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
+from serving.api.llm_engine import LLM_ENGINE
+from serving.api.model_calls import parse_model_chat, parse_model_completion
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
+from serving.wire.messages import UNMARKED
 
-# Stands for the model ID in a path. IDs may have slashes, so it takes all that is left.
+# Stands for the model ID in a path. IDs may have slashes, so it takes all that is left. Where it
+# stands twice, it is the same ID: a deployment has that of its model.
 NAME = "{model}"
 # Azure's way to name a model; what follows is an OpenAI endpoint without its /v1.
 AZURE = f"/openai/deployments/{NAME}"
@@ -80,9 +85,44 @@ def _azure(path: str, needs: Ability, *, streams: bool = True) -> tuple[Endpoint
     return tuple(Endpoint("POST", way, OPENAI, answer) for way in ways)  # type: ignore[return-value]
 
 
+def _responses() -> tuple[Endpoint, ...]:
+    """OpenAI's Responses, also in Azure's two ways: its clients name the model in the body. What
+    OpenAI would keep of a response is not kept here, and its paths say so."""
+    path = "/v1/responses"
+    ways = {path: "", "/openai/responses": path, "/openai/v1/responses": path}
+    kept, missing = f"{path}/{NAME}", pages.no_stored_response
+    return (
+        *(
+            Endpoint("POST", way, RESPONSES, Relayed(parse_openai, Ability.RESPONSES, answered))
+            for way, answered in ways.items()
+        ),
+        Endpoint("GET", kept, OPENAI, missing),
+        Endpoint("DELETE", kept, OPENAI, missing),
+        Endpoint("GET", f"{kept}/input_items", OPENAI, missing),
+        Endpoint("POST", f"{kept}/cancel", OPENAI, missing),
+    )
+
+
 def _anthropic(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:
     """An endpoint of Anthropic's, which the engine's OpenAI app answers too."""
     return Endpoint("POST", path, ANTHROPIC, Relayed(parse_openai, needs, streams=streams))
+
+
+def _v5(path: str, engine_path: str) -> Endpoint:
+    """An OpenAI endpoint as scale-gp-beta asks it: its streams end without a mark."""
+
+    def parse(sent: Sent, body: bytes) -> Asked:
+        return replace(parse_openai(sent, body), form=UNMARKED)
+
+    answer = Relayed(parse, Ability.GENERATE, engine_path)
+    return Endpoint("POST", path, CREATE_COMPLETION, answer)
+
+
+def _formed(
+    path: str, parse: Callable[[Sent, bytes], Asked], dialect: Dialect = CREATE_COMPLETION
+) -> Endpoint:
+    """An endpoint whose answer the engine server writes in a form of its own."""
+    return Endpoint("POST", path, dialect, Relayed(parse, Ability.GENERATE))
 
 
 def _completion(path: str) -> Endpoint:
@@ -108,6 +148,7 @@ ENDPOINTS = (
     _completion("/v2/completions"),
     _openai("/v1/completions", Ability.GENERATE),
     _openai("/v1/chat/completions", Ability.GENERATE),
+    *_responses(),
     _openai("/v1/embeddings", Ability.EMBED, streams=False),
     *_scoring("/score", "/v1/score"),
     *_scoring("/rerank", "/v1/rerank", "/v2/rerank"),
@@ -118,12 +159,27 @@ ENDPOINTS = (
     *_azure("/v1/embeddings", Ability.EMBED, streams=False),
     _openai("/tokenize", Ability.TOKENIZE, streams=False),
     _openai("/detokenize", Ability.TOKENIZE, streams=False),
+    _formed("/v4/chat-completions", parse_chat),
+    _formed(f"/v4/models/{NAME}/completions", parse_model_completion),
+    _formed(f"/v4/models/{NAME}/chat-completions", parse_model_chat),
+    _formed("/v1/llm/completions-sync", llm_engine.parse_sync, LLM_ENGINE),
+    _formed("/v1/llm/completions-stream", llm_engine.parse_stream, LLM_ENGINE),
+    _v5("/v5/completions", "/v1/completions"),
+    _v5("/v5/chat/completions", "/v1/chat/completions"),
     _page("/v1/models", pages.openai_models, OPENAI),
     _page(f"/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/v4/models", pages.model_instances),
     _page(f"/v4/models/{NAME}", pages.one_model_instance),
+    _page("/v4/model-deployments", deployments.deployments),
+    _page(f"/v4/models/{NAME}/deployments", deployments.deployments_of_model),
+    _page(f"/v4/models/{NAME}/deployments/{NAME}", deployments.one_deployment),
     _page("/openai/v1/models", pages.openai_models, OPENAI),
     _page(f"/openai/v1/models/{NAME}", pages.one_openai_model, OPENAI),
+    _page("/v1/llm/model-endpoints", llm_engine.model_endpoints, LLM_ENGINE),
+    _page(f"/v1/llm/model-endpoints/{NAME}", llm_engine.one_model_endpoint, LLM_ENGINE),
+    _page("/v5/models", v5_models.models),
+    _page(f"/v5/models/{NAME}", v5_models.one_model),
+    _page("/v5/chat/completions/models", v5_models.chat_models),
     _page("/user-info", pages.user_info),
     _page("/version", pages.version),
     # They say nothing of this installation, and a browser sends no key.
@@ -181,8 +237,7 @@ class Endpoints:
         if (found := self._exact.get(path)) is not None:
             return found
         for before, after, match in self._named:
-            if path.startswith(before) and path.endswith(after):
-                name = path[len(before) : len(path) - len(after)]
+            if (name := _name_in(path, before, after)) is not None:
                 return Match(match.path, match.methods, name) if name else _NOTHING
         return _NOTHING
 
@@ -197,11 +252,24 @@ class Endpoints:
         ]
 
 
+def _name_in(path: str, before: str, after: str) -> str | None:
+    """The model ID in `path`, if what stands before and after it does."""
+    between, twice, after = after.rpartition(NAME)
+    size = len(path) - len(before) - len(after)
+    if twice:
+        size = (size - len(between)) // 2
+    name = path[len(before) : len(before) + size] if size >= 0 else ""
+    whole = before + name + (between + name if twice else "") + after
+    return name if whole == path else None
+
+
 def dialect_at(match: Match, path: str) -> Dialect:
     """The dialect in which a request to `path` is refused. A path that does not exist has that of
     its neighbours."""
     for endpoint in match.methods.values():
         return endpoint.dialect
+    if path.startswith("/v1/llm/"):
+        return LLM_ENGINE
     if path.startswith(f"{MESSAGES}/"):
         return ANTHROPIC
     return OPENAI if path.startswith(("/v1/", "/openai/")) else CREATE_COMPLETION

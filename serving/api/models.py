@@ -1,9 +1,9 @@
-"""The models endpoints: OpenAI's (`/v1/models`) and that of Create Completion's API (`/v4/models`,
-field names as scale-gp's `ModelInstance`)."""
+"""Two of the lists of models: OpenAI's (`/v1/models`) and that of Create Completion's API
+(`/v4/models`, field names as scale-gp's `ModelInstance`)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -45,8 +45,9 @@ class ModelEntry:
     `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
     `parent` an adapter's base; `context` is in tokens, None where it is not known. `chat` is
     true for chat models, `embeds` for models that make embeddings and no text, `ranks` for those
-    that score texts and do nothing else. `more` are fields of one kind: `tool_parser` and
-    `reasoning_parser`, `provider`, `retired_on`, `successor`.
+    that score texts and do nothing else. `ready` is true if the model can answer; one that sleeps
+    can. `runtime` is `vllm`, `transformers` or `hosted`. `more` are fields of one kind:
+    `tool_parser` and `reasoning_parser`, `provider`, `retired_on`, `successor`.
     """
 
     id: str
@@ -59,6 +60,8 @@ class ModelEntry:
     embeds: bool = False
     ranks: bool = False
     replicas: int = 0
+    ready: bool = False
+    runtime: str = "vllm"
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -78,7 +81,7 @@ class Query:
     sort_by: tuple[tuple[str, bool], ...] = ()
 
 
-def parse_query(query: bytes) -> Query:
+def parse_query(query: bytes, sortable: Sequence[str] = _SORTABLE) -> Query:
     """The query of a list of models; unknown parameters are ignored.
 
     Raises:
@@ -99,9 +102,9 @@ def parse_query(query: bytes) -> Query:
     for text in given.get("sort_by", []) + given.get("sort_by[]", []):
         for part in text.split(","):
             name, _, order = part.partition(":")
-            if name not in _SORTABLE or order not in ("", "asc", "desc"):
+            if name not in sortable or order not in ("", "asc", "desc"):
                 raise InvalidField(
-                    f"'sort_by': must be one of {', '.join(_SORTABLE)}, with :asc or :desc",
+                    f"'sort_by': must be one of {', '.join(sortable)}, with :asc or :desc",
                     param="sort_by",
                 )
             orders.append((name, order == "desc"))
@@ -141,7 +144,7 @@ def model_instance(entry: ModelEntry, created: int, account: str | None) -> dict
         "created_at": datetime.fromtimestamp(created, UTC).isoformat(),
         "created_by_identity_type": "service_account",
         "created_by_user_id": OWNER,
-        "deployment_count": entry.replicas,
+        "deployment_count": int(entry.deployed),
         "model_type": entry.model_type,
         "model_vendor": _VENDORS.get(str(entry.more.get("provider")), "OTHER"),
         "base_model_id": entry.parent or (entry.root if entry.kind == "alias" else None),
@@ -160,13 +163,21 @@ def model_page(
 ) -> dict[str, Any]:
     """One page of `GET /v4/models`."""
     found = [at for at in entries if query.model_type in (None, at.model_type)]
+    return page_of(found, query, lambda entry: model_instance(entry, created, account))
+
+
+def page_of(
+    entries: Sequence[ModelEntry], query: Query, show: Callable[[ModelEntry], dict[str, Any]]
+) -> dict[str, Any]:
+    """One page of a list, as scale-gp pages through all its lists."""
+    found = list(entries)
     for name, descending in reversed(query.sort_by):
-        if name in ("id", "name"):  # the others have one value for all
+        if name in ("id", "name", "model_instance_id"):  # the others have one value for all
             found.sort(key=lambda entry: entry.id, reverse=descending)
     start = (query.page - 1) * query.limit
     page = found[start : start + query.limit]
     return {
-        "items": [model_instance(entry, created, account) for entry in page],
+        "items": [show(entry) for entry in page],
         "current_page": query.page,
         "items_per_page": query.limit,
         "total_item_count": len(found),

@@ -35,6 +35,7 @@ class OpenAIRequest:
     model: str
     streams: bool
     account_id: str | None = None
+    form: str = ""
 
     def check(self, abilities: frozenset[Ability]) -> None:
         """The engine's app checks the body."""
@@ -55,6 +56,7 @@ class OpenAIRequest:
             ),
             adapter=target.adapter,
             prompt_format=target.prompt_format,
+            form=self.form,
         )
         return call, self.body
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from serving.api.excerpt import excerpt
 from serving.api.models import (
     ModelEntry,
     model_instance,
@@ -21,6 +22,7 @@ from serving.api.models import (
     openai_model,
     parse_query,
 )
+from serving.errors import NotFound
 
 DEFAULT_ACCOUNT = "default"
 
@@ -97,6 +99,19 @@ def openai_models(view: View, ask: Ask) -> Page:
 def one_openai_model(view: View, ask: Ask) -> Page:
     """`GET /v1/models/{model}`."""
     return _json(openai_model(view.entry(ask.name), view.started))
+
+
+def no_stored_response(view: View, ask: Ask) -> Page:
+    """What is asked of a response after it has been given: nothing of it is kept.
+
+    Raises:
+        NotFound: always.
+    """
+    raise NotFound(
+        f"no response '{excerpt(ask.name)}': responses are not stored here, so none can be "
+        "retrieved, deleted or cancelled; to go on with a conversation, send all of it as 'input'",
+        param="response_id",
+    )
 
 
 def model_instances(view: View, ask: Ask) -> Page:

@@ -1,11 +1,13 @@
 """Create Completion on the engine side: writes the final bytes of the client's response.
 
-The format is in `api/completion.py`; this module decides when each part is written. The engine
-server writes the response, so that the router relays bytes that it never parses.
+The formats are in `api/completion.py` and `api/model_calls.py`; this module decides when each part
+is written. The engine server writes the response, so that the router relays bytes that it never
+parses.
 """
 
 from __future__ import annotations
 
+from serving.api import model_calls
 from serving.api.completion import stream_event, whole_response
 from serving.engine.interface import Chunk, Engine, Reply, Tally
 from serving.errors import EngineFailed
@@ -26,13 +28,25 @@ async def run_completion(engine: Engine, call: CompletionCall, reply: Reply, tal
         raise EngineFailed("the engine stopped before the completion was finished")
 
 
+def _whole_completion(call: CompletionCall, text: str, end: End) -> bytes:
+    return whole_response(text, end, call.served_model)
+
+
+# By the form that a call asks for: what writes an event, and what writes a whole answer.
+_FORMS = {
+    "": (stream_event, _whole_completion),
+    model_calls.FORM: (model_calls.model_event, model_calls.model_whole),
+}
+
+
 class _Writer:
     """Writes one response; an engine emits to `stream` or to `collect`."""
 
-    __slots__ = ("_call", "_reply", "_started", "_tally", "_texts")
+    __slots__ = ("_call", "_event", "_reply", "_started", "_tally", "_texts", "_whole")
 
     def __init__(self, call: CompletionCall, reply: Reply, tally: Tally) -> None:
         self._call = call
+        self._event, self._whole = _FORMS[call.form]
         self._reply = reply
         self._tally = tally
         self._started = False
@@ -57,9 +71,9 @@ class _Writer:
             text = "".join((*self._texts, text))
             self._texts.clear()
         if chunk.finish_reason is None:
-            reply.data(stream_event(text))
+            reply.data(self._event(text))
         else:
-            reply.data(stream_event(text, self._end(chunk), self._call.served_model))
+            reply.data(self._event(text, self._end(chunk), self._call.served_model))
 
     def collect(self, chunk: Chunk) -> None:
         """Write the whole response with the last chunk."""
@@ -67,7 +81,7 @@ class _Writer:
         if chunk.finish_reason is not None:
             self._reply.head(JSON_HEAD)
             text = "".join(self._texts)
-            self._reply.data(whole_response(text, self._end(chunk), self._call.served_model))
+            self._reply.data(self._whole(self._call, text, self._end(chunk)))
 
     def _end(self, last: Chunk) -> End:
         self._tally.finish_reason = last.finish_reason

@@ -15,7 +15,7 @@ from typing import cast
 
 import msgspec
 
-from serving.engine.completion_writer import run_completion
+from serving.engine.calls import run_call
 from serving.engine.interface import Engine, Tally
 from serving.engine.strangers import Strangers
 from serving.engine.suspects import Blame
@@ -25,7 +25,6 @@ from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, spli
 from serving.wire.messages import (
     PROTOCOL_VERSION,
     Call,
-    CompletionCall,
     Fail,
     Head,
     Hello,
@@ -179,10 +178,7 @@ class Link(asyncio.Protocol):
         tally = Tally()
         outcome = "error"
         try:
-            if isinstance(call, CompletionCall):
-                await run_completion(server.engine, call, reply, tally)
-            else:
-                await server.engine.http(call, body, reply, tally)
+            await run_call(server.engine, call, body, reply, tally)
             self.outbox.send(Kind.END, stream, _encode(tally.end()))
             outcome = "ok"
         except asyncio.CancelledError:

@@ -11,12 +11,12 @@ import itertools
 import time
 from collections.abc import Callable
 
-from serving.engine.completion_writer import run_completion
+from serving.engine.calls import run_call
 from serving.engine.interface import Engine, Tally
 from serving.errors import ModelUnavailable, ServingError
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
-from serving.wire.messages import Call, CompletionCall, Head, Load
+from serving.wire.messages import Call, Head, Load
 
 # What a client that reads slowly may leave unread before the engine is made to wait, in bytes.
 HIGH_WATER = 64 * 1024
@@ -159,10 +159,7 @@ class LocalReplica:
             answer.on_fail(AttemptFailed(error, retryable=False, used=tally.used()))
 
         try:
-            if isinstance(call, CompletionCall):
-                await run_completion(self.engine, call, reply, tally)
-            else:
-                await self.engine.http(call, body, reply, tally)
+            await run_call(self.engine, call, body, reply, tally)
         except ServingError as error:
             fail(error)
         except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, the log does

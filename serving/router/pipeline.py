@@ -17,7 +17,7 @@ from __future__ import annotations
 from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
-from serving.api.asked import Asked
+from serving.api.asked import Ability, Asked
 from serving.api.dialect import Dialect
 from serving.api.endpoints import Endpoint, Endpoints, Match, Relayed, dialect_at
 from serving.api.envelope import retry_headers
@@ -177,7 +177,7 @@ class Pipeline:
         account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
         record.ticket = ticket = await self._admission.admit(caller, account, asked)
-        route = self._resolve(request, endpoint, asked, caller)
+        route = self._resolve(request, record.endpoint, endpoint.needs, asked, caller)
         record.engine, record.kind = route.engine.id, route.kind
         call, body = asked.call(request.id, route)
         if space := self._spaces.of(caller, account):
@@ -192,15 +192,16 @@ class Pipeline:
         finally:
             response.close()
 
-    def _resolve(self, request: Request, endpoint: Relayed, asked: Asked, caller: Caller) -> Route:
+    def _resolve(
+        self, request: Request, path: str, needs: Ability, asked: Asked, caller: Caller
+    ) -> Route:
         """The route of the model ID. The response to an alias names the model that answers in a
         header: its body may have the alias."""
         route = self._resolver.resolve(asked.model, caller)
-        if endpoint.needs not in route.abilities:
+        if needs not in route.abilities:
             paths = ", ".join(self._endpoints.answering(route.abilities))
             raise InvalidField(
-                f"model '{excerpt(asked.model)}' does not answer at {request.path}; "
-                f"ask it at {paths}",
+                f"model '{excerpt(asked.model)}' does not answer at {path}; ask it at {paths}",
                 param="model",
             )
         asked.check(route.abilities)

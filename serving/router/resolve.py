@@ -4,6 +4,9 @@ An alias and the ID of a deployed model have a route. The ID of a retired model,
 known but not deployed, is refused with what to do about it; any other ID with the nearest IDs.
 Everything is looked up in tables: an ID is not parsed, because an adapter's does not reliably
 contain its base's. An alias may take the ID of a retired model, but not that of a deployed one.
+
+`VENDOR/ID`, which clients of `/v5` write, stands for the ID where no model is called so: a hosted
+model's vendor is its provider, the others' is one of `OWN_VENDORS`.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ SUGGESTIONS = 3
 # An unknown ID is compared with some engine models and with so many IDs before and after it in
 # alphabetical order, which takes a millisecond; with all of 100,000 IDs it would take seconds.
 NEIGHBOURS = 32
+# What scale-gp-beta calls those who run open models.
+OWN_VENDORS = frozenset(("llmengine", "launch", "model_zoo"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +63,17 @@ class Route:
             if engine.runtime == "vllm":
                 found.add(Ability.TOKENIZE)
                 if engine.task == "generate":
-                    found.add(Ability.MESSAGES)
+                    found |= {Ability.MESSAGES, Ability.RESPONSES}
         elif engine.reasoning:
             found.add(Ability.REASON)
         if engine.vision:
             found.add(Ability.SEE)
         return frozenset(found)
+
+    @property
+    def hosted(self) -> bool:
+        """True for a provider's model."""
+        return isinstance(self.engine, UpstreamSpec)
 
     @property
     def chat(self) -> bool:
@@ -124,6 +134,11 @@ class Resolver:
             return route
         if (spec := self._others.get(model_id)) is not None:
             raise self._without_route(spec)
+        vendor, _, rest = model_id.partition("/")
+        if (route := self._routes.get(rest)) is not None and _is_of(vendor, route.engine):
+            return route
+        if route is None and (spec := self._others.get(rest)) is not None and _is_of(vendor, spec):
+            raise self._without_route(spec)
         hint = ", ".join(f"'{name}'" for name in self._nearest(model_id))
         raise UnknownModel(
             f"unknown model '{excerpt(model_id)}'"
@@ -156,3 +171,9 @@ class Resolver:
         folded |= dict(self._sorted[max(0, at - NEIGHBOURS) : at + NEIGHBOURS])
         near = difflib.get_close_matches(asked, folded, SUGGESTIONS, cutoff=0.4)
         return [folded[name] for name in near]
+
+
+def _is_of(vendor: str, spec: AnySpec) -> bool:
+    if isinstance(spec, UpstreamSpec | RetiredSpec):
+        return vendor == spec.provider
+    return vendor in OWN_VENDORS

@@ -46,6 +46,7 @@ class RouterView:
         """See `View.entry`."""
         route = self._route(model_id)
         engine, kind = route.engine, _kind(model_id, route)
+        replicas = self._fleet.ready(engine.id)
         return ModelEntry(
             id=model_id,
             kind=kind,
@@ -56,7 +57,9 @@ class RouterView:
             chat=route.chat,
             embeds=Ability.EMBED in route.abilities,
             ranks=isinstance(engine, EngineSpec) and engine.task == "score",
-            replicas=self._fleet.ready(engine.id),
+            replicas=replicas,
+            ready=replicas > 0 or _may_sleep(engine),
+            runtime=engine.runtime if isinstance(engine, EngineSpec) else "hosted",
             more=_more(engine),
         )
 

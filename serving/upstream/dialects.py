@@ -104,12 +104,7 @@ def chat_body(call: CompletionCall, spec: UpstreamSpec, dialect: Dialect) -> dic
         for name in ("top_p", "top_k", "frequency_penalty", "presence_penalty", "reasoning_effort")
     }
     given = {name: value for name, value in given.items() if value is not None}  # fmt: skip
-    for name in given:
-        if name in dialect.cannot:
-            raise InvalidField(
-                f"model '{call.model}': its provider ({dialect.name}) has no '{name}'",
-                param=f"model_parameters.{name}",
-            )
+    _check_parameters(given, call.model, dialect)
     body: dict[str, Any] = {
         "model": spec.upstream_model,
         "messages": [{"role": "user", "content": _content(call, dialect)}],
@@ -130,6 +125,33 @@ def chat_body(call: CompletionCall, spec: UpstreamSpec, dialect: Dialect) -> dic
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
     return body
+
+
+def fitted(
+    asked: Mapping[str, Any], model: str, spec: UpstreamSpec, dialect: Dialect
+) -> dict[str, Any]:
+    """A chat of one of Scale's endpoints, as the provider takes it: the caller wrote Create
+    Completion's parameters, and not OpenAI's.
+
+    Raises:
+        InvalidField: the provider cannot do something that is asked for.
+    """
+    _check_parameters(asked, model, dialect)
+    body = dict(asked)
+    if spec.reasoning and body.get("temperature") == DEFAULT_TEMPERATURE:
+        del body["temperature"]
+    if "max_tokens" in body:
+        body[dialect.max_tokens] = body.pop("max_tokens")
+    return body
+
+
+def _check_parameters(given: Mapping[str, Any], model: str, dialect: Dialect) -> None:
+    for name in given:
+        if name in dialect.cannot:
+            raise InvalidField(
+                f"model '{model}': its provider ({dialect.name}) has no '{name}'",
+                param=f"model_parameters.{name}",
+            )
 
 
 def check_chat(body: Mapping[str, Any], dialect: Dialect) -> None:

@@ -15,8 +15,8 @@ import msgspec
 
 from serving.catalogue.spec import UpstreamSpec
 from serving.errors import InvalidField, InvalidRequest
-from serving.upstream.dialects import Dialect, check_chat
-from serving.wire.messages import HttpCall
+from serving.upstream.dialects import Dialect, check_chat, fitted
+from serving.wire.messages import UNMARKED, HttpCall
 
 Json = dict[str, Any]
 
@@ -55,6 +55,8 @@ def chat_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect)
         InvalidField: the provider would ignore a field.
     """
     asked = _object(body)
+    if call.form not in ("", UNMARKED):
+        asked = fitted(asked, call.model, spec, dialect)
     check_chat(asked, dialect)
     with_usage = _wants_usage(asked)
     sent = _sent(asked, spec)

@@ -10,6 +10,8 @@ import msgspec
 
 PROTOCOL_VERSION = 1
 DEFAULT_TEMPERATURE = 0.2
+# The form of an OpenAI answer whose stream ends without `data: [DONE]`.
+UNMARKED = "unmarked"
 
 
 class AdapterRef(msgspec.Struct, frozen=True):
@@ -55,7 +57,8 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     """Run one Create Completion request.
 
     `model` is the ID the caller asked for. `cache_space` names the callers who may share the
-    engine's caches with this one; if it is empty, all do.
+    engine's caches with this one; if it is empty, all do. `form` is how the answer is
+    written, where that is not as Create Completion's.
     """
 
     request_id: str
@@ -68,10 +71,16 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     images: tuple[ImageRef, ...] = ()
     prompt_format: PromptFormat | None = None
     cache_space: str = ""
+    form: str = ""
 
 
 class HttpCall(msgspec.Struct, tag="http", frozen=True):
-    """Run one HTTP request in the engine's own OpenAI app; the body follows in the same frame."""
+    """Run one HTTP request in the engine's own OpenAI app; the body follows in the same frame.
+
+    `form` is how the engine server writes the app's answer (`serving/engine/calls.py`); if it is
+    empty, the answer stays as it is. `served_model` is the model that answers, for forms that name
+    it.
+    """
 
     request_id: str
     model: str
@@ -82,6 +91,8 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
     adapter: AdapterRef | None = None
     prompt_format: PromptFormat | None = None
     cache_space: str = ""
+    form: str = ""
+    served_model: str = ""
 
 
 Call = CompletionCall | HttpCall

@@ -32,6 +32,9 @@ def request_bytes(path: str, body: dict[str, Any]) -> bytes:
 
 def body_of(path: str, model: str, stream: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "prompt": "Once upon a time", "stream": stream}
+    if path == "/v1/responses":
+        ends = {"max_output_tokens": ENDLESS_V1["max_tokens"]}
+        return {"model": model, "input": "France", "stream": stream, **ENDLESS_V1, **ends}
     return body | ({"model_parameters": ENDLESS} if path.startswith("/v4") else ENDLESS_V1)
 
 
@@ -59,7 +62,7 @@ class Client:
 @pytest.mark.parametrize("entry", ["shared", "own"])
 @pytest.mark.parametrize("model", [BASE, PIRATE])
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
-@pytest.mark.parametrize("path", ["/v4/completions", "/v1/completions"])
+@pytest.mark.parametrize("path", ["/v4/completions", "/v1/completions", "/v1/responses"])
 def test_a_client_that_leaves_frees_the_engine(
     live: Server,
     path: str,

@@ -254,7 +254,7 @@ def test_the_wrong_endpoint_names_the_right_one(
     if path.endswith("chat/completions"):
         what = {"messages": [{"role": "user", "content": TEXTS[0]}]}
     refused = more.post(path, model=model, **what)
-    assert refused.status_code == 400, refused.text
+    assert refused.status_code == 422, refused.text
     assert instead in refused.json()["error"]["message"]
 
 

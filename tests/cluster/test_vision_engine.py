@@ -163,6 +163,16 @@ def chat_body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> d
     return {"model": VISION, "messages": [message], **limits, **fields}
 
 
+def response_body(images: Sequence[str], prompt: str = QUESTION, **fields: Any) -> dict[str, Any]:
+    """The body of OpenAI's Responses."""
+    parts: list[dict[str, Any]] = [
+        {"type": "input_image", "image_url": url, "detail": "high"} for url in images
+    ]
+    parts.append({"type": "input_text", "text": prompt})
+    limits = {"temperature": 0, "max_output_tokens": TOKENS}
+    return {"model": VISION, "input": [{"role": "user", "content": parts}], **limits, **fields}
+
+
 async def complete(client: httpx.AsyncClient, images: Sequence[str], **fields: Any) -> str:
     answer = await client.post("/v4/completions", json=body(images, **fields))
     assert answer.status_code == 200, answer.text
@@ -206,6 +216,9 @@ async def test_all_endpoints_answer_what_hugging_face_answers(
     assert answer["token_usage"]["prompt"] == prompt_tokens
     assert answer["token_usage"]["completion"] == TOKENS
     assert await chat(client, urls) == right
+    answer = (await client.post("/v1/responses", json=response_body(urls))).json()
+    assert answer["output"][0]["content"][0]["text"] == right
+    assert answer["usage"]["input_tokens"] == prompt_tokens
     assert await blocks(client, urls) == right
     counted = await client.post("/v1/messages/count_tokens", json=blocks_body(urls))
     assert counted.json()["input_tokens"] == prompt_tokens
@@ -299,6 +312,7 @@ async def test_what_is_refused_on_all_endpoints(
     for path, request in (
         ("/v4/completions", body(images)),
         ("/v1/chat/completions", chat_body(images)),
+        ("/v1/responses", response_body(images)),
         ("/v1/messages", blocks_body(images)),
     ):
         answer = await client.post(path, json=request)
@@ -306,16 +320,16 @@ async def test_what_is_refused_on_all_endpoints(
         assert says in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
 async def test_media_that_hides_from_our_look_finds_nothing_in_vllm(
-    client: httpx.AsyncClient,
+    client: httpx.AsyncClient, path: str
 ) -> None:
-    text = json.dumps(chat_body(["file:///etc/hostname"])).replace(
-        '"image_url"', '"\\u0069mage_url"'
-    )
-    assert '"image_url"' not in text
-    answer = await client.post(
-        "/v1/chat/completions", content=text, headers={"content-type": "application/json"}
-    )
+    asked = response_body if path == "/v1/responses" else chat_body
+    text = json.dumps(asked(["file:///etc/hostname"]))
+    for word in ("image", "input_"):
+        text = text.replace(f'"{word}', f'"\\u{ord(word[0]):04x}{word[1:]}')
+    assert '"image' not in text
+    answer = await client.post(path, content=text, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert "not loaded here" in answer.json()["error"]["message"]
 

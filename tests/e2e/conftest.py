@@ -25,7 +25,9 @@ from tests.live import KEY, ROOT, Server
 Script = Callable[..., Any]
 
 # The environments of the clients that have none by their own name.
-SHARED = dict.fromkeys(("openai", "langchain", "pydantic-ai", "instructor", "litellm"), "tools")
+SHARED = dict.fromkeys(
+    ("openai", "langchain", "pydantic-ai", "instructor", "litellm", "responses"), "tools"
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

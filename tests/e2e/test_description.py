@@ -39,9 +39,11 @@ def test_the_examples_run(live: Server, path: str, name: str) -> None:
     operation = DOCUMENT["paths"][path]["post"]
     body = operation["requestBody"]["content"][JSON]["examples"][name]["value"]
     url = live.url + path
+    parameters = operation.get("parameters", [])
     if NAME in path:
-        url = url.replace(NAME, operation["parameters"][0]["example"])
-    response = live.client.post(url, json=body)
+        url = url.replace(NAME, parameters[0]["example"])
+    query = {at["name"]: at["example"] for at in parameters if at["in"] == "query"}
+    response = live.client.post(url, json=body, params=query)
     assert response.status_code == 200, response.text
     content = operation["responses"]["200"]["content"]
     kind = response.headers["content-type"].split(";")[0]

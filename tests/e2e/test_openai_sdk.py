@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import httpx
 import openai
+import pydantic
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
@@ -76,6 +78,73 @@ def test_chat_and_its_stream(client: openai.OpenAI) -> None:
     pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
     assert "".join(pieces) == text
     assert len(pieces) > 5
+
+
+@pytest.mark.parametrize("model", [BASE, ALIAS, PIRATE, INSTRUCT])
+def test_a_response_and_its_stream(client: openai.OpenAI, model: str) -> None:
+    whole = client.responses.create(
+        model=model, input="Hello!", temperature=0, max_output_tokens=40
+    )
+    assert (whole.model, whole.object) == (model, "response")
+    assert whole.output_text
+    assert whole.usage is not None
+    assert whole.usage.output_tokens > 1
+    with client.responses.stream(
+        model=model, input="Hello!", temperature=0, max_output_tokens=40
+    ) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert "".join(deltas) == final.output_text == whole.output_text
+    assert final.usage == whole.usage
+    if model == INSTRUCT:
+        assert whole.output_text.strip() == "Hello! How can I help you today?"
+        assert whole.status == "completed"
+
+
+class Way(pydantic.BaseModel):
+    """What an answer is parsed as."""
+
+    way: Literal["left", "right"]
+
+
+def test_a_response_is_parsed(client: openai.OpenAI) -> None:
+    parsed = client.responses.parse(
+        model=INSTRUCT, input="Left or right?", text_format=Way, temperature=0
+    )
+    assert parsed.output_parsed is not None
+    assert parsed.output_parsed.way in ("left", "right")
+
+
+def test_responses_are_not_stored(client: openai.OpenAI) -> None:
+    given = client.responses.create(model=INSTRUCT, input="Hello!", store=False)
+    for call in (
+        client.responses.retrieve,
+        client.responses.delete,
+        client.responses.cancel,
+        client.responses.input_items.list,
+    ):
+        with pytest.raises(openai.NotFoundError, match="not stored here"):
+            call(given.id)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model=INSTRUCT, input="And?", previous_response_id=given.id)
+    assert refused.value.param == "previous_response_id"
+    again = client.responses.create(
+        model=INSTRUCT,
+        input=[
+            {"role": "user", "content": "Hello!"},
+            {"role": "assistant", "content": given.output_text},
+            {"role": "user", "content": "Hello!"},
+        ],
+    )
+    assert again.output_text
+
+
+def test_azures_client_has_responses_too(live: Server, wire: Counting) -> None:
+    azure = openai.AzureOpenAI(
+        api_key=KEY, azure_endpoint=live.url, api_version="2025-04-01-preview", http_client=wire
+    )
+    answer = azure.responses.create(model=INSTRUCT, input="Hello!", temperature=0)
+    assert answer.output_text.strip() == "Hello! How can I help you today?"
 
 
 def test_errors_are_the_sdk_s_own_and_are_not_retried(

@@ -140,7 +140,7 @@ def test_scale_gp_lists_models_page_by_page(sdk_script: Script, live: Server) ->
     assert len(listed) > 2
     assert found["one"] == listed[0]
     (base,) = [model for model in found["models"] if model["id"] == BASE]
-    assert (base["model_type"], base["deployment_count"]) == ("COMPLETION", 2)
+    assert (base["model_type"], base["deployment_count"]) == ("COMPLETION", 1)
 
 
 def test_scale_gp_is_told_once_that_a_model_is_not_here(sdk_script: Script) -> None:
@@ -149,3 +149,38 @@ def test_scale_gp_is_told_once_that_a_model_is_not_here(sdk_script: Script) -> N
     assert (retired["error"], retired["status"], retired["sent"]) == ("APIStatusError", 410, 1)
     assert (known["error"], known["status"], known["sent"]) == ("NotFoundError", 404, 1)
     assert "known but not deployed here" in known["message"]
+
+
+HELLO = {"model": INSTRUCT, "messages": [{"role": "user", "content": "Hello!"}]}
+
+
+def test_scale_gp_chats(sdk_script: Script) -> None:
+    asked = {**HELLO, "model_parameters": {**GREEDY, "top_k": 1}}
+    calls = [{"chat": asked}, {"chat": {**asked, "stream": True}}]
+    whole, stream = sdk_script("scale-gp", {"calls": calls})
+    answer = whole["answer"]
+    said = answer["chat_completion"]["message"]
+    assert (said["role"], said["content"].strip()) == (
+        "assistant",
+        "Hello! How can I help you today?",
+    )
+    assert answer["chat_completion"]["finish_reason"] == "stop"
+    *chunks, last = stream["chunks"]
+    assert "".join(chunk["completion"]["text"] for chunk in chunks) == said["content"]
+    assert last["completion"]["response_metadata"] == {"model": INSTRUCT}
+    assert last["token_usage"] == answer["token_usage"]
+    assert last["token_usage"]["total"] > last["token_usage"]["prompt"] > 0
+
+
+def test_scale_gp_s_chats_are_refused_as_its_errors(sdk_script: Script) -> None:
+    wrong = [
+        ({**HELLO, "model": "no-such-model"}, "NotFoundError"),
+        ({**HELLO, "messages": []}, "UnprocessableEntityError"),
+        ({**HELLO, "model_parameters": {"temperature": 3}}, "UnprocessableEntityError"),
+        ({**HELLO, "model_parameters": {"max_tokens": 10**6}}, "BadRequestError"),
+        ({**HELLO, "chat_template": "{{ messages }}"}, "UnprocessableEntityError"),
+    ]
+    for stream in (False, True):
+        calls = [{"chat": {**asked, "stream": stream}} for asked, _ in wrong]
+        found = sdk_script("scale-gp", {"calls": calls})
+        assert [(at["error"], at["sent"]) for at in found] == [(name, 1) for _, name in wrong]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from serving.api.asked import Asked
+from serving.catalogue.catalogue import Catalogue
 from serving.errors import RateLimited
 from serving.router.auth import Caller
 from serving.wire.messages import End
@@ -202,3 +203,38 @@ async def test_the_engine_s_app_answers_at_one_line_of_the_table(site: Site) -> 
     (call,) = site.engines[0].calls
     assert getattr(call, "path", None) == "/tokenize"
     assert call.adapter is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "label", "body"),
+    [
+        ("/v5/completions", "/v5/completions", {"model": "vectors", "prompt": "x"}),
+        (
+            "/v4/chat-completions",
+            "/v4/chat-completions",
+            {"model": "vectors", "messages": [{"content": "x"}]},
+        ),
+        ("/v4/models/vectors/completions", "/v4/models/{model}/completions", {"prompt": "x"}),
+        (
+            "/v4/models/vectors/chat-completions",
+            "/v4/models/{model}/chat-completions",
+            {"prompt": "x", "chat_history": []},
+        ),
+        (
+            "/v1/llm/completions-sync?model_endpoint_name=vectors",
+            "/v1/llm/completions-sync",
+            {"prompt": "x", "max_new_tokens": 1},
+        ),
+    ],
+)
+async def test_a_model_of_another_kind_is_told_where_it_answers(
+    site: Site, path: str, label: str, body: dict[str, object]
+) -> None:
+    data = site.catalogue.model_dump()
+    vectors = {"kind": "engine", "id": "vectors", "weights": "w", "context": 64, "task": "embed"}
+    data["models"] = [*data["models"], vectors]
+    await site.router.set_catalogue(Catalogue.model_validate(data))
+    answer = await site.client.post(path, json=body)
+    assert answer.status_code == 422
+    message = answer.json()["error"]["message"]
+    assert f"'vectors' does not answer at {label}; ask it at /v1/embeddings" in message

@@ -458,6 +458,9 @@ async def test_eight_clients_that_insist_on_a_later_step_end_two_replicas(
             if number == 0:
                 await eventually(lambda: len(site.router.doubts), 10)
         done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        if not done:
+            # On a busy machine everything takes longer.
+            await eventually(lambda: others.enough and codes["request_quarantined"] > CLIENTS, 60)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -467,8 +470,7 @@ async def test_eight_clients_that_insist_on_a_later_step_end_two_replicas(
     assert set(codes) <= {"engine_failed", "request_quarantined"}
     assert codes["request_quarantined"] > CLIENTS
     assert set(others.whole) == {200}
-    assert others.whole[200] > 20
+    assert others.enough
     assert set(others.streams) <= {"ok", "broken"}
-    assert others.streams["ok"] > 10
     assert set(others.broken) <= {"engine_failed"}
     assert len(others.broken) <= 12

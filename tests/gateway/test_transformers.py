@@ -128,6 +128,35 @@ async def test_whole_and_streamed(client: httpx.AsyncClient) -> None:
     assert openai.json()["choices"][0]["text"] == text
 
 
+async def test_the_forms_of_other_clients(client: httpx.AsyncClient) -> None:
+    """They say what `/v4/completions` says, and refuse by name what this engine lacks."""
+    text = (await client.post("/v4/completions", json=body())).json()["completion"]["text"]
+    sampling = {"prompt": body()["prompt"], "temperature": 0}
+    path = f"/v4/models/{MODEL}/completions"
+    asked = {**sampling, "max_tokens": 40}
+    whole = (await client.post(path, json=asked)).json()
+    assert whole["completions"] == [[body()["prompt"], [text]]]
+    assert (whole["prompt_tokens"], whole["response_tokens"]) == (6, 40)
+    unmarked = await client.post("/v5/completions", json={"model": MODEL, **asked, "stream": True})
+    assert "".join(data["choices"][0]["text"] for _, data in events(unmarked.text)) == text
+
+    query = f"?model_endpoint_name={MODEL}"
+    asked = {**sampling, "max_new_tokens": 40, "skip_special_tokens": True}
+    whole = (await client.post(f"/v1/llm/completions-sync{query}", json=asked)).json()["output"]
+    assert (whole["text"], whole["num_completion_tokens"]) == (text, 40)
+    streamed = await client.post(f"/v1/llm/completions-stream{query}", json=asked)
+    outputs = [data["output"] for _, data in events(streamed.text)]
+    assert "".join(output["text"] for output in outputs) == text
+    counts = [output["num_completion_tokens"] for output in outputs]
+    assert counts == sorted(counts)
+    assert counts[-1] == 40
+    for field, value in (("return_token_log_probs", True), ("guided_json", {})):
+        refused = await client.post(
+            f"/v1/llm/completions-sync{query}", json={**asked, field: value}
+        )
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, field)
+
+
 async def test_many_at_once(client: httpx.AsyncClient, server: Server) -> None:
     prompts = [f"{'they said ' * (at % 5)}way {at}" for at in range(24)]
     steps = server.metric("serving_engine_step_rows_count", phase="decode")

@@ -29,7 +29,7 @@ FLOORS = (
 # Stand apart: they reach the service over HTTP, or make what it serves.
 APART = ("loadtests", "local_models")
 # The engine modules that a router may import: a hosted model is an engine in the router's process.
-ENGINE_FOR_ROUTERS = {"serving.engine.interface", "serving.engine.completion_writer"}
+ENGINE_FOR_ROUTERS = {"serving.engine.interface", "serving.engine.calls"}
 
 
 def files(package: str) -> list[str]:

@@ -74,7 +74,7 @@ _LIST: dict[str, dict[str, Any]] = {
         "description": "also the models that are known but not deployed",
     }
 }
-_PAGES: dict[str, dict[str, Any]] = {
+PAGES: dict[str, dict[str, Any]] = {
     **_LIST,
     "page": {"schema": {"type": "integer", "minimum": 1, "maximum": 10**8, "default": 1}},
     "limit": {"schema": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 100}},
@@ -89,6 +89,11 @@ _PAGES: dict[str, dict[str, Any]] = {
 }
 _MODELS = Text("Models", "The model IDs", writes="ModelList", query=_LIST)
 _MODEL = Text("Models", "One model ID", writes="Model")
+_NO_RESPONSE = Text(
+    "OpenAI",
+    "Nothing: responses are not stored",
+    "Always 404. The path's parameter is the ID of a response.",
+)
 
 TEXTS: dict[str, Text] = {
     "/v4/completions": _COMPLETION,
@@ -124,6 +129,27 @@ TEXTS: dict[str, Text] = {
             },
         },
     ),
+    "/v1/responses": Text(
+        "OpenAI",
+        "Answer a conversation",
+        "Nothing is stored: `store` and `background` may only be false, and `previous_response_id` "
+        "and `conversation` are refused. The whole conversation is sent as `input`.",
+        reads=("ResponsesRequest",),
+        writes="ResponsesResponse",
+        streams="ResponseEvent",
+        examples={
+            "whole": {"model": CHAT, "input": "Hello!", "max_output_tokens": 16},
+            "streamed": {
+                "model": CHAT,
+                "instructions": "Be brief.",
+                "input": [{"role": "user", "content": "Say hello in Chinese"}],
+                "stream": True,
+            },
+        },
+    ),
+    "/v1/responses/{model}": _NO_RESPONSE,
+    "/v1/responses/{model}/input_items": _NO_RESPONSE,
+    "/v1/responses/{model}/cancel": _NO_RESPONSE,
     "/v1/messages": Text(
         "Anthropic",
         "Answer messages",
@@ -217,7 +243,7 @@ TEXTS: dict[str, Text] = {
     ),
     "/v1/models": _MODELS,
     "/v1/models/{model}": _MODEL,
-    "/v4/models": Text("Models", "The model IDs, in pages", writes="ModelPage", query=_PAGES),
+    "/v4/models": Text("Models", "The model IDs, in pages", writes="ModelPage", query=PAGES),
     "/v4/models/{model}": Text("Models", "One model ID", writes="ModelInstance"),
     "/openai/v1/models": _MODELS,
     "/openai/v1/models/{model}": _MODEL,

@@ -11,17 +11,22 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, Dialect
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
 from serving.api.endpoints import NAME, Endpoint, Relayed
+from serving.api.llm_engine import LLM_ENGINE
 from serving.api.openapi.describe import BASE, TEXTS, Text
+from serving.api.openapi.scale import SCALE_TEXTS
 from serving.api.openapi.schemas import REF, schemas
 
 VERSION = "3.1.0"
+_WORDS = TEXTS | SCALE_TEXTS
 JSON, EVENTS = "application/json", "text/event-stream"
 # The schema of each dialect's error bodies.
 ERRORS: dict[Dialect, str] = {
     CREATE_COMPLETION: "Error",
     OPENAI: "OpenAIError",
+    RESPONSES: "OpenAIError",
+    LLM_ENGINE: "Error",
     ANTHROPIC: "MessagesError",
 }
 # How else a request may end, by what an endpoint does. 405, 431 and the like can come from all.
@@ -57,6 +62,7 @@ _IN_BODY = {
     "required": ["model"],
     "properties": {"model": {"type": "string", "minLength": 1, "maxLength": 256}},
 }
+# The path, or the query, names it.
 _IN_PATH = {"not": {"required": ["model"]}}
 _NAME_PARAMETER = {
     "name": "model",
@@ -90,19 +96,27 @@ def document(table: Sequence[Endpoint]) -> dict[str, Any]:
     }
 
 
-def text_of(endpoint: Endpoint) -> Text:
-    """The words for an endpoint; another way to one has that one's."""
+def path_of(endpoint: Endpoint) -> str:
+    """The path whose words an endpoint has: one without words of its own, such as Azure's ways, has
+    those of the endpoint that it leads to."""
     answer = endpoint.answer
-    return TEXTS[answer.path if isinstance(answer, Relayed) and answer.path else endpoint.path]
+    if endpoint.path not in _WORDS and isinstance(answer, Relayed) and answer.path:
+        return answer.path
+    return endpoint.path
+
+
+def text_of(endpoint: Endpoint) -> Text:
+    """The words for an endpoint."""
+    return _WORDS[path_of(endpoint)]
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     text, answer = text_of(endpoint), endpoint.answer
-    leads_to = answer.path if isinstance(answer, Relayed) else ""
+    leads_to = "" if path_of(endpoint) == endpoint.path else path_of(endpoint)
     azure = bool(leads_to) and endpoint.path.startswith("/openai/")
     parameters = [{"name": name, "in": "query", **more} for name, more in text.query.items()]
     if NAME in endpoint.path:
-        named = [value["model"] for value in text.examples.values()]
+        named = [value["model"] for value in text.examples.values() if "model" in value]
         parameters.insert(0, {**_NAME_PARAMETER, "example": named[0] if named else BASE})
     operation: dict[str, Any] = {
         "operationId": _operation_id(endpoint),
@@ -134,7 +148,7 @@ def _body(endpoint: Endpoint, text: Text) -> dict[str, Any]:
     but where the path names it."""
     options = [{"$ref": REF + name} for name in text.reads]
     schema: dict[str, Any] = options[0] if len(options) == 1 else {"anyOf": options}
-    in_path = NAME in endpoint.path
+    in_path = NAME in endpoint.path or "model_endpoint_name" in text.query
     examples = {
         name: {"value": {k: v for k, v in value.items() if not (in_path and k == "model")}}
         for name, value in text.examples.items()
@@ -168,7 +182,9 @@ def _responses(endpoint: Endpoint, text: Text) -> dict[str, Any]:
 def _answer(endpoint: Endpoint, text: Text) -> dict[str, Any]:
     if text.media:
         return {text.media: {"schema": {"type": "string"}}}
-    content = {JSON: {"schema": {"$ref": REF + (text.writes or "Object")}}}
+    content: dict[str, Any] = {}
+    if text.writes or not text.streams:
+        content[JSON] = {"schema": {"$ref": REF + (text.writes or "Object")}}
     if text.streams:
         content[EVENTS] = {"schema": _event(text.streams, endpoint.dialect)}
     return content

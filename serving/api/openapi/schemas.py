@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.api.completion import CompletionRequest
 from serving.api.models import RESPONSE_SCHEMA
+from serving.api.openapi.scale import scale_schemas
 
 REF = "#/components/schemas/"
 
@@ -109,6 +110,13 @@ def schemas() -> dict[str, Any]:
                 "total_item_count": number,
             },
         ),
+        "ResponseEvent": {
+            "type": "object",
+            "description": "As in OpenAI's API.",
+            "required": ["type", "sequence_number"],
+            "properties": {"type": {"type": "string"}, "sequence_number": number},
+        },
+        **scale_schemas(REF),
         "Object": {"type": "object"},
         "List": {"type": "array"},
     }

@@ -16,12 +16,16 @@ from serving.engine.bodies.limits import BodyLimits
 from serving.engine.bodies.pairs import DOCUMENTS, QUERIES, pairs_of, texts_of
 from serving.engine.bodies.pairs import FIELDS as PAIR_FIELDS
 from serving.engine.bodies.pairs import PATHS as PAIR_PATHS
+from serving.engine.bodies.responses import PATH as RESPONSES
+from serving.engine.bodies.responses import chat_field, check_response, is_constrained
 from serving.engine.bodies.schemas import FIELDS, Schemas
 from serving.engine.bodies.values import check_structure, check_values, read, read_fields, shown
 from serving.errors import ContextLengthExceeded, InvalidRequest
 
 # What an engine is to read as text or tokens; its size is measured against the context.
-TEXTS = frozenset(("prompt", "input", "messages", "tokens", "suffix", "documents", "system"))
+TEXTS = frozenset(
+    ("prompt", "input", "messages", "tokens", "suffix", "documents", "instructions", "system")
+)
 # The fields of those that may hold several prompts.
 _PROMPTS = ("prompt", "input", "tokens")
 _CONSTRAINTS = ("response_format", "structured_outputs", "tools", "output_config")
@@ -90,7 +94,8 @@ class BodyCheck:
             most = limits.field_bytes
             if name in texts:
                 # Images are measured by who loads them.
-                most = len(body) if name == "messages" and _has_media(body) else limits.text_bytes
+                chat = name == chat_field(path)
+                most = len(body) if chat and _has_media(body) else limits.text_bytes
             if size > most:
                 _refuse(name, f"has {size} bytes of JSON; at most {most} are taken")
         given = read(body)
@@ -105,15 +110,18 @@ class BodyCheck:
             self._check_size(name, value)
             if name in FIELDS:
                 schemas.check(name, value)
+        if path == RESPONSES:
+            check_response(given)
         if path in blocks.PATHS:
             blocks.check_blocks(given)
         if scores:
             self._check_pairs(given)
         else:
-            self._check_texts(given)
+            self._check_texts(path, given)
         if not self._tools and given.get("tools") and _may_call(given.get("tool_choice")):
             _refuse("tools", "this model takes no tools; its spec has no `tool_parser`")
-        return Checked(constrained=any(given.get(name) for name in _CONSTRAINTS))
+        constrained = any(given.get(name) for name in _CONSTRAINTS) or is_constrained(given)
+        return Checked(constrained=constrained)
 
     def _check_size(self, name: str, value: Any) -> None:
         limits = self._limits
@@ -138,9 +146,11 @@ class BodyCheck:
                         "taken",
                     )
 
-    def _check_texts(self, given: Mapping[str, Any]) -> None:
-        prompts = 1
+    def _check_texts(self, path: str, given: Mapping[str, Any]) -> None:
+        prompts, chat = 1, chat_field(path)
         for name in _PROMPTS:
+            if name == chat:
+                continue
             found = given.get(name)
             if type(found) is list and found and type(found[0]) is not int and name != "tokens":
                 prompts = max(prompts, len(found))
@@ -155,9 +165,8 @@ class BodyCheck:
         chats = given.get("messages")
         if type(chats) is list and chats and type(chats[0]) is list:
             prompts = max(prompts, len(chats))
-        for name in ("messages", "documents", "system"):
+        for name in (chat, "documents", "suffix", "instructions", "system"):
             self._check_prompt(name, given.get(name))
-        self._check_prompt("suffix", given.get("suffix"))
         self._check_choices(given, prompts)
 
     def _check_choices(self, given: Mapping[str, Any], prompts: int) -> None:

@@ -21,7 +21,9 @@ class BodyLimits(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SERVING_LIMIT_", frozen=True)
 
-    messages: Count = Field(default=1024, description="messages of a chat")
+    messages: Count = Field(
+        default=1024, description="messages of a chat, or items of a response's `input`"
+    )
     parts: Count = Field(
         default=1024, description="content parts and tool calls of a chat's messages together"
     )

@@ -20,7 +20,7 @@ from serving.engine.bodies.values import check_values
 from serving.errors import InvalidRequest
 
 # The fields of a body that hold them.
-FIELDS = ("response_format", "structured_outputs", "tools", "output_config")
+FIELDS = ("response_format", "structured_outputs", "tools", "text", "output_config")
 
 _LENGTHS = frozenset(
     (

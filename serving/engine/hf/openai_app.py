@@ -98,7 +98,10 @@ class Writer(ABC):
     def __init__(self, call: HttpCall, body: Body, reply: Reply, tally: Tally) -> None:
         self._reply = reply
         self._tally = tally
-        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+        options = body.stream_options
+        self._usage = bool(options and options.include_usage)
+        # vLLM's extension: each event has the usage so far.
+        self._counts = self._usage and bool(options and options.continuous_usage_stats)
         self._object: dict[str, Any] = {
             "id": f"{self.id_prefix}-{call.request_id}",
             "created": int(time.time()),
@@ -158,7 +161,7 @@ class Writer(ABC):
     def _event(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
         event = {"object": self.chunk_kind, **self._object, "choices": choices}
         if self._usage:
-            event["usage"] = usage
+            event["usage"] = _usage(self._tally) if self._counts else usage
         return b"data: " + json.dumps(event).encode() + b"\n\n"
 
 

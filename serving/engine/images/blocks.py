@@ -16,7 +16,7 @@ from serving.errors import InvalidField
 def take_images_of(path: str, body: bytes) -> tuple[list[str], bytes]:
     """The URLs of the images in a body for `path`, and the body with names in their place; raises
     as `chat.take_images`, whatever the form of its messages."""
-    return take_images(body, take_block if path in PATHS else None)
+    return take_images(path, body, take_block if path in PATHS else None)
 
 
 def take_block(block: Any, urls: list[str]) -> Any:

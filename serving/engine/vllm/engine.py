@@ -233,7 +233,7 @@ class VllmEngine(Engine):
         usage = self._usage.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
-            images = await load_taken(prepared.urls, call.model, self._images)
+            images = await load_taken(prepared.urls, call.model, call.path, self._images)
             if images:
                 stack.enter_context(self._media.sent_again_after_failure())
             lora = None

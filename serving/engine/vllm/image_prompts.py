@@ -14,7 +14,7 @@ from vllm.renderers import BaseRenderer
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.images.chat import image_name
-from serving.engine.vllm import patches
+from serving.engine.vllm.patches.renderer import image_placeholder, render_chat, render_prompt
 from serving.errors import InvalidField, InvalidRequest
 from serving.wire.messages import ImageRef
 
@@ -56,11 +56,11 @@ class ImagePrompts:
             for image, ref in zip(images, refs, strict=True)
         ]
         content.append({"type": "text", "text": prompt})
-        return await patches.render_chat(self._renderer, content, self._spec.chat_template)
+        return await render_chat(self._renderer, content, self._spec.chat_template)
 
     async def _raw(self, prompt: str, images: Sequence[Image]) -> dict[str, Any]:
         """The prompt as it is; images it has no placeholder for come before it."""
-        mark = patches.image_placeholder(self._renderer)
+        mark = image_placeholder(self._renderer)
         if mark is not None:
             missing = len(images) - prompt.count(mark)
             if missing < 0:
@@ -68,7 +68,7 @@ class ImagePrompts:
                     f"the prompt has more '{mark}' than there are images", param="images"
                 )
             prompt = mark * missing + prompt
-        return await patches.render_prompt(self._renderer, prompt, images)
+        return await render_prompt(self._renderer, prompt, images)
 
 
 class LoadedImages:

@@ -26,11 +26,12 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from serving.engine.bodies.check import BodyCheck, Checked
 from serving.engine.bodies.fields import fields_of
 from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.responses import PATH as RESPONSES
 from serving.engine.interface import Reply, Tally
 from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
-from serving.engine.vllm.patches import admission, messages, pooling
+from serving.engine.vllm.patches import admission, messages, pooling, responses
 from serving.engine.vllm.patches.logprobs import PromptLogprobs, write_in_threads
 from serving.engine.vllm.patches.refusal_logs import spare_refusals
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
@@ -123,6 +124,7 @@ class OpenAIApp:
             model_name=lambda lora=None: current.asked.model or model,
         )
         patches.prefer_template(app, lambda: current.asked.chat_template)
+        responses.prepare(app)
         await messages.correct_messages(app, lambda: current.asked.chat_template)
         admission.refuse_what_validators_raise(app)
         spare_refusals()
@@ -155,6 +157,10 @@ class OpenAIApp:
     def request_models(self) -> Mapping[str, tuple[type[BaseModel], ...]]:
         """The models of the bodies that each path takes."""
         return admission.request_models(self._app)
+
+    def kept(self) -> list[Any]:
+        """What is held of requests that have ended: nothing, whatever they asked for."""
+        return responses.kept(self._app)
 
     def check(self, call: HttpCall, body: bytes) -> Checked:
         """Look at a body before vLLM does; raises as `BodyCheck.check`."""
@@ -216,6 +222,9 @@ class _Exchange:
         # The response's head, until its first byte: a stream may yet turn out to be an error.
         self._head: Head | None = None
         self._status = 0
+        # Events that come before the engine has looked at the request: it may yet be refused.
+        self._opening: list[bytes] = []
+        self._error_event = responses.ERROR_EVENT if call.path == RESPONSES else ERROR_EVENT
         self._refusal: list[bytes] = []
         self._reply = reply
         self._llm = llm
@@ -273,7 +282,7 @@ class _Exchange:
             body, more = message.get("body", b""), message.get("more_body", False)
             if self.refused:
                 self._refuse(body, more)
-            elif body.startswith(ERROR_EVENT):
+            elif body.startswith(self._error_event):
                 self._fail(error_of_event(body, constrained=self._constrained))
             elif body or not more:
                 await self._pass_on(body)
@@ -281,8 +290,12 @@ class _Exchange:
     async def _pass_on(self, body: bytes) -> None:
         reply = self._reply
         if self._head is not None:
+            if body.startswith(responses.OPENINGS):
+                self._opening.append(body)
+                return
             reply.head(self._head)
             self._head = None
+            body = b"".join((*self._opening, body))
         if body:
             reply.data(body)
             if not reply.writable:

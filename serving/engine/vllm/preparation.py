@@ -19,6 +19,7 @@ from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
 from serving.engine.bodies.pairs import PATHS as PAIR_PATHS
 from serving.engine.bodies.pairs import pairs_of
+from serving.engine.bodies.responses import is_constrained
 from serving.engine.helpers.nursery import Nursery
 from serving.engine.helpers.pool import Helpers
 from serving.engine.images.blocks import take_images_of
@@ -55,6 +56,7 @@ class _Look(msgspec.Struct):
     response_format: Raw = _NOTHING
     structured_outputs: Raw = _NOTHING
     tools: Raw = _NOTHING
+    text: Raw = _NOTHING
     bad_words: Raw = _NOTHING
     output_config: _OutputConfig | None = None
 
@@ -78,8 +80,11 @@ def is_light(path: str, body: bytes) -> bool:
         return False
     if found.output_config is not None and found.output_config.format not in _NOTHINGS:
         return False
-    form = found.response_format
-    return form in _NOTHINGS or msgspec.json.decode(form) in _PLAIN_FORMATS
+    form, text = found.response_format, found.text
+    if form not in _NOTHINGS and msgspec.json.decode(form) not in _PLAIN_FORMATS:
+        return False
+    # Responses have their format in `text`.
+    return text in _NOTHINGS or not is_constrained({"text": msgspec.json.decode(text)})
 
 
 def _are_few(body: bytes) -> bool:

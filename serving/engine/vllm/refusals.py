@@ -37,8 +37,9 @@ _BY_STATUS: dict[int, type[ServingError]] = {
 
 
 def error_of_event(event: bytes, *, constrained: bool) -> ServingError:
-    """What an event says that begins with `ERROR_EVENT`."""
-    said, _, _ = event.removeprefix(b"data: ").partition(b"\n")
+    """What an event says that is a failure."""
+    _, _, said = event.partition(b"data: ")
+    said, _, _ = said.partition(b"\n")
     error = _envelope(said)
     status = error.get("code")
     return _error(status if isinstance(status, int) else 500, error, constrained)

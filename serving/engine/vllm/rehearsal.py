@@ -23,6 +23,7 @@ from serving import errors
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies import blocks, pairs
 from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.responses import PATH as RESPONSES
 from serving.engine.images.blocks import take_images_of
 from serving.engine.images.chat import may_hold_media
 from serving.engine.interface import Tally
@@ -292,6 +293,10 @@ def _without_prompt(path: str, fields: dict[str, Any]) -> None:
         ]
         role = fields["messages"][-1].get("role", "user")
         fields["messages"] = [*calls, {"role": role, "content": "."}]
+    if path == RESPONSES:
+        items = fields["input"] if isinstance(fields["input"], list) else []
+        calls = [item for item in items if item.get("type") == "function_call"]
+        fields["input"] = [*calls, {"role": "user", "content": "."}]
     if "prompt" in fields:
         fields["prompt"] = "."
     if fields.get("suffix"):

@@ -3,6 +3,7 @@
 Prints a JSON list: what came back, or the SDK's exception.
 """
 
+import functools
 import json
 import sys
 from typing import Any
@@ -27,6 +28,22 @@ client = SGPClient(
 )
 
 
+def chat(**arguments: Any) -> dict[str, Any]:
+    answer = client.chat_completions.create(**arguments)
+    if arguments.get("stream"):
+        return {"chunks": [chunk.to_dict() for chunk in answer]}
+    return {"answer": answer.to_dict(), "sent": sent}
+
+
+def of_model(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    answer = functools.reduce(getattr, method.split("."), client.models)(**arguments)
+    if arguments.get("stream"):
+        return {"chunks": [chunk.to_dict() for chunk in answer]}
+    if method.endswith(("list", "list_all")):
+        return {"items": [item.to_dict() for item in answer], "sent": sent}
+    return {"answer": answer.to_dict(), "sent": sent}
+
+
 def call(arguments: dict[str, Any]) -> dict[str, Any]:
     global sent
     sent = 0
@@ -35,6 +52,10 @@ def call(arguments: dict[str, Any]) -> dict[str, Any]:
             models = client.models.list(**arguments["models"])
             one = client.models.retrieve(models.items[0].id)
             return {"models": [model.model_dump(mode="json") for model in models], "one": one.id}
+        if "method" in arguments:
+            return of_model(**arguments)
+        if "chat" in arguments:
+            return chat(**arguments["chat"])
         if arguments.get("stream"):
             # Its chunks are not of the declared type, but what they hold is the same.
             chunks = [chunk.to_dict() for chunk in client.completions.create(**arguments)]
@@ -56,4 +77,4 @@ def call(arguments: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-print(json.dumps([call(arguments) for arguments in job["calls"]]))
+print(json.dumps([call(arguments) for arguments in job["calls"]], default=str))

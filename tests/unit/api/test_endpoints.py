@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.api.asked import Ability
-from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI
+from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES
 from serving.api.endpoints import (
     ENDPOINTS,
     NAME,
@@ -15,6 +15,7 @@ from serving.api.endpoints import (
     Relayed,
     dialect_at,
 )
+from serving.api.llm_engine import LLM_ENGINE
 
 TABLE = Endpoints()
 
@@ -25,6 +26,24 @@ def test_each_entry_is_found_at_its_path(endpoint: Endpoint) -> None:
     match = TABLE.match(endpoint.path.replace(NAME, name))
     assert match.methods[endpoint.method] is endpoint
     assert (match.path, match.name) == (endpoint.path, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint", "name"),
+    [
+        ("/v4/models/a/deployments/a", "/v4/models/{model}/deployments/{model}", "a"),
+        ("/v4/models/a/b/deployments/a/b/", "/v4/models/{model}/deployments/{model}", "a/b"),
+        ("/v4/models/a/deployments/b", "/v4/models/{model}", "a/deployments/b"),
+        ("/v4/models/ab/deployments/a", "/v4/models/{model}", "ab/deployments/a"),
+        ("/v4/models/a/deployments", "/v4/models/{model}/deployments", "a"),
+        ("/v4/models/deployments", "/v4/models/{model}", "deployments"),
+        ("/v4/models/a/b/completions", "/v4/models/{model}/completions", "a/b"),
+        ("/v4/models/a/chat-completions", "/v4/models/{model}/chat-completions", "a"),
+    ],
+)
+def test_a_path_with_an_id_in_it(path: str, endpoint: str, name: str) -> None:
+    match = TABLE.match(path)
+    assert (match.path, match.name) == (endpoint, name)
 
 
 def test_entries_do_not_hide_each_other() -> None:
@@ -40,6 +59,7 @@ def test_entries_do_not_hide_each_other() -> None:
         "/v1",
         "/v1/completions/x",
         "/openai/deployments//completions",
+        "/v4/models//deployments",
         "/V1/models",
         "/v4/model",
     ],
@@ -55,6 +75,7 @@ def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
     ours: tuple[str, ...] = (
         "/v2/completions",
         "/v4/",
+        "/v5/",
         "/user-info",
         "/status",
         "/metrics",
@@ -64,6 +85,10 @@ def test_openai_s_endpoints_speak_openai_s_dialect(endpoint: Endpoint) -> None:
     )
     ours += ("/ping", "/version", "/openapi.json", "/docs")
     expected = CREATE_COMPLETION if endpoint.path.startswith(ours) else OPENAI
+    if endpoint.path.endswith("/responses"):
+        expected = RESPONSES
+    if endpoint.path.startswith("/v1/llm/"):
+        expected = LLM_ENGINE
     if endpoint.path.startswith("/v1/messages"):
         expected = ANTHROPIC
     assert endpoint.dialect is expected

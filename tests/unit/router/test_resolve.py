@@ -5,7 +5,7 @@ import time
 import pytest
 
 from serving.catalogue.catalogue import Catalogue
-from serving.errors import UnknownModel
+from serving.errors import NotDeployed, RetiredModel, UnknownModel
 from serving.router.auth import ANYONE
 from serving.router.resolve import Resolver
 from serving.wire.messages import AdapterRef, PromptFormat
@@ -104,3 +104,53 @@ def test_among_very_many_ids_the_nearest_are_still_found_at_once() -> None:
             resolver.resolve(asked, ANYONE)
         assert f"'{found}'" in caught.value.message
     assert time.process_time() - started < 0.5
+
+
+VENDORS = Catalogue.model_validate(
+    {
+        "models": [
+            {"kind": "engine", "id": "llama", "weights": "w", "context": 64},
+            {"kind": "engine", "id": "off", "weights": "w", "context": 64, "deployed": False},
+            {"kind": "engine", "id": "acme/own", "weights": "w", "context": 64},
+            {"kind": "upstream", "id": "gpt", "provider": "openai"},
+            {"kind": "retired", "id": "old", "provider": "openai", "retired_on": "2024"},
+        ],
+        "aliases": {"latest": "gpt"},
+        "providers": {"openai": {"dialect": "openai", "base_url": "https://x/v1"}},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("llmengine/llama", "llama"),
+        ("launch/llama", "llama"),
+        ("model_zoo/llama", "llama"),
+        ("acme/own", "acme/own"),
+        ("llmengine/acme/own", "acme/own"),
+        ("openai/gpt", "gpt"),
+        ("openai/latest", "gpt"),
+    ],
+)
+def test_an_id_with_its_vendor(name: str, model: str) -> None:
+    assert Resolver(VENDORS).resolve(name, ANYONE).model == model
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("openai/llama", UnknownModel),
+        ("llmengine/gpt", UnknownModel),
+        ("/llama", UnknownModel),
+        ("llmengine/", UnknownModel),
+        ("llmengine/llmengine/llama", UnknownModel),
+        ("openai/off", UnknownModel),
+        ("llmengine/off", NotDeployed),
+        ("openai/old", RetiredModel),
+        ("llmengine/old", UnknownModel),
+    ],
+)
+def test_an_id_with_a_vendor_that_does_not_answer(name: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Resolver(VENDORS).resolve(name, ANYONE)

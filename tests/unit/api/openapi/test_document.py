@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib import resources
 from typing import Any
 
 import jsonschema
@@ -11,8 +12,9 @@ import pytest
 
 from serving.api.endpoints import ENDPOINTS, NAME, Endpoint, Relayed
 from serving.api.openapi.describe import TEXTS
-from serving.api.openapi.document import ERRORS, JSON, document
+from serving.api.openapi.document import ERRORS, JSON, document, path_of
 from serving.api.openapi.page import page
+from serving.api.openapi.scale import SCALE_TEXTS, scale_schemas
 from serving.api.openapi.schemas import REF, schemas
 
 DOCUMENT = document(ENDPOINTS)
@@ -40,13 +42,9 @@ def test_every_endpoint_is_described_once() -> None:
 
 
 def test_no_words_are_left_of_an_endpoint_that_is_gone() -> None:
-    used = {
-        endpoint.answer.path or endpoint.path
-        if isinstance(endpoint.answer, Relayed)
-        else endpoint.path
-        for endpoint in ENDPOINTS
-    }
-    assert TEXTS.keys() == used
+    used = {path_of(endpoint) for endpoint in ENDPOINTS}
+    assert TEXTS.keys() | SCALE_TEXTS.keys() == used
+    assert not TEXTS.keys() & SCALE_TEXTS.keys()
 
 
 def test_every_dialect_of_the_table_has_a_schema_of_its_errors() -> None:
@@ -109,3 +107,9 @@ def test_the_page_shows_every_endpoint_and_runs_no_script() -> None:
 def operation(endpoint: Endpoint) -> dict[str, Any]:
     found: dict[str, Any] = DOCUMENT["paths"][endpoint.path][endpoint.method.lower()]
     return found
+
+
+def test_no_two_schemas_have_one_name() -> None:
+    engine = json.loads(resources.files("serving.api.openapi").joinpath("engine.json").read_text())
+    assert not engine.keys() & scale_schemas(REF).keys()
+    assert schemas().keys() > engine.keys() | scale_schemas(REF).keys()

@@ -99,6 +99,16 @@ async def test_a_streamed_completion(start: Start, reference: Callable[[str], Re
     assert len(choices) > 8
 
 
+async def test_a_stream_that_counts_as_it_goes(start: Start) -> None:
+    engine = await start("llama")
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    reply, end = await ask(engine, TEXT, prompt=PROMPT, stream=True, stream_options=options)
+    counts = [event["usage"]["completion_tokens"] for event in reply.events]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1] == end.completion_tokens
+    assert {event["usage"]["prompt_tokens"] for event in reply.events} == {end.prompt_tokens}
+
+
 async def test_chat(start: Start) -> None:
     engine = await start("llama", spec={"chat_template": None})
     reply, end = await ask(engine, CHAT, messages=MESSAGES)

@@ -27,6 +27,7 @@ def content(body: bytes) -> Any:
     return json.loads(body)["messages"][0]["content"]
 
 
+CHAT = "/v1/chat/completions"
 TEXT = {"type": "text", "text": "what is it?"}
 
 
@@ -45,7 +46,7 @@ TEXT = {"type": "text", "text": "what is it?"}
 def test_every_form_of_an_image_part_is_taken(part: dict[str, Any]) -> None:
     body = chat(TEXT, part)
     assert may_hold_media(body)
-    urls, changed = take_images(body)
+    urls, changed = take_images(CHAT, body)
     assert urls == [URL]
     assert content(changed) == [
         TEXT,
@@ -55,10 +56,11 @@ def test_every_form_of_an_image_part_is_taken(part: dict[str, Any]) -> None:
 
 def test_detail_is_passed_on() -> None:
     _, changed = take_images(
+        CHAT,
         chat(
             {"type": "image_url", "image_url": {"url": URL, "detail": "low"}},
             {"type": "input_image", "image_url": URL, "detail": "high"},
-        )
+        ),
     )
     assert [part["image_url"]["detail"] for part in content(changed)] == ["low", "high"]
 
@@ -70,7 +72,7 @@ def test_images_are_numbered_over_all_messages() -> None:
         {"role": "assistant", "content": "a flower"},
         {"role": "tool", "content": [part]},
     ]
-    urls, changed = take_images(json.dumps({"messages": messages, "n": 2}).encode())
+    urls, changed = take_images(CHAT, json.dumps({"messages": messages, "n": 2}).encode())
     assert urls == [URL, URL]
     seen = json.loads(changed)
     assert seen["n"] == 2
@@ -80,7 +82,7 @@ def test_images_are_numbered_over_all_messages() -> None:
 
 def test_a_callers_own_names_are_urls_like_others() -> None:
     """They go to the loader, which refuses them; no part gets at another part's image."""
-    urls, _ = take_images(chat({"type": "image_url", "image_url": {"url": image_name(7)}}))
+    urls, _ = take_images(CHAT, chat({"type": "image_url", "image_url": {"url": image_name(7)}}))
     assert urls == [image_name(7)]
 
 
@@ -108,13 +110,13 @@ def test_other_media_and_images_without_a_url_are_refused(part: dict[str, Any]) 
     body = chat(TEXT, part)
     assert may_hold_media(body)
     with pytest.raises(InvalidField) as caught:
-        take_images(body)
+        take_images(CHAT, body)
     assert caught.value.param == "messages"
 
 
 def test_the_last_of_two_equal_keys_counts_for_everybody() -> None:
     body = b'{"messages":[{"content":[{"type":"image_url","image_url":"a","image_url":"b"}]}]}'
-    urls, changed = take_images(body)
+    urls, changed = take_images(CHAT, body)
     assert urls == ["b"]
     assert b'"a"' not in changed
 
@@ -135,7 +137,7 @@ def test_the_last_of_two_equal_keys_counts_for_everybody() -> None:
     ],
 )
 def test_what_has_no_images_stays_the_same(body: bytes) -> None:
-    urls, same = take_images(body)
+    urls, same = take_images(CHAT, body)
     assert urls == []
     try:
         assert json.loads(same) == json.loads(body)
@@ -146,7 +148,7 @@ def test_what_has_no_images_stays_the_same(body: bytes) -> None:
 def test_a_body_nested_deeply_is_refused() -> None:
     body = b'{"image": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(InvalidRequest, match="nested too deeply"):
-        take_images(body)
+        take_images(CHAT, body)
 
 
 @pytest.mark.parametrize("prompt", ["draw an image", "the image_url", "a video of audio"])
@@ -156,28 +158,80 @@ def test_most_texts_are_not_looked_into(prompt: str) -> None:
 
 async def test_a_text_model_takes_no_images() -> None:
     with pytest.raises(InvalidField, match="model 'm' takes no images") as caught:
-        await load_taken([data_url(encoded())], "m", None)
+        await load_taken([data_url(encoded())], "m", CHAT, None)
     assert (caught.value.status, caught.value.param) == (422, "messages")
 
 
 async def test_images_are_loaded_in_order() -> None:
     urls = [data_url(encoded(color)) for color in (RED, BLUE)]
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-    taken, body = take_images(chat(*parts, TEXT))
-    images = await load_taken(taken, "m", ImageLoader(ImageLimits()))
+    taken, body = take_images(CHAT, chat(*parts, TEXT))
+    images = await load_taken(taken, "m", CHAT, ImageLoader(ImageLimits()))
     assert [image and image.getpixel((0, 0)) for image in images] == [RED, BLUE]
     assert b"base64" not in body
 
 
 async def test_text_has_no_images() -> None:
     for body in (b"{ }", chat(TEXT), chat({"type": "text", "text": 'say "image" '})):
-        urls, same = take_images(body)
+        urls, same = take_images(CHAT, body)
         assert json.loads(same) == json.loads(body)
         for loader in (None, ImageLoader(ImageLimits())):
-            assert await load_taken(urls, "m", loader) == []
+            assert await load_taken(urls, "m", CHAT, loader) == []
 
 
 async def test_what_cannot_be_loaded_is_the_messages_fault() -> None:
     with pytest.raises(InvalidField, match=r"images\.allowed_hosts") as caught:
-        await load_taken([URL], "m", ImageLoader(ImageLimits()))
+        await load_taken([URL], "m", CHAT, ImageLoader(ImageLimits()))
     assert caught.value.param == "messages"
+
+
+# Responses
+
+RESPONSES = "/v1/responses"
+
+
+def response(*parts: Any, key: str = "content") -> bytes:
+    return json.dumps({"input": [{"role": "user", key: [*parts]}, "odd"]}).encode()
+
+
+@pytest.mark.parametrize("key", ["content", "output"])
+def test_the_images_of_a_response_are_taken(key: str) -> None:
+    image = {"type": "input_image", "image_url": URL, "detail": "low"}
+    text = {"type": "input_text", "text": "what is it?"}
+    body = response(text, image, {"type": "input_image", "image_url": URL + "2"}, key=key)
+    assert may_hold_media(body)
+    urls, changed = take_images(RESPONSES, body)
+    assert urls == [URL, URL + "2"]
+    assert json.loads(changed)["input"][0][key] == [
+        text,
+        {"type": "input_image", "image_url": image_name(0), "detail": "low"},
+        {"type": "input_image", "image_url": image_name(1)},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"type": "input_file", "file_id": "f"}, "only text and images"),
+        ({"type": "input_audio", "input_audio": {}}, "only text and images"),
+        ({"type": "input_image", "file_id": "f"}, "files are not stored"),
+        ({"type": "input_image"}, "needs 'image_url'"),
+        ({"type": "input_image", "image_url": {"url": URL}}, "needs 'image_url'"),
+        ({"type": "input_image", "image_url": URL, "uuid": "u"}, "uuid"),
+    ],
+)
+def test_other_parts_of_a_response_are_refused(part: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidField, match=said) as caught:
+        take_images(RESPONSES, response(part))
+    assert caught.value.param == "input"
+
+
+async def test_a_response_s_images_are_refused_by_the_field_they_are_in() -> None:
+    with pytest.raises(InvalidField) as caught:
+        await load_taken([URL], "m", RESPONSES, None)
+    assert caught.value.param == "input"
+
+
+def test_a_part_whose_type_is_no_word_is_left_to_vllm() -> None:
+    part: dict[str, Any] = {"type": ["input_image"]}
+    assert content(take_images(CHAT, chat(part))[1]) == [part]

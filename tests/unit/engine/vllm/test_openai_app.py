@@ -54,12 +54,16 @@ class Recorded:
 
 
 async def ask(
-    answer: Response | Exception, *, errored: bool = False, constrained: bool = False
+    answer: Response | Exception,
+    *,
+    path: str = PATH,
+    errored: bool = False,
+    constrained: bool = False,
 ) -> Recorded:
     """Let vLLM's app answer so."""
     app = FastAPI()
 
-    @app.post(PATH)
+    @app.post(path)
     async def handle() -> Response:
         if isinstance(answer, Exception):
             raise answer
@@ -69,12 +73,12 @@ async def ask(
     bodies = BodyCheck(BodyLimits(), {}, context=9, prompt_chars=None, sequences=None, reserved={})
     reply = Recorded()
     running = OpenAIApp(app, llm, Current(), bodies, PromptLogprobs(9))
-    call, usage = HttpCall("r", "m", "POST", PATH), CallUsage()
+    call, usage = HttpCall("r", "m", "POST", path), CallUsage()
     await running.run(call, b"{}", reply, Tally(), usage, None, [], Checked(constrained))
     return reply
 
 
-async def refusal(answer: Response | Exception, **more: bool) -> ServingError:
+async def refusal(answer: Response | Exception, **more: Any) -> ServingError:
     reply = None
     with pytest.raises(ServingError) as caught:
         reply = await ask(answer, **more)
@@ -204,3 +208,37 @@ async def test_a_grammar_that_takes_no_token_is_the_callers() -> None:
 async def test_what_nothing_handles_is_raised_for_the_log() -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         await ask(RuntimeError("a bug"))
+
+
+# Responses
+
+RESPONSES = "/v1/responses"
+OPENINGS = tuple(
+    f'event: {name}\ndata: {{"type":"{name}"}}\n\n'
+    for name in ("response.created", "response.in_progress")
+)
+DELTA = 'event: response.output_text.delta\ndata: {"delta":"event: error"}\n\n'
+
+
+def response_stream(*events: str) -> StreamingResponse:
+    async def parts() -> AsyncIterator[str]:
+        for event in events:
+            yield event
+
+    return StreamingResponse(parts(), media_type="text/event-stream")
+
+
+async def test_a_response_is_passed_on_from_its_first_event_to_its_last() -> None:
+    events = (*OPENINGS, DELTA, DELTA)
+    reply = await ask(response_stream(*events), path=RESPONSES)
+    assert len(reply.heads) == 1
+    assert reply.body == "".join(events).encode()
+
+
+@pytest.mark.parametrize("opened", [0, 1, 2])
+async def test_a_response_that_fails_before_it_says_anything_has_a_status(opened: int) -> None:
+    failure = f"event: error\ndata: {as_event(BAD)}\n\n"
+    error = await refusal(response_stream(*OPENINGS[:opened], failure), path=RESPONSES)
+    assert type(error) is InvalidRequest
+    assert "logprobs is too large" in error.message
+    assert error.param == "logprobs"

@@ -24,6 +24,8 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type":
         {"response_format": {"type": "text"}},
         {"response_format": {"type": "json_object"}},
         {"metadata": {"response_format": SCHEMA}},
+        {"text": {"verbosity": "low"}},
+        {"text": {"format": {"type": "text"}}},
         {"output_config": {"effort": "low"}},
         {"output_config": {"format": None}},
         {"output_config": None},
@@ -43,6 +45,7 @@ def test_ordinary_requests_go_straight_to_vllm(more: dict[str, Any]) -> None:
         json.dumps(CHAT | {"bad_words": ["a"]}),
         json.dumps(CHAT | {"response_format": {"type": "json_object", "schema": {}}}),
         json.dumps(CHAT | {"response_format": 5}),
+        json.dumps(CHAT | {"text": {"format": {"type": "json_schema", "schema": {}}}}),
         json.dumps(CHAT | {"output_config": {"format": {"type": "json_schema"}}}),
         json.dumps(CHAT | {"output_config": 5}),
         json.dumps(CHAT)[:-1],
@@ -148,6 +151,28 @@ def test_limits_on_preparing_come_from_the_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv("SERVING_PREPARE_HELPERS", "0")
     with pytest.raises(ValueError, match="helpers"):
         PrepareLimits()
+
+
+def test_of_a_prepared_response_too() -> None:
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    fields = {
+        "model": "m",
+        "instructions": "is repeated in the answer",
+        "input": [
+            {"role": "user", "content": "x" * 1000},
+            call,
+            {"type": "function_call_output", "call_id": "1", "output": "z" * 1000},
+        ],
+    }
+    _without_prompt("/v1/responses", fields)
+    mark = {"role": "user", "content": "."}
+    assert fields == {
+        "model": "m",
+        "instructions": "is repeated in the answer",
+        "input": [call, mark],
+    }
+    _without_prompt("/v1/responses", fields := {"input": "x" * 1000})
+    assert fields == {"input": [mark]}
 
 
 def test_of_prepared_messages_only_what_the_answer_needs_is_left() -> None:
