@@ -1,8 +1,8 @@
 """What OpenAI's Responses would keep of a request, and what nobody keeps here.
 
 A request that builds on a kept response, or asks for one to be kept, is refused with the field that
-asks for it: answered without it, it would be answered wrongly. That holds for engines and for hosted
-providers, where what is kept would be another caller's to read.
+asks for it: answered without it, it would be answered wrongly. That holds for engines and for
+hosted providers, where what is kept would be another caller's to read.
 """
 
 from __future__ import annotations

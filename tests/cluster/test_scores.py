@@ -317,9 +317,7 @@ def test_the_wrong_endpoint_names_the_right_one(
     assert refused.status_code == 422, refused.text
     message = refused.json()["error"]["message"]
     assert instead in message
-    assert f"does not answer at {path.removeprefix('/v1').removeprefix('/v2')}" in message.replace(
-        "/v1", ""
-    )
+    assert f"does not answer at {path};" in message
 
 
 def test_what_a_body_does_wrong_is_told_in_openais_envelope(more: Server) -> None:

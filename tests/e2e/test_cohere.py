@@ -52,4 +52,4 @@ def test_documents_are_ranked(ranks: Server, sdk_script: Script) -> None:
         assert cannot["status"] == 422
         assert "does not answer at" in str(cannot["body"])
         assert unknown["status"] == 404
-    assert found["v1"] == found["v2"]
+    assert found["v1"][:2] == found["v2"][:2]
