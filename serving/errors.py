@@ -340,6 +340,15 @@ class UnsupportedVersion(ServingError):
     retryable = False
 
 
+def is_refusal(status: int) -> bool:
+    """True for a status that is about the request and does not say that the server failed. 501 and
+    505 say that it asks for something that is not done here (RFC 9110, 15.6.2 and 15.6.6)."""
+    return 400 <= status < 500 or status in (
+        HTTPStatus.NOT_IMPLEMENTED,
+        HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+    )
+
+
 def error_class(status: int, code: str) -> type[ServingError]:
     """The exception class for `status` and `code`, to raise an error that a replica sent over its
     link. An unknown pair gives `ServingError`."""

@@ -52,8 +52,8 @@ class Settings(BaseSettings):
     )
     cache_salt: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="keep each account's prompts apart in the engines' prefix caches; auto: where "
-        "there may be more than one account",
+        description="keep each account's prompts and images apart in the engines' caches; auto: "
+        "where there may be more than one account",
     )
     max_connections: Annotated[int, Field(gt=0)] = Field(
         default=10_000,

@@ -255,6 +255,6 @@ async def _left(receive: Receive) -> None:
 async def open_double(dialect: str = "openai") -> Double:
     """A double on a port of its own, over loopback TCP; `close` it."""
     double = Double(dialect, f"sk-{dialect}-canary-0123456789")
-    double.server = HttpServer(double, [listen("127.0.0.1")])
+    double.server = HttpServer(double, listen("127.0.0.1"))
     await double.server.start()
     return double

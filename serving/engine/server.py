@@ -69,7 +69,7 @@ async def run(config: EngineLaunch, log: Log) -> int:
     )
     port = await links.start(config.host)
     app = ops_app(engine, model=spec.id, replica=config.replica, token=config.metrics_token)
-    ops = HttpServer(app, [listen(config.host)], max_connections=MAX_CONNECTIONS)
+    ops = HttpServer(app, listen(config.host), max_connections=MAX_CONNECTIONS)
     await ops.start()
     heap.settle()
     ready = EngineReady(port, ops.port, engine.max_model_len)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import resource
 
-# For links to replicas, logs, listeners and what the libraries open; of a very low limit, half.
+# For links to replicas, the router's own port, logs, listeners and what the libraries open; of a
+# very low limit, half.
 RESERVED = 256
 # A request to a hosted model takes its client's connection and one to the provider.
 FOR_EACH = 2

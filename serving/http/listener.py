@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import uvicorn
@@ -51,7 +51,7 @@ def listen(host: str, port: int = 0, *, shared: bool = False) -> socket.socket:
 
 
 class HttpServer:
-    """Serves an ASGI app on `sockets` until `close`.
+    """Serves an ASGI app on `listener` until `close`.
 
     Args:
         drain_s: how long `close` waits for requests that are being answered, in seconds.
@@ -64,7 +64,7 @@ class HttpServer:
     def __init__(
         self,
         app: ASGIApp,
-        sockets: Sequence[socket.socket],
+        listener: socket.socket,
         *,
         drain_s: float = 0.0,
         patience: Patience | None = None,
@@ -86,7 +86,7 @@ class HttpServer:
                 on_refused=on_refused,
             )
 
-        self._sockets = list(sockets)
+        self._listener = listener
         self._drain_s = drain_s
         self._server = _Server(
             uvicorn.Config(
@@ -108,15 +108,14 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """Port of the first socket."""
-        return int(self._sockets[0].getsockname()[1])
+        return int(self._listener.getsockname()[1])
 
     @property
     def serving(self) -> bool:
         return self._task is not None and not self._task.done()
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._server.serve(sockets=self._sockets))
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         while not self._server.started and not self._task.done():
             await asyncio.sleep(0.01)
         if self._task.done():
@@ -128,8 +127,7 @@ class HttpServer:
         self._server.force_exit = self._drain_s == 0
         if self._task is not None:
             await asyncio.wait([self._task], timeout=self._drain_s + 2)
-        for listener in self._sockets:
-            listener.close()
+        self._listener.close()
 
 
 class _Server(uvicorn.Server):

@@ -45,23 +45,37 @@ class Log:
         self._logger.error(event, exc_info=error, extra={**self._fields, **fields})
 
 
-class Sparing:
-    """Writes at most one warning of each event in `every_s` seconds: for what strangers can cause
-    as often as they like. The next line says how many were left out since (`left_out`)."""
+class Seldom:
+    """Lets each event pass at most once in `every_s` seconds: for what strangers can cause as often
+    as they like."""
 
-    def __init__(self, log: Log, every_s: float = 1.0) -> None:
-        self._log = log
+    def __init__(self, every_s: float = 1.0) -> None:
         self._every_s = every_s
         self._last: dict[str, float] = {}
         self._left_out: Counter[str] = Counter()
 
-    def warning(self, event: str, **fields: Any) -> None:
+    def due(self, event: str) -> int | None:
+        """How many were left out since the last one that passed; None: leave this one out too."""
         now = time.monotonic()
         if now - self._last.get(event, -self._every_s) < self._every_s:
             self._left_out[event] += 1
-            return
+            return None
         self._last[event] = now
-        self._log.warning(event, **fields, left_out=self._left_out.pop(event, 0))
+        return self._left_out.pop(event, 0)
+
+
+class Sparing:
+    """Writes a warning of each event seldom, with the number of those that it left out before
+    (`left_out`)."""
+
+    def __init__(self, log: Log, seldom: Seldom | None = None) -> None:
+        self._log = log
+        self._seldom = seldom or Seldom()
+
+    def warning(self, event: str, **fields: Any) -> None:
+        left_out = self._seldom.due(event)
+        if left_out is not None:
+            self._log.warning(event, **fields, left_out=left_out)
 
 
 class _File(RotatingFileHandler):

@@ -18,6 +18,7 @@ from serving.errors import (
     ModelUnavailable,
     Quarantined,
     ServingError,
+    is_refusal,
 )
 from serving.observability.logs import Log, Sparing
 from serving.observability.metrics import NO_MODEL, RouterMetrics
@@ -34,6 +35,7 @@ class Record:
 
     `ticket` is None until the request is admitted. `answer` is the last replica's, None if the
     request was sent to none; `used` is what that replica says was used, None if it has not said.
+    `held_s` is how long it has waited for a replica to come, in seconds.
     """
 
     __slots__ = (
@@ -45,6 +47,7 @@ class Record:
         "endpoint",
         "engine",
         "first_byte",
+        "held_s",
         "kind",
         "last_byte",
         "model",
@@ -70,6 +73,7 @@ class Record:
         self.replica = ""
         self.stream = False
         self.retried = False
+        self.held_s = 0.0
         self.quiet = False
         self.status = 0
         self.code: str | None = None
@@ -101,8 +105,8 @@ class Record:
         if isinstance(error, Ended):
             error = error.error
         if error is None:
-            status = self.status
-            self.outcome = "ok" if status < 400 else "rejected" if status < 500 else "error"
+            refused = is_refusal(self.status)
+            self.outcome = "ok" if self.status < 400 else "rejected" if refused else "error"
         elif isinstance(error, ClientLeft | asyncio.CancelledError | GeneratorExit):
             self.outcome = "cancelled"
             self.status, self.code = ClientLeft.status, ClientLeft.code
@@ -189,6 +193,6 @@ class Recorder:
 def _outcome(error: ServingError) -> str:
     if isinstance(error, EngineFailed):
         return "error"
-    if error.status < 500 or isinstance(error, ModelUnavailable | Quarantined):
+    if is_refusal(error.status) or isinstance(error, ModelUnavailable | Quarantined):
         return "rejected"
     return "error"

@@ -31,7 +31,7 @@ from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
 from serving.router.demand import Demand
-from serving.router.fleet import Fleet
+from serving.router.fleet import Fleet, Replica
 from serving.router.quarantine import Quarantine
 from serving.router.record import Record
 from serving.router.resolve import Route
@@ -126,48 +126,79 @@ class Relay:
 
     async def _attempts(self, job: Job, record: Record, response: Response) -> None:
         """Send the job to a replica, and to another if the first fails before a byte has left."""
+        self._budget.request()
+        replica = await self._choose(job, record, response)
+        try:
+            return await self._attempt(replica, job, record, response)
+        except AttemptFailed as failed:
+            if not failed.retryable or response.streams:
+                raise failed.error from None
+            failure = failed.error
+        engine = job.route.engine.id
+        if not self._budget.take():
+            self._metrics.retries_refused.labels(engine).inc()
+            raise failure
+        response.whole.clear()
+        try:
+            replica = await self._choose(job, record, response, replica.replica, failure)
+        except BaseException:
+            self._budget.give_back()
+            raise
+        record.retried = True
+        self._metrics.retries.labels(engine).inc()
+        try:
+            await self._attempt(replica, job, record, response)
+        except AttemptFailed as failed:
+            raise failed.error from None
+
+    async def _choose(
+        self,
+        job: Job,
+        record: Record,
+        response: Response,
+        failed: str | None = None,
+        failure: ServingError | None = None,
+    ) -> Replica:
+        """Choose a replica; where there is none, wait for one that is coming.
+
+        Args:
+            failed: the replica that has failed on the job, and how.
+        """
         engine = job.route.engine.id
         adapter = job.route.adapter.id if job.route.adapter else None
-        tried: frozenset[str] = frozenset()
-        failure: ServingError | None = None
-        held_s = 0.0
-        self._budget.request()
+        tried = frozenset(() if failed is None else (failed,))
         while True:
             # At every turn: it may have become a suspect while it waited or ran.
             self._quarantine.check(engine, job.call, job.body)
             try:
-                replica = self._fleet.pick(engine, adapter, tried)
+                return self._fleet.pick(engine, adapter, tried)
             except ModelUnavailable:
                 if not self._waiting.coming(engine, failure):
                     if failure is not None:
                         # The only replica is there: a full queue, say, is no missing model.
                         raise failure from None
                     raise
-                held_s = await self._waiting.until_ready(
-                    engine, response, stream=record.stream, tried=tried, held_s=held_s
-                )
-                # Whoever is up now has come up since, the one that was tried included.
-                tried = frozenset()
-                continue
-            record.replica = replica.replica
-            try:
-                record.answer = answer = replica.open(job.call, job.body)
-                try:
-                    with self._quarantine.sent(answer, engine, job.call, job.body, response):
-                        return await self._copy(answer, job, record, response)
-                finally:
-                    answer.abandon()
-            except AttemptFailed as failed:
-                if not failed.retryable or record.retried or response.streams:
-                    raise failed.error from None
-                if not self._budget.take():
-                    self._metrics.retries_refused.labels(engine).inc()
-                    raise failed.error from None
-                response.whole.clear()
-                record.retried = True
-                failure = failed.error
-                self._metrics.retries.labels(engine).inc()
-                tried = frozenset((replica.replica,))
+            record.held_s = await self._waiting.until_ready(
+                engine, response, stream=record.stream, tried=tried, held_s=record.held_s
+            )
+            # Whoever is up now has come up since, the one that failed included.
+            tried = frozenset()
+
+    async def _attempt(
+        self, replica: Replica, job: Job, record: Record, response: Response
+    ) -> None:
+        """Send the job to a replica and its answer to the client.
+
+        Raises:
+            AttemptFailed: the replica failed.
+        """
+        record.replica = replica.replica
+        record.answer = answer = replica.open(job.call, job.body)
+        try:
+            with self._quarantine.sent(answer, job.route.engine.id, job.call, job.body, response):
+                await self._copy(answer, job, record, response)
+        finally:
+            answer.abandon()
 
     async def _copy(self, answer: Answer, job: Job, record: Record, response: Response) -> None:
         """Pass on what comes until the answer ends."""

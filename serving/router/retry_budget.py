@@ -56,6 +56,11 @@ class RetryBudget:
         self._parts[-1][1] += 1
         return True
 
+    def give_back(self) -> None:
+        """Take back what `take` counted: the request is not sent once more after all."""
+        self._turn()
+        self._parts[-1][1] -= 1
+
     def _turn(self) -> None:
         """Begin the parts of the window that are due."""
         now = self._clock()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 
 from serving.api.endpoints import ENDPOINTS, Endpoints
 from serving.api.openapi.description import Description
@@ -32,6 +34,9 @@ from serving.settings import Settings
 from serving.wire.address import host_port
 from serving.wire.entry import Entry
 
+# Prometheus, probes and operators keep a handful on a router's own port.
+OWN_CONNECTIONS = 64
+
 
 def nobody_starts_models(model: str, wanted: bool) -> None:
     """The `want` of a router without Ray: nothing starts or stops replicas."""
@@ -39,6 +44,9 @@ def nobody_starts_models(model: str, wanted: bool) -> None:
 
 class Router:
     """A pipeline that serves on the port all routers of a machine share, and on one of its own.
+
+    The connections of each are bounded apart, so that probes are answered however many callers
+    there are.
 
     Args:
         router: this router's ID.
@@ -72,7 +80,9 @@ class Router:
         self._id = router
         self._own_host = own_host
         self._drain_s = drain_s
-        self._http: HttpServer | None = None
+        # Once it has started, that of its own port and the one of callers.
+        self._own: HttpServer | None = None
+        self._shared: HttpServer | None = None
         self.metrics = metrics = RouterMetrics()
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
@@ -129,13 +139,24 @@ class Router:
     @property
     def serving(self) -> bool:
         """True while its listeners accept requests."""
-        return self._http is not None and self._http.serving
+        return bool(self.servers) and all(server.serving for server in self.servers)
+
+    @property
+    def servers(self) -> Sequence[HttpServer]:
+        """What listens, once it has started."""
+        return [server for server in (self._own, self._shared) if server is not None]
+
+    @property
+    def port(self) -> int:
+        """The port that callers use, once it has started."""
+        assert self._shared is not None
+        return self._shared.port
 
     @property
     def entry(self) -> Entry:
         """This router's entry in the directory, once it has started."""
-        assert self._http is not None
-        host, port = self._own_host, self._http.port
+        assert self._own is not None
+        host, port = self._own_host, self._own.port
         return Entry(self._id, "router", "", host, port, host_port(host, port), code=self._code)
 
     async def set_catalogue(self, catalogue: Catalogue) -> None:
@@ -153,25 +174,29 @@ class Router:
             OSError: the address is taken, or not ours.
         """
         settings = self._settings
-        sockets = [listen(self._own_host), listen(settings.host, settings.port, shared=True)]
+        own, shared = listen(self._own_host), listen(settings.host, settings.port, shared=True)
         connections = connections_within(settings.max_connections, raise_limit())
         if connections < settings.max_connections:
             wanted = settings.max_connections
             self._log.warning("open_files_limit_connections", wanted=wanted, granted=connections)
-        self._http = HttpServer(
+        self._own = self._server(own, OWN_CONNECTIONS)
+        self._shared = self._server(shared, connections)
+        self._doors.own_port = self._own.port
+        for server in self.servers:
+            await server.start()
+
+    def _server(self, listener: socket.socket, connections: int) -> HttpServer:
+        return HttpServer(
             self.pipeline,
-            sockets,
+            listener,
             drain_s=self._drain_s,
             max_connections=connections,
             on_refused=self._recorder.refused,
         )
-        await self._http.start()
-        self._doors.own_port = self._http.port
 
     async def close(self) -> None:
         """Stop listening, so that other routers take what comes; let running requests end."""
-        if self._http is not None:
-            await self._http.close()
+        await asyncio.gather(*(server.close() for server in self.servers))
         self._demand.close()
         await self.fleet.close()
         await self.hosted.close()

@@ -1,10 +1,10 @@
-"""Whose prompts may share an engine's prefix cache.
+"""Whose prompts and images may share an engine's caches.
 
 An answer comes sooner if the engine has seen the prompt's beginning before (32 ms became 15 ms for
 976 tokens of the tiny model), so a caller could find out what others have asked. Each account
 therefore has a space of its own in the caches, and so has each key that requests without an account
-come with. The engine salts the cache with the space's name and the caller's own `cache_salt`
-(`serving/engine/vllm/salts.py`).
+come with. The engine salts its prefix cache with the space's name and the caller's own
+`cache_salt`, and the names of images with the space's name (`serving/engine/vllm/salts.py`).
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     """Run one Create Completion request.
 
     `model` is the ID the caller asked for. `cache_space` names the callers who may share the
-    engine's prefix cache with this one; if it is empty, all do.
+    engine's caches with this one; if it is empty, all do.
     """
 
     request_id: str

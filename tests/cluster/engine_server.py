@@ -31,6 +31,7 @@ REPLICA = "r#1"
 class EngineServer:
     ready: EngineReady
     process: psutil.Process
+    output: Path
 
 
 @contextmanager
@@ -54,7 +55,7 @@ def engine_server(
     try:
         ready = server.ready()
         assert ready is not None, output.read_text()[-4000:]
-        yield EngineServer(ready, psutil.Process(server.pid))
+        yield EngineServer(ready, psutil.Process(server.pid), output)
         server.terminate()
         server.wait(30)
     finally:

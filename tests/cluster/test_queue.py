@@ -1,5 +1,6 @@
-"""The queue of a real vLLM engine is full: further requests are 503 with `retry-after` on every
-endpoint, those that are in it go on, and there is room again as they end. No Ray."""
+"""What a real vLLM engine refuses, without Ray. Its queue is full: further requests are 503 with
+`retry-after` on every endpoint, those that are in it go on, and there is room again as they end.
+And refusals do not fill its log."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ async def client(
     port = engine.ready.link_port
     router.fleet.update([Entry(REPLICA, "engine", BASE, "127.0.0.1", port, "")])
     await eventually(lambda: router.fleet.ready(BASE) == 1)
-    base = f"http://127.0.0.1:{router.entry.port}"
+    base = f"http://127.0.0.1:{router.port}"
     headers = {"x-api-key": "sk-any"}
     async with httpx.AsyncClient(base_url=base, headers=headers, timeout=60) as client:
         yield client
@@ -81,28 +82,45 @@ async def client(
 async def test_a_full_queue_is_503_with_retry_after(
     client: httpx.AsyncClient, path: str, fields: dict[str, Any], stream: bool
 ) -> None:
-    lasting = [asyncio.Event() for _ in range(ROOM)]
+    taken: list[str] = []
+    stop = asyncio.Event()
 
-    async def last(begun: asyncio.Event) -> str:
+    async def keep_asking() -> None:
+        """However fast the engine is, there is always one that waits for room."""
         body = LONG | {"prompt": "Once upon a time"}
-        text = ""
-        async with client.stream("POST", "/v1/completions", json=body) as response:
-            assert response.status_code == 200
-            async for line in response.aiter_lines():
-                text += line
-                begun.set()
-        return text
+        while not stop.is_set():
+            response = await client.post("/v1/completions", json=body)
+            if response.status_code == 200:
+                taken.append(response.text)
 
-    running = [asyncio.create_task(last(begun)) for begun in lasting]
-    async with asyncio.timeout(30):
-        for begun in lasting:
-            await begun.wait()
+    asking = [asyncio.create_task(keep_asking()) for _ in range(2 * ROOM)]
     body = {"model": BASE, "stream": stream, **fields}
-    refused = await client.post(path, json=body)
-    assert not any(task.done() for task in running), "the queue was not full any more"
+    async with asyncio.timeout(30):
+        while (refused := await client.post(path, json=body)).status_code == 200:
+            pass
+    stop.set()
+    await asyncio.gather(*asking)
     assert refused.status_code == 503, refused.text
     assert refused.json()["error"]["code"] == "overloaded"
     assert 1 <= int(refused.headers["retry-after"]) <= 60
-    for text in await asyncio.gather(*running):
-        assert text.endswith("data: [DONE]")
+    assert taken
+    assert all(text.endswith("data: [DONE]\n\n") for text in taken)
     assert (await client.post(path, json=body)).status_code == 200
+
+
+async def test_refused_streams_do_not_fill_the_log(
+    client: httpx.AsyncClient, engine: EngineServer
+) -> None:
+    """vLLM refuses these when it has begun to answer, and would log a traceback of each."""
+    before = len(engine.output.read_bytes())
+    bodies = {
+        "/v1/completions": {"prompt": "Once", "logprobs": 30},
+        "/v1/chat/completions": {"messages": MESSAGES, "stop_token_ids": [10**9]},
+    }
+    for path, body in bodies.items():
+        for _ in range(20):
+            refused = await client.post(path, json={"model": BASE, "stream": True, **body})
+            assert refused.status_code == 400, refused.text
+    written = engine.output.read_bytes()[before:].decode()
+    assert "Traceback" not in written
+    assert 1 <= written.count("was refused: VLLMValidationError") < 20

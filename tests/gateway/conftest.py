@@ -122,11 +122,12 @@ class Site:
         await self.servers[number].close()
 
     async def listen(self) -> int:
-        """The port of a real HTTP server with the router; the first call starts it."""
+        """The port that callers use of a real HTTP server with the router; the first call starts
+        it."""
         async with self._starting:
             if not self.router.serving:
                 await self.router.start()
-        return self.router.entry.port
+        return self.router.port
 
     async def close(self) -> None:
         await self.client.aclose()

@@ -18,9 +18,7 @@ BEARER = {"authorization": "Bearer scrape"}
 @asynccontextmanager
 async def listeners(site: Site) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Clients without a key of the shared port and of the router's own."""
-    own = await site.listen()
-    assert site.router._http is not None
-    shared = site.router._http._sockets[1].getsockname()[1]
+    shared, own = await site.listen(), site.router.entry.port
     async with (
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{shared}", trust_env=False) as shared_port,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{own}", trust_env=False) as own_port,

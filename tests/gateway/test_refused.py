@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import httpx
 import pytest
 
+from serving.router.router import OWN_CONNECTIONS
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, request_head
 from tests.gateway.responses import responses
@@ -70,6 +74,36 @@ async def test_too_many_connections(open_site: Open, eventually: Eventually) -> 
     for _, stream in streams:
         stream.close()
     await eventually(lambda: site.idle)
+
+
+async def test_probes_have_room_of_their_own(open_site: Open, eventually: Eventually) -> None:
+    """However many requests run, the router's own port tells that it lives, and what it does."""
+    site = await open_site(engine={"interval_s": 60}, max_connections=2)
+    streams = [await site.send(stream=True) for _ in range(2)]
+    await eventually(lambda: site.running == 2)
+    own = f"http://127.0.0.1:{site.router.entry.port}"
+    async with httpx.AsyncClient(base_url=own, trust_env=False) as probe:
+        for path in ("/health", "/ready", "/metrics", "/-/healthz"):
+            assert (await probe.get(path)).status_code == 200
+    assert refused(site, "overloaded") == 0
+    assert site.running == 2
+    for _, stream in streams:
+        stream.close()
+    await eventually(lambda: site.idle)
+
+
+async def test_the_own_port_is_bounded_too(site: Site, eventually: Eventually) -> None:
+    """Who opens many connections to it takes no room from callers, nor from other probes."""
+    await site.listen()
+    opened = []
+    for _ in range(2 * OWN_CONNECTIONS):
+        opened.append(await asyncio.open_connection("127.0.0.1", site.router.entry.port))
+    await eventually(lambda: refused(site, "overloaded") == OWN_CONNECTIONS)
+    own = f"http://127.0.0.1:{site.router.entry.port}"
+    async with httpx.AsyncClient(base_url=own, trust_env=False) as probe:
+        assert (await probe.get("/health")).status_code == 200
+    for _, writer in opened:
+        writer.close()
 
 
 async def test_the_log_has_few_lines_of_many(site: Site) -> None:

@@ -5,7 +5,14 @@ import re
 import pytest
 
 from serving import errors
-from serving.errors import Ended, EngineFailed, Overloaded, ServingError, error_class
+from serving.errors import (
+    Ended,
+    EngineFailed,
+    Overloaded,
+    ServingError,
+    error_class,
+    is_refusal,
+)
 
 
 def classes() -> list[type[ServingError]]:
@@ -44,15 +51,18 @@ def test_an_unknown_pair_is_a_plain_error() -> None:
 
 def test_what_a_caller_did_wrong_is_not_retryable() -> None:
     for cls in classes():
-        later = cls.status >= 500 or cls.status == 429
-        # What HTTP itself calls a server's lack, and only the caller can do without.
-        later = later and cls.status not in (501, 505)
+        later = cls.status == 429 or not is_refusal(cls.status)
         mended_by_operator = cls.code in (
             *("bad_adapter", "bad_template", "upstream_misconfigured"),
             *("engine_killed_by_request", "request_quarantined"),
         )
         of_this_request = cls.code == "engine_error"
         assert cls.retryable == (later and not mended_by_operator and not of_this_request), cls
+
+
+def test_what_http_calls_a_servers_lack_is_a_refusal() -> None:
+    refusals = {status for status in range(100, 600) if is_refusal(status)}
+    assert refusals == {*range(400, 500), 501, 505}
 
 
 def test_an_error_keeps_what_it_was_told() -> None:

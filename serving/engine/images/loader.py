@@ -131,7 +131,8 @@ def _failed_with(task: asyncio.Task[Image.Image], error: BaseException) -> bool:
 def _upright_rgb(image: Image.Image) -> Image.Image:
     """The image as a viewer shows it: turned as its EXIF data says, on white where transparent.
 
-    Hugging Face's `load_image` turns images too; vLLM's loader does both.
+    Hugging Face's `load_image` turns images too; vLLM's loader does both. Nothing but the pixels is
+    left: vLLM would take an image's name in its caches from EXIF data.
     """
     image.load()
     turned = ImageOps.exif_transpose(image)
@@ -142,4 +143,6 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         turned = turned.convert("RGBA")
         white = Image.new("RGBA", turned.size, "white")
         turned = Image.alpha_composite(white, turned)
-    return turned.convert("RGB")
+    pixels = turned.convert("RGB")
+    pixels.info = {}
+    return pixels

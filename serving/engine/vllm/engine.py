@@ -7,7 +7,6 @@ import itertools
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -38,6 +37,7 @@ from serving.engine.vllm.accused import AccusedRequests
 from serving.engine.vllm.arguments import cli_arguments
 from serving.engine.vllm.chats import chat_format
 from serving.engine.vllm.image_prompts import ImagePrompts
+from serving.engine.vllm.media_names import MediaNames
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.patches import admission
@@ -75,6 +75,7 @@ class VllmEngine(Engine):
         self._usage = UsageWatch(llm)
         self._salts = Salts()
         patches.salt_requests(llm, self._salts.salt)
+        self._media = MediaNames(llm.renderer, self._salts.name)
         self._calls: RunningCalls[CallUsage] = RunningCalls(lambda use: use.runs(accused.read()))
         self._lora_numbers = itertools.count(1)
         self._own_numbers = itertools.count(1)
@@ -142,9 +143,10 @@ class VllmEngine(Engine):
         usage = self._usage.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, b"", usage))
+            self._salts.enter(call.cache_space)
             if call.images:
+                stack.enter_context(self._media.sent_again_after_failure())
                 prompt = await self._prompt_with_images(call)
-                stack.push(partial(self._image_prompts.forget_failed, prompt))
             else:
                 own = call.prompt_format or AS_THE_BASE
                 prompt = tokens_input(await self._prompts.encode(call.prompt, own))
@@ -152,7 +154,6 @@ class VllmEngine(Engine):
             lora = None
             if call.adapter is not None:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))
-            self._salts.enter(call.cache_space)
             outputs = Outputs(emit, settle=lambda: usage.fill(tally))
             try:
                 await self._run(call.request_id, prompt, params, lora, outputs)
@@ -230,6 +231,8 @@ class VllmEngine(Engine):
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
             images = await load_taken(prepared.urls, call.model, self._images)
+            if images:
+                stack.enter_context(self._media.sent_again_after_failure())
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
                 lora = await stack.enter_async_context(self._adapters.hold(call.adapter))

@@ -47,11 +47,6 @@ class ImagePrompts:
             message = f"the model cannot process the images{reason}"
             raise InvalidField(message, param="images") from error
 
-    def forget_failed(self, rendered: dict[str, Any], failure: object, *_: object) -> None:
-        """Have the images of a failed request sent again next time: they may not have arrived."""
-        if failure is not None:
-            patches.forget_images(self._renderer, rendered)
-
     async def _chat(
         self, prompt: str, images: Sequence[Image], refs: Sequence[ImageRef]
     ) -> dict[str, Any]:

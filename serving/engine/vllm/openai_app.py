@@ -32,6 +32,7 @@ from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
 from serving.engine.vllm.patches import admission, messages
 from serving.engine.vllm.patches.logprobs import PromptLogprobs, write_in_threads
+from serving.engine.vllm.patches.refusal_logs import spare_refusals
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed, ServingError
@@ -128,6 +129,7 @@ class OpenAIApp:
         limits = BodyLimits()
         prompt_logprobs = PromptLogprobs(limits.prompt_logprobs)
         prompt_logprobs.install(llm.input_processor)
+        spare_refusals()
         context = int(llm.model_config.max_model_len)
         models = admission.request_models(app)
         bodies = BodyCheck(
@@ -191,8 +193,6 @@ class OpenAIApp:
             usage.fill(tally)
             if (said := patches.final_usage(exchange.scope)) is not None:
                 tally.prompt_tokens, tally.completion_tokens = said
-            if images and exchange.refused:
-                await patches.forget_all_images(self._llm.renderer)
         if exchange.failure is not None:
             raise exchange.failure
 

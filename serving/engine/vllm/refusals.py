@@ -19,6 +19,7 @@ from serving.errors import (
     NotFound,
     Overloaded,
     ServingError,
+    is_refusal,
 )
 
 # How vLLM begins the event of a failure.
@@ -71,7 +72,7 @@ def _error(status: int, said: dict[str, Any], constrained: bool) -> ServingError
             "the model cannot write an answer that fits the schema, pattern, choices or grammar of "
             "this request"
         )
-    if status < 500 or status == HTTPStatus.NOT_IMPLEMENTED:
+    if is_refusal(status):
         kind = _BY_STATUS.get(status, InvalidRequest)
         return kind(message or "the engine refused this request", param=param)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

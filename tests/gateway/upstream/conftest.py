@@ -117,8 +117,8 @@ async def start(
             assert "0123456789" not in text
             assert all(not d.at_once for d in world.doubles.values())
     servers = [double.server for world in worlds for double in world.doubles.values()]
-    servers += [world.site.router._http for world in worlds]
-    await asyncio.gather(*(server.close() for server in servers if server))
+    servers += [server for world in worlds for server in world.site.router.servers]
+    await asyncio.gather(*(server.close() for server in servers))
 
 
 @pytest.fixture

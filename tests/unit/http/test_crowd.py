@@ -30,7 +30,7 @@ class Site:
         self.opened: list[Pair] = []
         self.server = HttpServer(
             self.app,
-            [listen("127.0.0.1")],
+            listen("127.0.0.1"),
             max_connections=LIMIT,
             on_refused=self.refused.append,
             patience=Patience(linger_s=5),

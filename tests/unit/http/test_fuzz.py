@@ -80,7 +80,7 @@ def by_h11(data: bytes) -> list[Read]:
 
 async def test_we_read_what_h11_reads() -> None:
     app = App()
-    server = HttpServer(app, [listen("127.0.0.1")])
+    server = HttpServer(app, listen("127.0.0.1"))
     await server.start()
     accepted = 0
 

@@ -110,8 +110,8 @@ async def start() -> AsyncIterator[Start]:
     servers: list[HttpServer] = []
 
     async def start(**options: Any) -> HttpServer:
-        sockets = options.pop("sockets", None) or [listen("127.0.0.1")]
-        servers.append(HttpServer(app, sockets, **options))
+        listener = options.pop("listener", None) or listen("127.0.0.1")
+        servers.append(HttpServer(app, listener, **options))
         await servers[-1].start()
         return servers[-1]
 
@@ -203,9 +203,9 @@ async def test_what_is_no_http_gets_an_envelope(start: Start, data: bytes) -> No
 
 
 async def test_two_servers_share_a_port_and_one_takes_over(start: Start) -> None:
-    first = await start(sockets=[listen("127.0.0.1", shared=True)])
+    first = await start(listener=listen("127.0.0.1", shared=True))
     port = first.port
-    second = await start(sockets=[listen("127.0.0.1", port, shared=True)])
+    second = await start(listener=listen("127.0.0.1", port, shared=True))
     assert second.port == port
     await first.close()
     assert not first.serving

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.observability.logs import Sparing, open_log
+from serving.observability.logs import Seldom, Sparing, open_log
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_strangers_cause_is_logged_sparingly(tmp_path: Path) -> None:
-    log = Sparing(open_log("log-test", str(tmp_path)), every_s=0.2)
+    log = Sparing(open_log("log-test", str(tmp_path)), Seldom(every_s=0.2))
     for _ in range(10):
         log.warning("refused", reason="why")
     log.warning("another")

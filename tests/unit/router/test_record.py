@@ -19,6 +19,8 @@ from serving.errors import (
     Overloaded,
     ServingError,
     Unauthenticated,
+    UnsupportedCoding,
+    UnsupportedVersion,
 )
 from serving.observability.logs import open_log
 from serving.observability.metrics import RouterMetrics
@@ -64,6 +66,8 @@ def lines(folder: Path) -> list[dict[str, Any]]:
         (DeadlineExceeded("x"), "error", 504, "deadline_exceeded"),
         (Ended(EngineFailed("x")), "error", 503, "engine_failed"),
         (Ended(DeadlineExceeded("x")), "error", 504, "deadline_exceeded"),
+        (UnsupportedCoding("x"), "rejected", 501, "unsupported_coding"),
+        (UnsupportedVersion("x"), "rejected", 505, "unsupported_version"),
         (ServingError("x"), "error", 500, "internal_error"),
         (ValueError("x"), "error", 500, "internal_error"),
         (KeyboardInterrupt(), "error", 500, "internal_error"),
@@ -96,7 +100,9 @@ def test_a_request_that_failed(
         (400, "rejected"),
         (404, "rejected"),
         (500, "error"),
+        (501, "rejected"),
         (503, "error"),
+        (505, "rejected"),
     ],
 )
 def test_a_request_that_was_answered(

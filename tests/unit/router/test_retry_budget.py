@@ -21,6 +21,14 @@ def test_an_idle_router_may_retry_a_few() -> None:
     assert taken(RetryBudget(share=0.1, floor=5, clock=Clock())) == 5
 
 
+def test_what_is_not_used_is_there_for_others() -> None:
+    budget = RetryBudget(share=0.1, floor=5, clock=Clock())
+    for _ in range(20):
+        assert budget.take()
+        budget.give_back()
+    assert taken(budget) == 5
+
+
 def test_a_busy_router_may_retry_a_share_of_its_requests() -> None:
     budget = RetryBudget(share=0.1, floor=5, clock=Clock())
     for _ in range(1000):

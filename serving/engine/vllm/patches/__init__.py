@@ -319,21 +319,3 @@ def image_placeholder(renderer: BaseRenderer) -> str | None:
     """What stands for an image in a prompt; None where the processor puts images itself."""
     processor = renderer.get_mm_processor().info.get_hf_processor()
     return getattr(processor, "boi_token", None) or getattr(processor, "image_token", None)
-
-
-def forget_images(renderer: BaseRenderer, rendered: Mapping[str, Any]) -> None:
-    """Send the images of an engine's input to the core again next time.
-
-    The renderer notes which images it has prepared and sends each to the engine core once, without
-    knowing what became of the request. If an image never reached the core, the next request with
-    that image would fail.
-    """
-    cache = renderer.mm_processor_cache
-    if cache is not None:
-        for name in rendered.get("mm_hashes", {}).get("image", ()):
-            cache.invalidate(name)
-
-
-async def forget_all_images(renderer: BaseRenderer) -> None:
-    """`forget_images` for a request of vLLM's app, which does not say which images it had."""
-    await renderer.clear_mm_cache_async()

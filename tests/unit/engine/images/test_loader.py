@@ -83,6 +83,17 @@ async def test_urls_of_other_forms_are_refused(url: str, says: str) -> None:
         await load(url)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+async def test_nothing_but_the_pixels_is_left(kind: str) -> None:
+    """vLLM looks for an image's identity in its EXIF data."""
+    exif = Image.Exif()
+    exif[Image.ExifTags.Base.ImageID] = "0a0b0c0d-0a0b-0c0d-0a0b-0c0d0a0b0c0d"
+    exif[Image.ExifTags.Base.Orientation] = 3
+    image = await load(encoded(kind=kind, exif=exif, icc_profile=b"profile"))
+    assert dict(image.getexif()) == {}
+    assert image.info == {}
+
+
 async def test_the_byte_limit_is_exact() -> None:
     content = encoded()
     assert await load(content, max_bytes=len(content))

@@ -8,6 +8,7 @@ import time
 import msgspec
 import pytest
 
+from serving.engine import link as engine_link
 from serving.engine.link import MAX_HELLO
 from serving.observability.logs import Log
 from serving.router import replica as router_replica
@@ -132,14 +133,17 @@ async def test_another_replica_at_the_same_address_gets_nothing(
 
 
 async def test_a_router_that_slept_itself_blames_no_replica(
-    pair: Pair, link: ReplicaLink, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router_replica, "SILENCE_S", 0.3)
-    await asyncio.sleep(1.1)  # the watch takes the new time over
-    answer = link.open(completion("one two three"))
-    await answer.wait()
-    time.sleep(0.8)
+    """Of what the replica said meanwhile nothing has been read when the router wakes up."""
+    monkeypatch.setattr(engine_link, "HEARTBEAT_S", 60.0)
+    monkeypatch.setattr(router_replica, "SILENCE_S", 0.9)
+    pair.engine.interval_s = 60
+    link = pair.link()
+    await eventually(lambda: link.up)
+    answer = link.open(completion())
+    await eventually(lambda: link.load.in_flight)
+    time.sleep(1.2)
     await asyncio.sleep(0.05)
     assert link.up
-    assert b"three" in await read(answer)
     assert answer.failed is None

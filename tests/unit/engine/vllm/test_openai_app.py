@@ -133,6 +133,7 @@ async def test_a_refusal_has_vllms_status_and_words_whole_or_streamed(answer: An
         (422, InvalidField),
         (500, EngineError),
         (501, InvalidRequest),
+        (505, InvalidRequest),
         (503, Overloaded),
     ],
 )

@@ -27,7 +27,6 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.exceptions import VLLMValidationError
-from vllm.multimodal.cache import BaseMultiModalProcessorCache
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 from vllm.renderers import BaseRenderer, ChatParams, TokenizeParams, chat_utils
 from vllm.renderers.hf import resolve_chat_template, resolve_chat_template_content_format
@@ -407,11 +406,6 @@ def test_what_is_called_of_the_renderer() -> None:
     )
     for name in ("get_tokenizer", "get_mm_processor"):
         assert parameters(getattr(BaseRenderer, name)) == ["self"], f"{name} has changed"
-    assert isinstance(BaseRenderer.mm_processor_cache, property), "see forget_images"
-    assert parameters(BaseMultiModalProcessorCache.invalidate) == ["self", "mm_hash"], (
-        "the renderer's notes of images are kept otherwise: see forget_images"
-    )
-    assert inspect.iscoroutinefunction(BaseRenderer.clear_mm_cache_async), "see forget_all_images"
     given = {field.name for field in dataclasses.fields(ChatParams)}
     assert {"chat_template", "chat_template_kwargs"} <= given, "see render_chat"
     given = {field.name for field in dataclasses.fields(TokenizeParams)}
