@@ -43,6 +43,7 @@ from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.parsers import load_plugins
 from serving.engine.vllm.patches import admission, pooling
 from serving.engine.vllm.patches.processes import start_processes
+from serving.engine.vllm.patches.shares import Shares
 from serving.engine.vllm.preparation import Preparation
 from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.salts import Salts
@@ -77,6 +78,7 @@ class VllmEngine(Engine):
         preparation.rehearsed.install(llm)
         self._stats = stats
         admission.free_failed_requests(llm)
+        self._shares = Shares(llm)
         self._usage = UsageWatch(llm)
         self._salts = Salts()
         patches.salt_requests(llm, self._salts.salt)
@@ -231,6 +233,7 @@ class VllmEngine(Engine):
         if prepared is None:
             return
         usage = self._usage.begin()
+        self._shares.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
             images = await load_taken(prepared.urls, call.model, call.path, self._images)
