@@ -8,7 +8,7 @@ the engines' OpenAI app answers is one more line here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from serving.api import deployments, llm_engine, pages, v5_models
@@ -103,6 +103,14 @@ def _responses() -> tuple[Endpoint, ...]:
     )
 
 
+def _audio() -> Iterator[Endpoint]:
+    """What OpenAI's clients ask of a recording, also in Azure's two ways. No model can be served
+    that answers, and its paths say so (docs/decisions.md)."""
+    for task in ("transcriptions", "translations"):
+        for start in ("/v1", AZURE, "/openai/v1"):
+            yield Endpoint("POST", f"{start}/audio/{task}", OPENAI, pages.no_audio)
+
+
 def _anthropic(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:
     """An endpoint of Anthropic's, which the engine's OpenAI app answers too."""
     return Endpoint("POST", path, ANTHROPIC, Relayed(parse_openai, needs, streams=streams))
@@ -152,6 +160,7 @@ ENDPOINTS = (
     _openai("/v1/embeddings", Ability.EMBED, streams=False),
     *_scoring("/score", "/v1/score"),
     *_scoring("/rerank", "/v1/rerank", "/v2/rerank"),
+    *_audio(),
     _anthropic(MESSAGES, Ability.MESSAGES),
     _anthropic(f"{MESSAGES}/count_tokens", Ability.MESSAGES, streams=False),
     *_azure("/v1/completions", Ability.GENERATE),

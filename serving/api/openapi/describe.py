@@ -31,6 +31,7 @@ class Text:
         profile: false if the local profile has no model for the examples.
         query: parameters of the query by name.
         media: the type of the answer, where it is not JSON.
+        refuses: where there is never an answer: the statuses of the refusals, and why they come.
     """
 
     tag: str
@@ -43,6 +44,7 @@ class Text:
     profile: bool = True
     query: dict[str, dict[str, Any]] = field(default_factory=dict)
     media: str = ""
+    refuses: dict[str, str] = field(default_factory=dict)
 
 
 _COMPLETION = Text(
@@ -93,6 +95,13 @@ _NO_RESPONSE = Text(
     "OpenAI",
     "Nothing: responses are not stored",
     "Always 404. The path's parameter is the ID of a response.",
+    refuses={"404": "responses are not stored"},
+)
+_NO_AUDIO = Text(
+    "Audio",
+    "Nothing: no model here takes audio",
+    "Always 422 with the code `not_supported`, whatever the body, which is not read.",
+    refuses={"422": "no model here transcribes or translates audio"},
 )
 
 TEXTS: dict[str, Text] = {
@@ -150,6 +159,12 @@ TEXTS: dict[str, Text] = {
     "/v1/responses/{model}": _NO_RESPONSE,
     "/v1/responses/{model}/input_items": _NO_RESPONSE,
     "/v1/responses/{model}/cancel": _NO_RESPONSE,
+    "/v1/audio/transcriptions": _NO_AUDIO,
+    "/v1/audio/translations": _NO_AUDIO,
+    "/openai/v1/audio/transcriptions": _NO_AUDIO,
+    "/openai/v1/audio/translations": _NO_AUDIO,
+    "/openai/deployments/{model}/audio/transcriptions": _NO_AUDIO,
+    "/openai/deployments/{model}/audio/translations": _NO_AUDIO,
     "/v1/messages": Text(
         "Anthropic",
         "Answer messages",

@@ -165,12 +165,14 @@ def _responses(endpoint: Endpoint, text: Text) -> dict[str, Any]:
         kinds |= _WITH_QUERY
     if relayed:
         kinds |= _RELAYED
+    elif text.refuses:
+        kinds |= text.refuses
     elif NAME in endpoint.path:
         kinds |= _WITH_MODEL
     error = {JSON: {"schema": {"$ref": REF + ERRORS[endpoint.dialect]}}}
-    responses: dict[str, Any] = {
-        "200": {"description": "the answer", "content": _answer(endpoint, text)}
-    }
+    responses: dict[str, Any] = {}
+    if not text.refuses:
+        responses["200"] = {"description": "the answer", "content": _answer(endpoint, text)}
     for status, why in sorted(kinds.items()):
         responses[status] = {"description": why, "content": error}
     responses["405"] = {**responses["405"], "headers": _ALLOW}

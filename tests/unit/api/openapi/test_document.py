@@ -12,7 +12,7 @@ import pytest
 
 from serving.api.endpoints import ENDPOINTS, NAME, Endpoint, Relayed
 from serving.api.openapi.describe import TEXTS
-from serving.api.openapi.document import ERRORS, JSON, document, path_of
+from serving.api.openapi.document import ERRORS, JSON, document, path_of, text_of
 from serving.api.openapi.page import page
 from serving.api.openapi.scale import SCALE_TEXTS, scale_schemas
 from serving.api.openapi.schemas import REF, schemas
@@ -93,6 +93,15 @@ def test_who_needs_a_key() -> None:
         at = operation(endpoint)
         assert (at.get("security") == []) == endpoint.public
         assert ("401" in at["responses"]) == (not endpoint.public)
+
+
+def test_an_endpoint_that_only_refuses_is_not_said_to_answer() -> None:
+    for endpoint in ENDPOINTS:
+        refuses, statuses = text_of(endpoint).refuses, operation(endpoint)["responses"].keys()
+        assert ("200" in statuses) == (not refuses)
+        assert refuses.keys() <= statuses
+    kept, audio = TEXTS["/v1/responses/{model}"], TEXTS["/v1/audio/transcriptions"]
+    assert (*kept.refuses, *audio.refuses) == ("404", "422")
 
 
 def test_the_page_shows_every_endpoint_and_runs_no_script() -> None:
