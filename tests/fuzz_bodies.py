@@ -309,10 +309,7 @@ async def _vllm(
 
 async def start_vllm(_: Path) -> Subject:
     """A model that generates, with adapters and tools."""
-    spec = _model()
-    tools = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
-    spec = spec.model_copy(update={"engine_args": {**spec.engine_args, **tools}})
-    engine, models, left = await _vllm(spec)
+    engine, models, left = await _vllm(_model(tool_parser="hermes"))
     pirate = AdapterRef(PIRATE, str(WEIGHTS / "adapters" / "pirate"))
     models[CREATE_COMPLETION] = [CompletionRequest]
     answers = {RESPONSES: {"input": "Once upon a time", "max_output_tokens": 3}}

@@ -45,6 +45,7 @@ from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.parsers import load_plugins
 from serving.engine.vllm.patches import admission, audio, pooling
 from serving.engine.vllm.patches.processes import start_processes
+from serving.engine.vllm.patches.shares import Shares
 from serving.engine.vllm.preparation import Preparation
 from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.salts import Salts
@@ -83,6 +84,7 @@ class VllmEngine(Engine):
         preparation.rehearsed.install(llm)
         self._stats = stats
         admission.free_failed_requests(llm)
+        self._shares = Shares(llm)
         self._usage = UsageWatch(llm)
         self._salts = Salts()
         patches.salt_requests(llm, self._salts.salt)
@@ -237,6 +239,7 @@ class VllmEngine(Engine):
         if prepared is None:
             return
         usage = self._usage.begin()
+        self._shares.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
             images = await load_taken(prepared.urls, call.model, call.path, self._images)

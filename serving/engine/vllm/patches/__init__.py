@@ -24,6 +24,8 @@ from vllm.v1.metrics.stats import SchedulerStats
 
 # The name of vLLM's default media connector in its registry.
 _CONNECTOR = "http"
+# What the ID of a beam search's step has, and no other request's.
+BEAM = "-beam-"
 _FOR_A_LISTENER: tuple[Any, ...] = (CORSMiddleware, PrometheusInstrumentatorMiddleware)
 
 
@@ -151,12 +153,12 @@ def request_counts(state: Any) -> RequestCounts:
 def is_beam_step(state: Any) -> bool:
     """True for a step of beam search. vLLM makes each step a request for one token, whose prompt is
     the text so far; only its ID tells it from other requests."""
-    return state.max_tokens_param == 1 and "-beam-" in state.external_req_id
+    return state.max_tokens_param == 1 and BEAM in state.external_req_id
 
 
 def beam_of(state: Any) -> str:
     """What the internal IDs of all steps of a beam search begin with; `state` is one of them."""
-    stem, mark, _ = str(state.external_req_id).partition("-beam-")
+    stem, mark, _ = str(state.external_req_id).partition(BEAM)
     return stem + mark
 
 

@@ -31,11 +31,13 @@ class Core:
 
     def __init__(self) -> None:
         self.encoder = MsgpackEncoder()
+        self.added: list[str] = []
         self.aborted: list[str] = []
         self.hangs = False
 
     async def add_request_async(self, request: EngineCoreRequest) -> None:
         self.encoder.encode(request)
+        self.added.append(request.request_id)
         if self.hangs:
             await asyncio.Event().wait()
 
