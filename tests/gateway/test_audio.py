@@ -97,8 +97,10 @@ async def test_models_are_told_apart_by_what_they_are_for(site: Site, hearing: S
     async with openai.AsyncOpenAI(api_key="sk-any", base_url=f"{url}/v1") as client:
         with pytest.raises(openai.UnprocessableEntityError, match="/v1/audio/transcriptions"):
             await client.completions.create(model="echo", prompt="Once")
-        listed = await client.models.retrieve("echo")
-        assert listed.id == "echo"
+    known = (await hearing.client.get("/v4/models/echo")).json()
+    assert known["model_type"] == "GENERIC"
+    known = (await hearing.client.get("/v5/models/llmengine/echo")).json()
+    assert known["model_type"] == "generic"
     url = f"http://127.0.0.1:{await site.listen()}"
     for client in (
         openai.AsyncOpenAI(api_key="sk-any", base_url=f"{url}/v1"),
