@@ -95,13 +95,17 @@ async def link(engine: EngineServer, log: Log, eventually: Eventually) -> AsyncI
 async def ask(
     link: EngineLink, file: bytes, path: str = TRANSCRIPTIONS, model: str = WHISPER, **fields: str
 ) -> tuple[Answer, dict[str, Any]]:
+    answer, said = await link.call(*form_call(file, path, model, **fields))
+    return answer, json.loads(said)
+
+
+def form_call(file: bytes, path: str, model: str, **fields: str) -> tuple[HttpCall, bytes]:
+    """What a router would send for this form."""
     form = httpx.Request(
         "POST", "http://x", data={"model": model, **fields}, files={"file": ("a.wav", file)}
     )
     headers = (("content-type", form.headers["content-type"]),)
-    call = HttpCall("req-1", model, "POST", path, headers=headers)
-    answer, said = await link.call(call, form.read())
-    return answer, json.loads(said)
+    return HttpCall("req-1", model, "POST", path, headers=headers), form.read()
 
 
 @pytest.mark.parametrize("model", [WHISPER, ALIAS])
@@ -181,6 +185,23 @@ async def test_recordings_at_once_do_not_mix(link: EngineLink) -> None:
 
     alone = [await hear(seed) for seed in range(6)]
     assert await asyncio.gather(*map(hear, range(6))) == alone
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.05])
+async def test_a_caller_that_leaves_frees_the_engine(
+    link: EngineLink, eventually: Eventually, after_s: float
+) -> None:
+    """Wherever its request is: the recording of another is heard, and so is the same one again."""
+    file = recording(round(7 + 100 * after_s), 18)
+    answer = link.open(*form_call(file, TRANSCRIPTIONS, WHISPER, **GREEDY))
+    await asyncio.sleep(after_s)
+    answer.abandon()
+    used = await answer.used(10)
+    assert used is not None
+    assert used.completion_tokens < 9 * (CONTEXT - MARKS), "it was not heard to its end"
+    await eventually(lambda: link.load.in_flight == link.load.running == link.load.waiting == 0)
+    assert (await ask(link, SHORT, **GREEDY))[1]["text"]
+    assert (await ask(link, file, **GREEDY, max_completion_tokens="2"))[1]["text"]
 
 
 async def test_it_takes_no_prompts(link: EngineLink) -> None:
