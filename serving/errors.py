@@ -17,7 +17,6 @@
     ├── UnsupportedEncoding           415 unsupported_encoding
     ├── ExpectationFailed             417 expectation_failed
     ├── InvalidField                  422 invalid_field
-    ├── NotSupported                  422 not_supported
     ├── RateLimited                   429 rate_limited
     ├── HeadersTooLarge               431 headers_too_large
     ├── ClientLeft                    499 client_left          (recorded, never sent)
@@ -194,15 +193,6 @@ class InvalidField(ServingError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY.value
     code = "invalid_field"
-    type = "invalid_request_error"
-    retryable = False
-
-
-class NotSupported(ServingError):
-    """The endpoint is known, and no model can be served that answers it."""
-
-    status = HTTPStatus.UNPROCESSABLE_ENTITY.value
-    code = "not_supported"
     type = "invalid_request_error"
     retryable = False
 

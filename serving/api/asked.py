@@ -20,6 +20,7 @@ class Ability(enum.StrEnum):
     RESPONSES = "responses"
     EMBED = "embed"
     SCORE = "score"
+    TRANSCRIBE = "transcribe"
     TOKENIZE = "tokenize"
     MESSAGES = "messages"
     SEE = "see"

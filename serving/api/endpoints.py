@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from serving.api import deployments, llm_engine, pages, v5_models
 from serving.api.asked import Ability, Asked, Sent
+from serving.api.audio import TRANSCRIPTIONS, TRANSLATIONS, parse_audio
 from serving.api.chat_v4 import parse_chat
 from serving.api.completion import parse_completion
 from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
@@ -104,11 +105,12 @@ def _responses() -> tuple[Endpoint, ...]:
 
 
 def _audio() -> Iterator[Endpoint]:
-    """What OpenAI's clients ask of a recording, also in Azure's two ways. No model can be served
-    that answers, and its paths say so (docs/decisions.md)."""
-    for task in ("transcriptions", "translations"):
-        for start in ("/v1", AZURE, "/openai/v1"):
-            yield Endpoint("POST", f"{start}/audio/{task}", OPENAI, pages.no_audio)
+    """What is asked of a recording, also in Azure's two ways. Its body is a form."""
+    for path in (TRANSCRIPTIONS, TRANSLATIONS):
+        for way in (path, AZURE + path.removeprefix("/v1"), "/openai" + path):
+            answered = "" if way == path else path
+            answer = Relayed(parse_audio, Ability.TRANSCRIBE, answered, streams=False)
+            yield Endpoint("POST", way, OPENAI, answer)
 
 
 def _anthropic(path: str, needs: Ability, *, streams: bool = True) -> Endpoint:

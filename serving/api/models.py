@@ -45,9 +45,10 @@ class ModelEntry:
     `kind` is `engine`, `adapter`, `upstream`, `retired` or `alias`; `root` the model that answers,
     `parent` an adapter's base; `context` is in tokens, None where it is not known. `chat` is
     true for chat models, `embeds` for models that make embeddings and no text, `ranks` for those
-    that score texts and do nothing else. `ready` is true if the model can answer; one that sleeps
-    can. `runtime` is `vllm`, `transformers` or `hosted`. `more` are fields of one kind:
-    `tool_parser` and `reasoning_parser`, `provider`, `retired_on`, `successor`.
+    that score texts and do nothing else, `transcribes` for those that take recordings. `ready` is
+    true if the model can answer; one that sleeps can. `runtime` is `vllm`, `transformers` or
+    `hosted`. `more` are fields of one kind: `tool_parser` and `reasoning_parser`, `provider`,
+    `retired_on`, `successor`.
     """
 
     id: str
@@ -59,6 +60,7 @@ class ModelEntry:
     chat: bool = False
     embeds: bool = False
     ranks: bool = False
+    transcribes: bool = False
     replicas: int = 0
     ready: bool = False
     runtime: str = "vllm"
@@ -67,7 +69,9 @@ class ModelEntry:
     @property
     def model_type(self) -> str:
         """scale-gp's word for what the model is for."""
-        return "EMBEDDING" if self.embeds else "RERANKING" if self.ranks else "COMPLETION"
+        if self.embeds:
+            return "EMBEDDING"
+        return "RERANKING" if self.ranks else "GENERIC" if self.transcribes else "COMPLETION"
 
 
 @dataclass(frozen=True)

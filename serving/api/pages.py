@@ -22,7 +22,7 @@ from serving.api.models import (
     openai_model,
     parse_query,
 )
-from serving.errors import NotFound, NotSupported
+from serving.errors import NotFound
 
 DEFAULT_ACCOUNT = "default"
 
@@ -112,16 +112,6 @@ def no_stored_response(view: View, ask: Ask) -> Page:
         "retrieved, deleted or cancelled; to go on with a conversation, send all of it as 'input'",
         param="response_id",
     )
-
-
-def no_audio(view: View, ask: Ask) -> Page:
-    """What is asked about a recording. Nothing of the body is read: whatever it is, no model here
-    takes it.
-
-    Raises:
-        NotSupported: always.
-    """
-    raise NotSupported("no model here transcribes or translates audio; models take text and images")
 
 
 def model_instances(view: View, ask: Ask) -> Page:

@@ -171,7 +171,7 @@ def _vendor(entry: ModelEntry) -> str:
 
 
 def _type(entry: ModelEntry) -> str:
-    if entry.embeds:
+    if entry.embeds or entry.transcribes:
         return "generic"
     return "chat_completion" if entry.chat else "completion"
 

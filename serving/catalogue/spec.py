@@ -103,14 +103,15 @@ class EngineSpec(_Checkpoint):
     """A model on engines of its own.
 
     `task` says what the model is for: `generate` (completions and chats), `embed` (vectors, and
-    scores by their cosine) or `score` (a cross-encoder, which reads query and document together).
+    scores by their cosine), `score` (a cross-encoder, which reads query and document together) or
+    `transcribe` (what is said in a recording).
     `prompt_style` says how Create Completion's prompt reaches the model: `raw` as it is (base
     models), `chat` as one user message through the chat template (instruct models). `runtime` is
     the engine: vLLM, or `transformers` for what vLLM cannot run.
     """
 
     kind: Literal["engine"] = "engine"
-    task: Literal["generate", "embed", "score"] = "generate"
+    task: Literal["generate", "embed", "score", "transcribe"] = "generate"
     runtime: Literal["vllm", "transformers"] = "vllm"
     architecture: str | None = Field(default=None, description="class name in the checkpoint")
     config: dict[str, Any] = Field(
@@ -201,7 +202,11 @@ class EngineSpec(_Checkpoint):
     def _makes_no_text(self) -> EngineSpec:
         if self.task == "generate":
             return self
-        kind = {"embed": "an embedding model", "score": "a scoring model"}[self.task]
+        kind = {
+            "embed": "an embedding model",
+            "score": "a scoring model",
+            "transcribe": "a model for recordings",
+        }[self.task]
         if self.runtime != "vllm":
             raise ValueError(f"{kind} runs on vLLM only; write `runtime: vllm`")
         if self.lora is not None:

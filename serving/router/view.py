@@ -57,6 +57,7 @@ class RouterView:
             chat=route.chat,
             embeds=Ability.EMBED in route.abilities,
             ranks=isinstance(engine, EngineSpec) and engine.task == "score",
+            transcribes=Ability.TRANSCRIBE in route.abilities,
             replicas=replicas,
             ready=replicas > 0 or _may_sleep(engine),
             runtime=engine.runtime if isinstance(engine, EngineSpec) else "hosted",
@@ -153,9 +154,12 @@ def _known(spec: AnySpec, resolver: Resolver) -> ModelEntry:
         style = spec.prompt_style or (base.prompt_style if base else None)
     chat = style == "chat"
     task = spec.task if isinstance(spec, EngineSpec | UpstreamSpec) else "generate"
-    embeds, ranks = task == "embed", task == "score"
     return ModelEntry(
-        *(spec.id, spec.kind, False, spec.id, parent, context, chat, embeds, ranks), more=more
+        *(spec.id, spec.kind, False, spec.id, parent, context, chat),
+        embeds=task == "embed",
+        ranks=task == "score",
+        transcribes=task == "transcribe",
+        more=more,
     )
 
 

@@ -1,87 +1,117 @@
-"""What is asked of a recording: no model here takes one, and that is said of any body."""
+"""Requests about a recording as a router sees them: it reads one field of a form."""
 
 from __future__ import annotations
 
-import asyncio
 import json
+from typing import Any
 
+import httpx
 import openai
 import pytest
 
-from tests.gateway.conftest import KEY, Site
+from serving.engine.echo import EchoEngine
+from serving.engine.interface import Reply, Tally
+from serving.wire.messages import Head, HttpCall
+from tests.gateway.conftest import Open, Site
 
-TRANSCRIPTIONS = "/v1/audio/transcriptions"
-PATHS = [
-    start + task
-    for task in ("transcriptions", "translations")
-    for start in ("/v1/audio/", "/openai/v1/audio/", "/openai/deployments/echo/audio/")
-]
-RECORDING = b"RIFF" + bytes(4 << 20)
+TASKS = ("transcriptions", "translations")
+STARTS = ("/v1/audio/", "/openai/v1/audio/", "/openai/deployments/echo/audio/")
+PATHS = [start + task for task in TASKS for start in STARTS]
+RECORDING = ("a.wav", b"RIFF" + bytes(4 << 20), "audio/wav")
+
+
+class Listening(EchoEngine):
+    """Says how much it has heard."""
+
+    async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
+        self.calls.append(call)
+        reply.head(Head(200, (("content-type", "application/json"),)))
+        reply.data(json.dumps({"model": call.model, "bytes": len(body)}).encode())
+
+
+def form(**fields: str) -> dict[str, Any]:
+    return {"data": fields, "files": {"file": RECORDING}}
+
+
+@pytest.fixture
+async def hearing(open_site: Open) -> Site:
+    """A site whose model takes recordings."""
+    site = await open_site(double=Listening)
+    (engine,) = site.catalogue.engines
+    hears = engine.model_copy(update={"task": "transcribe", "lora": None})
+    changed = site.catalogue.model_copy(update={"models": (hears,), "aliases": {"ear": "echo"}})
+    await site.router.set_catalogue(changed)
+    return site
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("model", ["echo", "ear"])
+async def test_the_form_reaches_the_engine_untouched(hearing: Site, path: str, model: str) -> None:
+    path = path.replace("/echo/", f"/{model}/")
+    sent = httpx.Request("POST", "http://x", **form(model=model, language="en"))
+    kind = {"content-type": sent.headers["content-type"]}
+    response = await hearing.client.post(path, content=sent.read(), headers=kind)
+    assert response.json() == {"model": model, "bytes": len(sent.content)}
+    (call,) = hearing.engines[0].calls
+    assert isinstance(call, HttpCall)
+    assert (call.path, call.model) == ("/v1/audio/" + path.rpartition("/")[2], model)
+    assert dict(call.headers)["content-type"] == kind["content-type"]
+    counted = path.replace(f"/{model}/", "/{model}/")
+    assert hearing.counted(endpoint=counted, outcome="ok") == 1
+
+
+async def test_a_path_that_names_the_model(hearing: Site) -> None:
+    path = "/openai/deployments/echo/audio/transcriptions"
+    assert (await hearing.client.post(path, **form())).status_code == 200
+    refused = await hearing.client.post(path, **form(model="ear"))
+    assert refused.status_code == 422
+    said = "the path names model 'echo', the body 'ear'"
+    assert refused.json()["error"]["message"] == said
+
+
 @pytest.mark.parametrize(
-    "sent",
+    ("sent", "status", "words"),
     [
-        {"data": {"model": "latest"}, "files": {"file": ("a.wav", b"RIFF", "audio/wav")}},
-        {"json": {"model": "echo"}},
-        {"content": b"--", "headers": {"content-type": "multipart/form-data"}},
-        {"content": b"\x1f", "headers": {"content-encoding": "gzip"}},
-        {},
+        ({"json": {"model": "echo"}}, 400, "multipart/form-data"),
+        ({}, 400, "multipart/form-data"),
+        ({"content": b"--", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
+        (form(), 422, "'model' is required"),
+        (form(model=""), 422, "'model'"),
+        (form(model="x" * 300), 422, "'model'"),
+        (form(model="x" * 3000), 422, "'model'"),
+        (form(model="tiny-whisper"), 404, "unknown model"),
+        ({"data": {"model": ["echo", "ear"]}, "files": {"file": RECORDING}}, 422, "more than once"),
     ],
-    ids=["multipart", "json", "no boundary", "broken gzip", "nothing"],
 )
-async def test_any_body_is_told_the_same(site: Site, path: str, sent: dict[str, object]) -> None:
-    response = await site.client.post(path, **sent)  # type: ignore[arg-type]
-    assert response.status_code == 422
-    assert response.headers["x-should-retry"] == "false"
-    assert response.json() == {
-        "error": {
-            "message": "no model here transcribes or translates audio; models take text and images",
-            "type": "invalid_request_error",
-            "param": None,
-            "code": "not_supported",
-            "request_id": response.headers["x-request-id"],
-        }
-    }
-    counted = path.replace("/echo/", "/{model}/")
-    assert site.counted(endpoint=counted, outcome="rejected") == 1
-    assert not site.engines[0].calls
+async def test_what_is_refused(
+    hearing: Site, sent: dict[str, Any], status: int, words: str
+) -> None:
+    response = await hearing.client.post("/v1/audio/transcriptions", **sent)
+    assert response.status_code == status
+    assert words in response.json()["error"]["message"]
+    assert not hearing.engines[0].calls
 
 
-@pytest.mark.parametrize("path", PATHS)
-async def test_it_is_told_to_callers_alone(site: Site, path: str) -> None:
-    bare = await site.client.post(path, headers={"x-api-key": "sk-wrong"})
-    assert (bare.status_code, bare.json()["error"]["code"]) == (401, "unauthenticated")
-    read = await site.client.get(path)
-    assert (read.status_code, read.headers["allow"]) == (405, "POST")
-
-
-async def test_a_body_is_not_waited_for(site: Site) -> None:
-    """It says that it has a gigabyte, and its first byte never comes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", await site.listen())
-    head = f"POST {TRANSCRIPTIONS} HTTP/1.1\r\nhost: x\r\ncontent-length: {1 << 30}\r\n"
-    writer.write(f"{head}x-api-key: {KEY['x-api-key']}\r\n\r\n".encode())
-    async with asyncio.timeout(5):
-        said = await reader.read()
-    writer.close()
-    answer, _, body = said.partition(b"\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 422 ")
-    assert b"connection: close" in answer
-    assert json.loads(body)["error"]["code"] == "not_supported"
-
-
-@pytest.mark.parametrize("azure", [False, True], ids=["openai", "azure"])
-async def test_openais_sdk_hears_it_after_megabytes_and_asks_once(site: Site, azure: bool) -> None:
+async def test_models_are_told_apart_by_what_they_are_for(site: Site, hearing: Site) -> None:
+    url = f"http://127.0.0.1:{await hearing.listen()}"
+    async with openai.AsyncOpenAI(api_key="sk-any", base_url=f"{url}/v1") as client:
+        with pytest.raises(openai.UnprocessableEntityError, match="/v1/audio/transcriptions"):
+            await client.completions.create(model="echo", prompt="Once")
+    known = (await hearing.client.get("/v4/models/echo")).json()
+    assert known["model_type"] == "GENERIC"
+    known = (await hearing.client.get("/v5/models/llmengine/echo")).json()
+    assert known["model_type"] == "generic"
     url = f"http://127.0.0.1:{await site.listen()}"
-    client = (
-        openai.AsyncAzureOpenAI(api_key="sk-any", azure_endpoint=url, api_version="2024-10-21")
-        if azure
-        else openai.AsyncOpenAI(api_key="sk-any", base_url=f"{url}/v1")
-    )
-    async with client:
-        for asked in (client.audio.transcriptions, client.audio.translations):
-            with pytest.raises(openai.UnprocessableEntityError) as caught:
-                await asked.create(model="echo", file=("a.wav", RECORDING))
-            assert caught.value.code == "not_supported"
-    assert site.counted(outcome="rejected") == 2
+    for client in (
+        openai.AsyncOpenAI(api_key="sk-any", base_url=f"{url}/v1"),
+        openai.AsyncAzureOpenAI(api_key="sk-any", azure_endpoint=url, api_version="2024-10-21"),
+    ):
+        async with client:
+            with pytest.raises(openai.UnprocessableEntityError, match="does not answer at"):
+                await client.audio.transcriptions.create(model="echo", file=RECORDING[:2])
+
+
+async def test_a_form_above_the_limit(open_site: Open) -> None:
+    site = await open_site(max_body_bytes=1 << 20)
+    response = await site.client.post("/v1/audio/transcriptions", **form(model="echo"))
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.api.multipart import MEDIA_TYPE as FORM
+
 BASE = "tiny-llama"
 CHAT = "tiny-mistral-instruct"
 EMBED = "tiny-embed"
@@ -25,6 +27,7 @@ class Text:
         title: what it does, in a line.
         more: what else a caller should know; Markdown.
         reads: schemas of its body, any of which fits.
+        takes: the type of its body, where it is not JSON.
         writes: the schema of its answer.
         streams: the schema of one event, where the answer may be a stream.
         examples: bodies by name; a test sends each.
@@ -38,6 +41,7 @@ class Text:
     title: str
     more: str = ""
     reads: tuple[str, ...] = ()
+    takes: str = "application/json"
     writes: str = ""
     streams: str = ""
     examples: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -97,12 +101,12 @@ _NO_RESPONSE = Text(
     "Always 404. The path's parameter is the ID of a response.",
     refuses={"404": "responses are not stored"},
 )
-_NO_AUDIO = Text(
-    "Audio",
-    "Nothing: no model here takes audio",
-    "Always 422 with the code `not_supported`, whatever the body, which is not read.",
-    refuses={"422": "no model here transcribes or translates audio"},
+_RECORDING = (
+    "For models with `task: transcribe`. The body is a form; of the answer's formats there is "
+    "`json`, and it comes whole. A recording that is longer than the model hears at once is cut "
+    "where it is quiet."
 )
+_HEARD = {"model": "whisper-large-v3", "file": "meeting.mp3", "language": "en"}
 
 TEXTS: dict[str, Text] = {
     "/v4/completions": _COMPLETION,
@@ -159,12 +163,26 @@ TEXTS: dict[str, Text] = {
     "/v1/responses/{model}": _NO_RESPONSE,
     "/v1/responses/{model}/input_items": _NO_RESPONSE,
     "/v1/responses/{model}/cancel": _NO_RESPONSE,
-    "/v1/audio/transcriptions": _NO_AUDIO,
-    "/v1/audio/translations": _NO_AUDIO,
-    "/openai/v1/audio/transcriptions": _NO_AUDIO,
-    "/openai/v1/audio/translations": _NO_AUDIO,
-    "/openai/deployments/{model}/audio/transcriptions": _NO_AUDIO,
-    "/openai/deployments/{model}/audio/translations": _NO_AUDIO,
+    "/v1/audio/transcriptions": Text(
+        "OpenAI",
+        "Write down what is said in a recording",
+        _RECORDING,
+        reads=("AudioRequest",),
+        takes=FORM,
+        writes="Transcription",
+        examples={"whole": _HEARD},
+        profile=False,
+    ),
+    "/v1/audio/translations": Text(
+        "OpenAI",
+        "Write down in English what is said in a recording",
+        _RECORDING,
+        reads=("AudioRequest",),
+        takes=FORM,
+        writes="Translation",
+        examples={"whole": {**_HEARD, "language": "fr"}},
+        profile=False,
+    ),
     "/v1/messages": Text(
         "Anthropic",
         "Answer messages",

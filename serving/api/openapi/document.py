@@ -134,7 +134,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.public:
         operation["security"] = []
     if isinstance(answer, Relayed):
-        operation["requestBody"] = {"required": True, "content": {JSON: _body(endpoint, text)}}
+        content = {text.takes: _body(endpoint, text)}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from serving.api.openapi.document import JSON
+from serving.api.multipart import MEDIA_TYPE as FORM
 from serving.api.openapi.schemas import REF
 
 _STYLE = """
@@ -57,14 +57,14 @@ def _operation(
     rows = [(one["name"], one["schema"], one["required"]) for one in _parameters(operation)]
     yield _table("Parameters", rows, schemas)
     if body := operation.get("requestBody"):
-        content = body["content"][JSON]
+        ((media, content),) = body["content"].items()
         for schema in _alternatives(content["schema"], schemas):
             required = schema.get("required", ())
             fields = schema.get("properties", {}).items()
             rows = [(name, of, name in required) for name, of in fields]
             yield _table(schema.get("title", "Body"), rows, schemas)
         for name, example in content.get("examples", {}).items():
-            yield f"<p>{_words(name)}</p><pre>{escape(_curl(path, example['value']))}</pre>"
+            yield f"<p>{_words(name)}</p><pre>{escape(_curl(path, media, example['value']))}</pre>"
     answers = operation["responses"].items()
     told = "".join(
         f"<tr><td>{status}<td>{_words(answer['description'])}" for status, answer in answers
@@ -126,7 +126,12 @@ def _note(schema: dict[str, Any]) -> str:
     return "; ".join(filter(None, (schema.get("description", ""), " ".join(limits))))
 
 
-def _curl(path: str, body: dict[str, Any]) -> str:
+def _curl(path: str, media: str, body: dict[str, Any]) -> str:
+    if media == FORM:
+        fields = [f"{name}={'@' * (name == 'file')}{value}" for name, value in body.items()]
+        return f'curl -s $URL{path} -H "x-api-key: $KEY" \\\n  ' + " ".join(
+            f"-F '{field}'" for field in fields
+        )
     quoted = json.dumps(body).replace("'", "'\\''")
     return (
         f"curl -s $URL{path} -H \"x-api-key: $KEY\" -H 'content-type: application/json' \\\n"

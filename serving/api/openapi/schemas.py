@@ -6,6 +6,7 @@ import json
 from importlib import resources
 from typing import Any
 
+from serving.api.audio import AudioRequest
 from serving.api.completion import CompletionRequest
 from serving.api.models import RESPONSE_SCHEMA
 from serving.api.openapi.scale import scale_schemas
@@ -42,6 +43,23 @@ _ANTHROPIC_ERROR = {
             "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
         },
         "request_id": {"type": "string"},
+    },
+}
+_TRANSLATION = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {"text": {"type": "string"}},
+}
+_TRANSCRIPTION = {
+    "type": "object",
+    "required": ["text", "usage"],
+    "properties": {
+        "text": {"type": "string"},
+        "usage": {
+            "type": "object",
+            "required": ["type", "seconds"],
+            "properties": {"type": {"const": "duration"}, "seconds": {"type": "integer"}},
+        },
     },
 }
 _MODEL = {
@@ -90,6 +108,9 @@ def schemas() -> dict[str, Any]:
         **json.loads(engine),
         **completion.pop("$defs"),
         "CreateCompletion": completion,
+        "AudioRequest": AudioRequest.model_json_schema(),
+        "Transcription": _TRANSCRIPTION,
+        "Translation": _TRANSLATION,
         "Completion": RESPONSE_SCHEMA,
         "Error": {
             **_OPENAI_ERROR,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from serving.engine.bodies import blocks
+from serving.engine.bodies.audio import check_audio
 from serving.engine.bodies.fields import Kinds, check_kind
 from serving.engine.bodies.limits import BodyLimits
 from serving.engine.bodies.pairs import DOCUMENTS, QUERIES, pairs_of, texts_of
@@ -122,6 +123,11 @@ class BodyCheck:
             _refuse("tools", "this model takes no tools; its spec has no `tool_parser`")
         constrained = any(given.get(name) for name in _CONSTRAINTS) or is_constrained(given)
         return Checked(constrained=constrained)
+
+    def check_form(self, content_type: str, body: bytes) -> Checked:
+        """Check a form with a recording; raises as `check`."""
+        check_audio(content_type, body, self._limits)
+        return Checked()
 
     def _check_size(self, name: str, value: Any) -> None:
         limits = self._limits

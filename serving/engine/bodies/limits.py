@@ -97,4 +97,8 @@ class BodyLimits(BaseSettings):
         description="size of a request's regular expressions together, their repetitions written "
         "out: `[a-z]{1,50}` has 50",
     )
+    audio_bytes: Count = Field(
+        default=25 * 1024 * 1024, description="bytes of a recording, as it is sent"
+    )
+    audio_seconds: Count = Field(default=600, description="seconds of a recording")
     grammar_chars: Count = Field(default=16_384, description="characters of a grammar")

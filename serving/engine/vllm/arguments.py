@@ -9,7 +9,12 @@ from serving.catalogue.spec import EngineSpec, ImageLimits
 
 MAX_QUEUED = 2048
 # What vLLM calls a task. A cross-encoder is to it a classifier with one label.
-VLLM_TASKS = {"generate": "generate", "embed": "embed", "score": "classify"}
+VLLM_TASKS = {
+    "generate": "generate",
+    "embed": "embed",
+    "score": "classify",
+    "transcribe": "transcription",
+}
 
 
 def cli_arguments(spec: EngineSpec, images: ImageLimits = ImageLimits()) -> list[str]:  # noqa: B008
@@ -17,7 +22,7 @@ def cli_arguments(spec: EngineSpec, images: ImageLimits = ImageLimits()) -> list
     args: dict[str, Any] = {
         "model": spec.weights,
         # Not left to vLLM's guess, so that a checkpoint of the other kind fails at its start.
-        "runner": "generate" if spec.task == "generate" else "pooling",
+        "runner": "pooling" if spec.task in ("embed", "score") else "generate",
         "served-model-name": spec.id,
         "max-model-len": spec.context,
         "tensor-parallel-size": spec.tensor_parallel,

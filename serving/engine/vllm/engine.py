@@ -21,6 +21,8 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from serving.api.audio import PATHS as AUDIO
+from serving.api.audio import TRANSCRIPTIONS
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.adapter_files import check_adapter
 from serving.engine.adapters import AdapterPool
@@ -41,7 +43,7 @@ from serving.engine.vllm.media_names import MediaNames
 from serving.engine.vllm.openai_app import OpenAIApp
 from serving.engine.vllm.outputs import Outputs
 from serving.engine.vllm.parsers import load_plugins
-from serving.engine.vllm.patches import admission, pooling
+from serving.engine.vllm.patches import admission, audio, pooling
 from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.patches.shares import Shares
 from serving.engine.vllm.preparation import Preparation
@@ -57,7 +59,11 @@ WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize", "/v1/messages/count_tok
 
 
 # Where a model of such a task is asked.
-MAKES_NO_TEXT = {"embed": "/v1/embeddings", "score": "/score or /rerank"}
+TAKES_NO_PROMPT = {
+    "embed": "/v1/embeddings",
+    "score": "/score or /rerank",
+    "transcribe": TRANSCRIPTIONS,
+}
 
 
 class VllmEngine(Engine):
@@ -96,7 +102,7 @@ class VllmEngine(Engine):
         if spec.vision:
             self._images = ImageLoader(images)
             self._image_prompts = ImagePrompts(spec, llm.renderer)
-        # None for a model that makes no text: only vLLM's app reads its inputs.
+        # None for a model that continues no text: only vLLM's app reads its inputs.
         self._prompts: Prompts | None = None
         if spec.task == "generate":
             chats = chat_format(spec, llm.renderer)
@@ -142,7 +148,7 @@ class VllmEngine(Engine):
         """See `Engine.generate`."""
         if self._prompts is None:
             raise InvalidRequest(
-                f"model '{call.model}' makes no text; use {MAKES_NO_TEXT[self._spec.task]}",
+                f"model '{call.model}' takes no prompts; use {TAKES_NO_PROMPT[self._spec.task]}",
                 param="model",
             )
         usage = self._usage.begin()
@@ -237,7 +243,7 @@ class VllmEngine(Engine):
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
             images = await load_taken(prepared.urls, call.model, call.path, self._images)
-            if images:
+            if images or call.path in AUDIO:
                 stack.enter_context(self._media.sent_again_after_failure())
             lora = None
             if call.adapter is not None and call.path not in WITHOUT_ADAPTER:
@@ -308,9 +314,13 @@ class VllmEngine(Engine):
         )
 
     async def _run_own(self, params: SamplingParams) -> None:
-        """Run a request of ours; a model that makes no text does what it is for."""
+        """Run a request of ours; a model that continues no text does what it is for."""
+        prompt: Any
         prompt, name = tokens_input([0, 0]), f"own-{next(self._own_numbers)}"
-        if self._spec.task != "generate":
+        if self._spec.task == "transcribe":
+            assert self._app is not None
+            prompt, params = await self._app.silence(), SamplingParams(max_tokens=1)
+        elif self._spec.task != "generate":
             pooling_params = PoolingParams(task=VLLM_TASKS[self._spec.task])
             async for _ in self._llm.encode(prompt, pooling_params, name):
                 pass
@@ -334,6 +344,13 @@ def _check_task(spec: EngineSpec, tasks: tuple[str, ...], llm: AsyncLLM) -> None
     Raises:
         ValueError: the checkpoint is not for the model's task.
     """
+    if spec.task == "transcribe":
+        audio.check_packages()
+    if spec.task in ("transcribe", "generate") and VLLM_TASKS[spec.task] not in tasks:
+        raise ValueError(
+            f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not for "
+            f"{VLLM_TASKS[spec.task]}"
+        )
     if spec.task == "embed" and "embed" not in tasks:
         raise ValueError(
             f"model '{spec.id}': task: vLLM runs this model for {', '.join(tasks)}, and not for "

@@ -23,6 +23,7 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from serving.api.audio import PATHS as AUDIO
 from serving.engine.bodies.check import BodyCheck, Checked
 from serving.engine.bodies.fields import fields_of
 from serving.engine.bodies.limits import BodyLimits
@@ -31,7 +32,7 @@ from serving.engine.interface import Reply, Tally
 from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
-from serving.engine.vllm.patches import admission, messages, pooling, responses
+from serving.engine.vllm.patches import admission, audio, messages, pooling, responses
 from serving.engine.vllm.patches.logprobs import PromptLogprobs, write_in_threads
 from serving.engine.vllm.patches.refusal_logs import spare_refusals
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
@@ -130,13 +131,14 @@ class OpenAIApp:
         spare_refusals()
         write_in_threads(app)
         limits = BodyLimits()
+        audio.limit(app, limits)
         prompt_logprobs = PromptLogprobs(limits.prompt_logprobs)
         prompt_logprobs.install(llm.input_processor)
         context = int(llm.model_config.max_model_len)
         models = admission.request_models(app)
         bodies = BodyCheck(
             limits,
-            {path: fields_of(kinds) for path, kinds in models.items()},
+            {path: fields_of(kinds) for path, kinds in models.items() if path not in AUDIO},
             context=context,
             prompt_chars=PromptSize(llm.renderer.get_tokenizer(), context).most,
             sequences=admission.queue_limit(llm),
@@ -144,6 +146,10 @@ class OpenAIApp:
             tools=args.tool_call_parser is not None,
         )
         return cls(app, llm, current, bodies, prompt_logprobs)
+
+    async def silence(self) -> Any:
+        """See `audio.silence`."""
+        return await audio.silence(self._app, self._llm)
 
     def record_pooled(self, found: Callable[[], list[pooling.Pooled | None]]) -> None:
         """See `pooling.record`."""
@@ -164,6 +170,8 @@ class OpenAIApp:
 
     def check(self, call: HttpCall, body: bytes) -> Checked:
         """Look at a body before vLLM does; raises as `BodyCheck.check`."""
+        if call.path in AUDIO:
+            return self._bodies.check_form(dict(call.headers).get("content-type", ""), body)
         return self._bodies.check(call.path, body)
 
     async def run(

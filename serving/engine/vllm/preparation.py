@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 from vllm.config import VllmConfig
 
+from serving.api.audio import PATHS as AUDIO
 from serving.catalogue.spec import EngineSpec
 from serving.engine.bodies.check import Checked
 from serving.engine.bodies.pairs import PATHS as PAIR_PATHS
@@ -146,6 +147,11 @@ class Preparation:
             Overloaded: too many wait.
         """
         self.pooled.set(None)
+        if call.path in AUDIO:
+            # vLLM decodes recordings in threads of its own, and the rest of the form is small.
+            self.rehearsed.set(None, None)
+            check(call, body)
+            return Prepared(body)
         if is_light(call.path, body):
             self.rehearsed.set(None, None)
             constrained = check(call, body).constrained

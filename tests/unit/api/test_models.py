@@ -42,6 +42,17 @@ def test_a_page() -> None:
     assert item["created_at"] == "1970-01-01T00:00:05+00:00"
 
 
+def test_what_a_model_is_for() -> None:
+    for purpose, kind in (
+        ({}, "COMPLETION"),
+        ({"chat": True}, "COMPLETION"),
+        ({"embeds": True}, "EMBEDDING"),
+        ({"ranks": True}, "RERANKING"),
+        ({"transcribes": True}, "GENERIC"),
+    ):
+        assert ModelEntry("m", "engine", True, "m", **purpose).model_type == kind
+
+
 def test_an_alias_and_an_adapter_name_their_base() -> None:
     page = model_page(ENTRIES, Query(), 5, None)
     bases = {item["id"]: item["base_model_id"] for item in page["items"]}

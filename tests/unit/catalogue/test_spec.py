@@ -105,6 +105,24 @@ def test_a_scoring_model_does_nothing_else(change: dict[str, Any], fix: str) -> 
         EngineSpec.model_validate(scores | change)
 
 
+@pytest.mark.parametrize(
+    ("change", "fix"),
+    [
+        ({"lora": {}}, "a model for recordings takes no adapters; write `lora: null`"),
+        ({"vision": True}, "write `vision: false`"),
+        ({"prompt_style": "chat"}, "write `prompt_style: raw`"),
+        ({"chat_template": "{{ x }}"}, "write `chat_template: null`"),
+        ({"tool_parser": "hermes"}, "write `tool_parser: null`"),
+        ({"runtime": "transformers"}, "write `runtime: vllm`"),
+    ],
+)
+def test_a_model_for_recordings_does_nothing_else(change: dict[str, Any], fix: str) -> None:
+    hears = {**BASE, "lora": None, "task": "transcribe"}
+    assert EngineSpec.model_validate(hears).task == "transcribe"
+    with pytest.raises(ValidationError, match=fix):
+        EngineSpec.model_validate(hears | change)
+
+
 def test_a_task_is_not_set_behind_its_field() -> None:
     assert EngineSpec.model_validate(BASE).task == "generate"
     with pytest.raises(ValidationError, match="'runner' is set by the field `task`"):

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from serving.api.multipart import MOST_PARTS, parts_of
+from serving.errors import InvalidRequest
+
+TYPE = "multipart/form-data; boundary=b"
+FIELD = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nx\r\n'
+END = b"--b--\r\n"
+
+
+def contents(content_type: str, body: bytes) -> list[tuple[str, bool, bytes]]:
+    return [
+        (part.name, part.is_file, body[part.start : part.end])
+        for part in parts_of(content_type, body)
+    ]
+
+
+def test_what_a_client_sends() -> None:
+    sound = b"RIFF\r\n--\r\n\r\n--b" + bytes(range(256))
+    sent = httpx.Request(
+        "POST", "http://x", data={"model": "a/b", "prompt": ""}, files={"file": ("ä.wav", sound)}
+    )
+    found = contents(sent.headers["content-type"], sent.read())
+    assert found == [("model", False, b"a/b"), ("prompt", False, b""), ("file", True, sound)]
+
+
+@pytest.mark.parametrize(
+    ("head", "name", "is_file"),
+    [
+        (b'Content-Disposition: form-data; name="a"; filename="b; name=c"', "a", True),
+        (b"content-disposition:form-data;name=a", "a", False),
+        (b'Content-Type: text/plain\r\nContent-Disposition: form-data; name="a"', "a", False),
+        (b"Content-Disposition: form-data; name=\"a\"; filename*=UTF-8''b.wav", "a", True),
+    ],
+)
+def test_headers_of_a_part(head: bytes, name: str, is_file: bool) -> None:
+    assert contents(TYPE, b"--b\r\n" + head + b"\r\n\r\nx\r\n--b--") == [(name, is_file, b"x")]
+
+
+@pytest.mark.parametrize("content_type", [TYPE, 'Multipart/Form-Data;  boundary="b"; x=y'])
+def test_content_types(content_type: str) -> None:
+    assert contents(content_type, FIELD + END) == [("model", False, b"x")]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b"{}"),
+        ("", FIELD + END),
+        ("multipart/form-data", FIELD + END),
+        ("multipart/form-data; boundary=", FIELD + END),
+        ("multipart/form-data; boundary=" + "b" * 71, b"--" + b"b" * 71 + b"--"),
+        ("multipart/form-data; boundary=\u00e9", FIELD + END),
+        ("multipart/mixed; boundary=b", FIELD + END),
+        (TYPE, b""),
+        (TYPE, b"\r\n" + FIELD + END),
+        (TYPE, b"preamble\r\n" + FIELD + END),
+        (TYPE, FIELD),
+        (TYPE, FIELD[:-2]),
+        (TYPE, FIELD + b"--b \r\n"),
+        (TYPE, FIELD + b"--b"),
+        (TYPE, FIELD.replace(b"\r\n", b"\n") + END),
+        (TYPE, b"--b\r\n\r\nx\r\n--b--"),
+        (TYPE, b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--"),
+        (TYPE, b'--b\r\nContent-Disposition: attachment; name="a"\r\n\r\nx\r\n--b--'),
+        (TYPE, b'--b\r\nContent-Disposition: form-data; name="\xff"\r\n\r\nx\r\n--b--'),
+        (TYPE, b"--b\r\nx: " + b"x" * 9000 + FIELD[3:] + END),
+        (TYPE, FIELD * (MOST_PARTS + 1) + END),
+    ],
+)
+def test_what_is_no_form(content_type: str, body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parts_of(content_type, body)
+
+
+def test_what_could_be_read_in_two_ways_has_one_reading() -> None:
+    """The mark of an end counts after a line's end alone, and headers end where content begins."""
+    body = FIELD.replace(b"\r\n\r\nx", b"\r\n\r\n--b--") + END
+    assert contents(TYPE, body) == [("model", False, b"--b--")]
+    assert contents(TYPE, FIELD * MOST_PARTS + END)[-1] == ("model", False, b"x")
