@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.api.asked import Ability
 from serving.api.endpoints import ENDPOINTS, NAME, Relayed
 from serving.api.openapi.document import text_of
 from serving.router.auth import ANYONE
@@ -208,7 +209,10 @@ async def test_every_endpoint_is_answered_or_refused_by_name(world: World, model
         path = endpoint.path.replace(NAME, model)
         query = "?model_endpoint_name=" + model if path.startswith("/v1/llm/") else ""
         sent = sum(len(double.requests) for double in world.doubles.values())
-        response = await world.wire.post(path + query, json=example)
+        sent_as: dict[str, Any] = {"json": example}
+        if endpoint.answer.needs is Ability.TRANSCRIBE:
+            sent_as = {"data": example, "files": {"file": ("a.wav", b"RIFF")}}
+        response = await world.wire.post(path + query, **sent_as)
         sent = sum(len(double.requests) for double in world.doubles.values()) - sent
         if endpoint.answer.needs in route.abilities:
             assert (response.status_code, sent) == (200, 1), (path, response.text)
