@@ -6,12 +6,14 @@ An engine server by itself, asked over its link and, by OpenAI's own client, thr
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
 
@@ -176,6 +178,49 @@ async def test_what_the_caller_does_wrong(
     assert "VLLM_" not in error.message
     assert not caught.value.retryable
     assert (await ask(link, SHORT, **GREEDY))[1]["text"], "and others are still served"
+
+
+def encoded(container: str, codec: str, rate: int) -> bytes:
+    """A recording as other files have it, written by PyAV."""
+    import av
+    import numpy
+
+    levels = numpy.array([[round(level * 32767) for level in samples(1)]], dtype="int16")
+    sound = av.AudioFrame.from_ndarray(levels, format="s16", layout="mono")
+    sound.sample_rate = RATE
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as written:
+        stream = written.add_stream(codec, rate=rate, layout="mono")
+        fitted = av.AudioResampler(stream.format, "mono", rate, stream.frame_size or None)
+        for frame in (*fitted.resample(sound), *fitted.resample(None), None):
+            written.mux(stream.encode(frame))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [
+        ("flac", "flac", 44_100),
+        ("mp3", "libmp3lame", 44_100),
+        ("ogg", "libopus", 48_000),
+        ("ipod", "aac", 16_000),
+        ("mp4", "aac", 44_100),
+        ("webm", "libopus", 48_000),
+    ],
+)
+async def test_files_that_the_description_names(
+    link: EngineLink, container: str, codec: str, rate: int
+) -> None:
+    file = encoded(container, codec, rate)
+    assert (await ask(link, file, **GREEDY, max_completion_tokens="3"))[1]["text"]
+
+
+async def test_two_readers_of_a_form_cannot_be_played_off(link: EngineLink) -> None:
+    """The engine takes no model but the one that the router has found."""
+    call, body = form_call(SHORT, TRANSCRIPTIONS, "other", **GREEDY)
+    with pytest.raises(AttemptFailed, match="other") as caught:
+        await link.call(msgspec.structs.replace(call, model=WHISPER), body)
+    assert caught.value.error.status == 404
 
 
 async def test_recordings_at_once_do_not_mix(link: EngineLink) -> None:

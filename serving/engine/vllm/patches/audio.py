@@ -31,8 +31,8 @@ _LIMITS = "VLLM_MAX_AUDIO"
 def check_packages() -> None:
     """
     Raises:
-        ValueError: a package is missing that vLLM reads recordings with. vLLM itself would say so
-            to the first caller.
+        ValueError: a package is missing that vLLM reads recordings with. vLLM itself would tell
+            callers that their files are invalid.
     """
     from vllm.multimodal.media import audio
 
