@@ -6,6 +6,7 @@ those of `BodyLimits`, and so are the words.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 from vllm.config.speech_to_text import SpeechToTextParams
+from vllm.entrypoints.speech_to_text.base import serving as speech
 from vllm.entrypoints.speech_to_text.base.utils import read_upload_with_limit
 from vllm.entrypoints.speech_to_text.transcription import api_router as transcription
 from vllm.entrypoints.speech_to_text.translation import api_router as translation
 from vllm.exceptions import VLLMValidationError
+from vllm.multimodal.media import audio as media
 from vllm.renderers.inputs.preprocess import parse_model_prompt
 from vllm.utils.import_utils import PlaceholderModule
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -34,10 +37,8 @@ def check_packages() -> None:
         ValueError: a package is missing that vLLM reads recordings with. vLLM itself would tell
             callers that their files are invalid.
     """
-    from vllm.multimodal.media import audio
-
     for name in ("av", "soundfile"):
-        if isinstance(getattr(audio, name), PlaceholderModule):
+        if isinstance(getattr(media, name), PlaceholderModule):
             raise ValueError(f"to read recordings the package `{name}` has to be installed")
 
 
@@ -46,11 +47,30 @@ def limit(app: FastAPI, limits: BodyLimits) -> None:
     read = partial(read_upload_with_limit, max_size_mb=limits.audio_bytes / _MIB)
     for router in (transcription, translation):
         router.read_upload_with_limit = read  # type: ignore[assignment]
+    for logger in (media.logger, speech.logger):
+        if not any(isinstance(one, _Once) for one in logger.filters):
+            logger.addFilter(_Once())
     for handler in _handlers(app):
         handler.max_audio_decode_duration_s = limits.audio_seconds
         handler._decode_and_chunk_speech_async = partial(
             _decode, handler._decode_and_chunk_speech_async, limits.audio_seconds
         )
+
+
+class _Once(logging.Filter):
+    """Passes the first record of each kind. Of every recording vLLM writes that it has no
+    torchcodec, which it can do without, and which language it found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said = set[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True for what has not been said yet."""
+        if (said := str(record.msg)) in self._said:
+            return False
+        self._said.add(said)
+        return True
 
 
 async def _decode(decode: Any, seconds: int, data: bytes) -> tuple[list[Any], float]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from vllm.entrypoints.speech_to_text import factories
+from vllm.entrypoints.speech_to_text.base import serving as speech
 from vllm.entrypoints.speech_to_text.base.serving import SpeechToTextBaseServing
 from vllm.entrypoints.speech_to_text.transcription import api_router as transcription
 from vllm.entrypoints.speech_to_text.transcription.protocol import TranscriptionRequest
@@ -109,6 +111,27 @@ async def test_a_file_is_read_up_to_our_limit(app: FastAPI) -> None:
         assert await router.read_upload_with_limit(File(b"abc")) == b"abc"  # type: ignore[arg-type]
         with pytest.raises(VLLMValidationError):
             await router.read_upload_with_limit(File(b"abcd"))  # type: ignore[arg-type]
+
+
+def test_a_warning_that_comes_with_every_recording_is_written_once(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = inspect.getsource(media.load_audio)
+    assert '"torchcodec unavailable (%r); falling back to soundfile/PyAV.", exc' in source
+    written: list[str] = []
+    assert "logger.info(\"Auto-detected language: '%s'\", lang)" in inspect.getsource(
+        SpeechToTextBaseServing
+    )
+    for logger in (media.logger, speech.logger):
+        monkeypatch.setattr(logger, "filters", [])
+    for _ in range(2):
+        audio.limit(app, BodyLimits())
+    ((once,), (_,)) = media.logger.filters, speech.logger.filters
+    for message in ("no %r", "no %r", "other %r"):
+        record = logging.LogRecord("n", logging.WARNING, "p", 1, message, ("x",), None)
+        if once.filter(record):  # type: ignore[union-attr]
+            written.append(record.getMessage())
+    assert written == ["no 'x'", "other 'x'"]
 
 
 def test_a_package_that_is_missing_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
