@@ -10,6 +10,7 @@ Each list of calls is one batch; the answer has the same shape with
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -23,10 +24,13 @@ def main() -> None:
     os.dup2(2, 1)
 
     from vllm import LLM, SamplingParams
+    from vllm.entrypoints.launchers.cli_args import FrontendArgs
     from vllm.inputs import TokensPrompt
     from vllm.lora.request import LoRARequest
 
-    llm = LLM(**job["engine"])
+    # What only a server has is no argument of an engine.
+    served = {field.name for field in dataclasses.fields(FrontendArgs)}
+    llm = LLM(**{name: value for name, value in job["engine"].items() if name not in served})
     tokenizer = llm.get_tokenizer()
     adapters = sorted({adapter for batch in job["calls"] for _, adapter in batch if adapter})
     requests = {
