@@ -262,7 +262,8 @@ def test_what_is_no_request_harms_it_not(zygotes: Zygotes, message: bytes) -> No
     [
         ("raise ImportError('no such library')", "no such library"),
         (
-            "import threading, time\nthreading.Thread(target=time.sleep, args=(9,)).start()",
+            "import threading, time\n"
+            "threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
             "thread",
         ),
     ],
