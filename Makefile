@@ -40,7 +40,7 @@ help:
 	make serve [MODELS=FILE] [PORT=8000]  serve models here until Ctrl-C (default: tiny local ones)
 	make test                             every test: unit, gateway, cluster (real engines), SDKs
 	make test-fast                        unit and gateway tests only: seconds
-	make test-cluster | test-sdk          the tests on a real cluster; with the published SDKs
+	make test-cluster | test-sdk          the tests on a real cluster; with every published client
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
@@ -107,7 +107,7 @@ serve: setup
 	@exec $(BIN)/python -m deployments.up --models $(MODELS) --host $(HOST) --port $(PORT)
 
 test: setup-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not long"
 
 test-fast: setup-dev
 	@$(BIN)/python -m pytest -m "not cluster and not sdk"

@@ -22,6 +22,10 @@ FOLDER = ROOT / "requirements"
 PYTHONS = ("3.13", "3.12", "3.11")
 UV = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
 UV += ["--python-platform", "x86_64-manylinux_2_34", "--only-binary", ":all:"]
+# lm-eval needs packages that have no wheels; they are pure Python.
+UV += [
+    word for name in ("sqlitedict", "word2number", "rouge-score") for word in ("--no-binary", name)
+]
 UV += ["--no-python-downloads", "-"]
 # The builds on PyPI do not fit the CPU torch and break on import.
 NOT_ON_CPU = ("torchvision", "torchaudio", "torchcodec", "triton")
@@ -32,6 +36,9 @@ SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
 SDKS = {
     "anthropic": ("anthropic",),
     "cohere": ("cohere",),
+    "llm": ("llm",),
+    "lm-eval": ("lm-eval[api]", "transformers"),
+    "aiperf": ("aiperf",),
     "llama-index": ("llama-index-llms-openai-like",),
     "scale-egp": ("scale-egp",),
     "scale-gp": ("scale-gp",),

@@ -52,6 +52,22 @@ def sdk_python(name: str) -> Path:
     return python
 
 
+@functools.cache
+def ai_sdk() -> Path:
+    """The script that uses the AI SDK, beside the packages of `requirements/sdk-ai`."""
+    if shutil.which("npm") is None:
+        pytest.skip("the AI SDK needs node and npm")
+    locks = ROOT / "requirements" / "sdk-ai"
+    script = Path(__file__).with_name("scripts") / "use_ai_sdk.mjs"
+    folder = ROOT / ".venv-sdk" / "ai"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (locks / "package.json", locks / "package-lock.json", script):
+        shutil.copy(file, folder)
+    npm = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
+    subprocess.run(npm, cwd=folder, check=True, timeout=600)
+    return folder / script.name
+
+
 @pytest.fixture
 def sdk_script(live: Server) -> Script:
     """`sdk_script(sdk, job)`: runs `scripts/use_SDK.py` with a job; what it prints as JSON."""
