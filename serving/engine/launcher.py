@@ -246,7 +246,9 @@ def fork(
         zygote = failed.enter_context(zygotes.connect(env, cwd))
         zygote.settimeout(FORK_S)
         done = socket.send_fds(zygote, [asked], [ready_fd, output_fd, alive_fd])
-        zygote.sendall(asked[done:])
+        if rest := asked[done:]:
+            # Sending nothing would fail too, where the zygote has refused and closed by now.
+            zygote.sendall(rest)
         data, files, _, _ = socket.recv_fds(zygote, 1 << 16, 1)
         if not data:
             raise ConnectionResetError("the zygote ended")
