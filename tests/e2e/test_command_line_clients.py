@@ -159,6 +159,8 @@ def test_aiperf_measures_it(live: Server, run: Run, tmp_path: Path) -> None:
         *("--tokenizer", str(WEIGHTS / BASE), "--request-count", "10", "--concurrency", "2"),
         *("--synthetic-input-tokens-mean", "20", "--output-tokens-mean", "10"),
         *("--output-artifact-dir", "out", "--ui", "none"),
+        # Offline it takes a folder for the name of a repository.
+        HF_HUB_OFFLINE="0",
     )
     found = json.loads((tmp_path / "out" / "profile_export_aiperf.json").read_text())
     assert found["request_count"]["avg"] == 10
