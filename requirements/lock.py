@@ -38,7 +38,6 @@ SDKS = {
     "cohere": ("cohere",),
     "llm": ("llm",),
     "lm-eval": ("lm-eval[api]", "transformers"),
-    "aiperf": ("aiperf",),
     "llama-index": ("llama-index-llms-openai-like",),
     "scale-egp": ("scale-egp",),
     "scale-gp": ("scale-gp",),

@@ -1,7 +1,7 @@
 """Programs that people point at an OpenAI endpoint, unmodified and as they are by default.
 
-`vllm bench` is that of the main environment. lm-eval and aiperf are gigabytes: `make test-sdk` has
-them, `make test` does not.
+`vllm bench` is that of the main environment. lm-eval has most of a gigabyte: `make test-sdk` has it,
+`make test` does not.
 """
 
 from __future__ import annotations
@@ -149,20 +149,3 @@ def test_lm_eval_scores_it(live: Server, run: Run, tmp_path: Path) -> None:
     )
     (file,) = (tmp_path / "out").rglob("results_*.json")
     assert json.loads(file.read_text())["results"]["capitals"]["acc,none"] == 1
-
-
-@pytest.mark.long
-def test_aiperf_measures_it(live: Server, run: Run, tmp_path: Path) -> None:
-    run(
-        *(str(sdk_python("aiperf").parent / "aiperf"), "profile", "--model", BASE),
-        *("--url", live.url, "--api-key", KEY, "--endpoint-type", "completions", "--streaming"),
-        *("--tokenizer", str(WEIGHTS / BASE), "--request-count", "10", "--concurrency", "2"),
-        *("--synthetic-input-tokens-mean", "20", "--output-tokens-mean", "10"),
-        *("--output-artifact-dir", "out", "--ui", "none"),
-        # Offline it takes a folder for the name of a repository.
-        HF_HUB_OFFLINE="0",
-    )
-    found = json.loads((tmp_path / "out" / "profile_export_aiperf.json").read_text())
-    assert found["request_count"]["avg"] == 10
-    assert found["time_to_first_token"]["avg"] > 0
-    assert not found.get("error_summary")
