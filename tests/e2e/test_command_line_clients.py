@@ -1,7 +1,7 @@
 """Programs that people point at an OpenAI endpoint, unmodified and as they are by default.
 
-`vllm bench` is that of the main environment. lm-eval has most of a gigabyte: `make test-sdk` has it,
-`make test` does not.
+`vllm bench` is that of the main environment. lm-eval has most of a gigabyte: `make test-sdk` has
+it, `make test` does not.
 """
 
 from __future__ import annotations
