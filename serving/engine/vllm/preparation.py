@@ -82,10 +82,14 @@ def is_light(path: str, body: bytes) -> bool:
     if found.output_config is not None and found.output_config.format not in _NOTHINGS:
         return False
     form, text = found.response_format, found.text
-    if form not in _NOTHINGS and msgspec.json.decode(form) not in _PLAIN_FORMATS:
+    try:
+        # What has been looked at has not been decoded: it need not be UTF-8.
+        if form not in _NOTHINGS and msgspec.json.decode(form) not in _PLAIN_FORMATS:
+            return False
+        # Responses have their format in `text`.
+        return text in _NOTHINGS or not is_constrained({"text": msgspec.json.decode(text)})
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return False
-    # Responses have their format in `text`.
-    return text in _NOTHINGS or not is_constrained({"text": msgspec.json.decode(text)})
 
 
 def _are_few(body: bytes) -> bool:

@@ -115,6 +115,14 @@ def test_of_prepared_texts_their_number_is_left() -> None:
     assert fields == {"input": [".", "."], "dimensions": 3}
 
 
+@pytest.mark.parametrize("field", ["text", "response_format", "tools", "structured_outputs"])
+def test_a_format_that_is_not_utf_8_is_not_light(field: str) -> None:
+    """The body's check refuses it; here it must not raise."""
+    for value in (b'"\xed\xa0\x80"', b'{"format": {"type": "\xff"}}'):
+        body = b'{"model": "m", "input": "a", "%b": %b}' % (field.encode(), value)
+        assert not is_light("/v1/responses", body)
+
+
 def test_of_a_prepared_chat_only_what_the_answer_needs_is_left() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     fields = {
