@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from serving.catalogue.spec import UpstreamSpec
 from serving.upstream.dialects import Dialect
-from serving.upstream.form import Event, Form, NotAnAnswer, Reading, json_object, whole
+from serving.upstream.form import Event, Form, NotAnAnswer, OnePiece, unstreamed, whole
 from serving.wire.messages import HttpCall
 
 
-class EmbeddingsReading(Reading):
+class EmbeddingsReading(OnePiece):
     """Reads an answer: a list of vectors. What they are made of is the provider's affair."""
 
     def take(self, event: Event) -> Event:
@@ -23,11 +23,6 @@ class EmbeddingsReading(Reading):
             self.count(usage.get("prompt_tokens"), 0)
         return event
 
-    @property
-    def finished(self) -> bool:
-        """True: it comes in one piece."""
-        return True
-
 
 def embeddings_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
     """An embeddings request.
@@ -35,10 +30,9 @@ def embeddings_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Di
     Raises:
         InvalidRequest: the body is no JSON object.
     """
-    asked = {**json_object(body), "model": spec.upstream_model}
-    asked.pop("stream", None)  # nothing to stream
+    sent = unstreamed(body, spec.upstream_model)
 
     def render(event: Event) -> bytes:
         return whole({**event, "model": call.model})
 
-    return Form("/embeddings", asked, EmbeddingsReading, render)
+    return Form("/embeddings", sent, EmbeddingsReading, render)

@@ -66,6 +66,15 @@ class Reading(ABC):
         self.tally.completion_tokens = _count(completion)
 
 
+class OnePiece(Reading):
+    """Reads an answer that is never streamed."""
+
+    @property
+    def finished(self) -> bool:
+        """True: it comes in one piece."""
+        return True
+
+
 @dataclass(frozen=True)
 class Form:
     """One request.
@@ -102,6 +111,33 @@ def json_object(body: bytes) -> Json:
     if not isinstance(asked, dict):
         raise InvalidRequest("the body must be a JSON object")
     return asked
+
+
+def unstreamed(body: bytes, model: str) -> Json:
+    """A caller's body for the provider's `model`, where there is nothing to stream.
+
+    Raises:
+        InvalidRequest: it is no JSON object.
+    """
+    sent = {**json_object(body), "model": model}
+    sent.pop("stream", None)
+    return sent
+
+
+def as_asked(streams: object, model: str, part: str) -> Callable[[Event], bytes]:
+    """Writes events, or whole answers, with the model ID that the caller wrote: in the event, and
+    in the object that it has as `part`."""
+    write = named if streams else whole
+
+    def render(event: Event) -> bytes:
+        if "model" in event:
+            event = {**event, "model": model}
+        inner = event.get(part)
+        if isinstance(inner, dict) and "model" in inner:
+            event = {**event, part: {**inner, "model": model}}
+        return write(event)
+
+    return render
 
 
 def whole(event: Event) -> bytes:

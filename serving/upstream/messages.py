@@ -6,13 +6,21 @@ from __future__ import annotations
 from serving.catalogue.spec import UpstreamSpec
 from serving.engine.interface import Tally
 from serving.upstream.dialects import Dialect
-from serving.upstream.form import Event, Form, NotAnAnswer, Reading, json_object, named, whole
+from serving.upstream.form import (
+    Event,
+    Form,
+    NotAnAnswer,
+    OnePiece,
+    Reading,
+    as_asked,
+    json_object,
+    unstreamed,
+    whole,
+)
 from serving.wire.messages import HttpCall
 
-VERSION = "2023-06-01"
 KEY_HEADER = "x-api-key"
-# A caller's header that asks the provider for features in trial.
-_BETA = "anthropic-beta"
+HEADERS = {"anthropic-version": "2023-06-01"}
 
 
 class MessagesReading(Reading):
@@ -63,7 +71,7 @@ class MessagesReading(Reading):
         return self._finished
 
 
-class CountReading(Reading):
+class CountReading(OnePiece):
     """Reads how many tokens a prompt has. Nothing was run, so nothing is counted as used."""
 
     def take(self, event: Event) -> Event:
@@ -73,11 +81,6 @@ class CountReading(Reading):
         self.usage = True
         return event
 
-    @property
-    def finished(self) -> bool:
-        """True: it comes in one piece."""
-        return True
-
 
 def messages_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
     """A messages request.
@@ -86,19 +89,8 @@ def messages_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dial
         InvalidRequest: the body is no JSON object.
     """
     sent = {**json_object(body), "model": spec.upstream_model}
-    write = named if sent.get("stream") else whole
-
-    def render(event: Event) -> bytes:
-        if "model" in event:
-            event = {**event, "model": call.model}
-        message = event.get("message")
-        if isinstance(message, dict) and "model" in message:
-            event = {**event, "message": {**message, "model": call.model}}
-        return write(event)
-
-    return Form(
-        "/messages", sent, MessagesReading, render, own_key=KEY_HEADER, headers=_headers(call)
-    )
+    render = as_asked(sent.get("stream"), call.model, "message")
+    return Form("/messages", sent, MessagesReading, render, own_key=KEY_HEADER, headers=HEADERS)
 
 
 def count_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
@@ -107,16 +99,5 @@ def count_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect
     Raises:
         InvalidRequest: the body is no JSON object.
     """
-    sent = {**json_object(body), "model": spec.upstream_model}
-    sent.pop("stream", None)  # nothing to stream
-    return Form(
-        "/messages/count_tokens", sent, CountReading, whole,
-        own_key=KEY_HEADER, headers=_headers(call),
-    )  # fmt: skip
-
-
-def _headers(call: HttpCall) -> dict[str, str]:
-    given = dict(call.headers)
-    return {"anthropic-version": VERSION} | {
-        name: given[name] for name in (_BETA,) if name in given
-    }
+    sent, path = unstreamed(body, spec.upstream_model), "/messages/count_tokens"
+    return Form(path, sent, CountReading, whole, own_key=KEY_HEADER, headers=HEADERS)

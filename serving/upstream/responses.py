@@ -11,7 +11,7 @@ from serving.api.stored import refuse_stored
 from serving.catalogue.spec import UpstreamSpec
 from serving.engine.interface import Tally
 from serving.upstream.dialects import Dialect
-from serving.upstream.form import Event, Form, NotAnAnswer, Reading, json_object, named, whole
+from serving.upstream.form import Event, Form, NotAnAnswer, Reading, as_asked, json_object
 from serving.wire.messages import HttpCall
 
 # The last event of a stream that has not failed; both have the whole response in them.
@@ -72,14 +72,5 @@ def responses_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dia
     asked = json_object(body)
     refuse_stored(asked)
     sent = {**asked, "model": spec.upstream_model, "store": False}
-    write = named if sent.get("stream") else whole
-
-    def render(event: Event) -> bytes:
-        if "model" in event:
-            event = {**event, "model": call.model}
-        response = event.get("response")
-        if isinstance(response, dict) and "model" in response:
-            event = {**event, "response": {**response, "model": call.model}}
-        return write(event)
-
+    render = as_asked(sent.get("stream"), call.model, "response")
     return Form("/responses", sent, ResponsesReading, render)
