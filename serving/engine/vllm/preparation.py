@@ -63,6 +63,8 @@ class _Look(msgspec.Struct):
 
 
 _look = msgspec.json.Decoder(_Look).decode
+# What decoding raises for a body that the check will refuse.
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
 def is_light(path: str, body: bytes) -> bool:
@@ -73,7 +75,7 @@ def is_light(path: str, body: bytes) -> bool:
         return _are_few(body)
     try:
         found = _look(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except _UNREADABLE:
         return False  # whatever it is
     if any(field not in _NOTHINGS for field in (found.structured_outputs, found.bad_words)):
         return False
@@ -88,7 +90,7 @@ def is_light(path: str, body: bytes) -> bool:
             return False
         # Responses have their format in `text`.
         return text in _NOTHINGS or not is_constrained({"text": msgspec.json.decode(text)})
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except _UNREADABLE:
         return False
 
 
@@ -96,7 +98,7 @@ def _are_few(body: bytes) -> bool:
     """True if a body has few texts to embed or to score, and not much in them."""
     try:
         given = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except _UNREADABLE:
         return False
     if given.get("padding") is not None:
         return False  # each text has as many tokens as the context

@@ -67,13 +67,8 @@ class Shares:
 
     def _has_room(self, share: _Share, tokens: int) -> bool:
         """True if one more prompt of so many tokens fits into the call's share."""
-        self._forget_ended(share)
-        held = share.held
+        share.held = held = {name: n for name, n in share.held.items() if name in self._states}
         waiting = sum(held[name] for name in held if self._states[name].is_prefilling)
         return not held or (
             len(held) < self._sequences and (not waiting or waiting + tokens <= self._tokens)
         )
-
-    def _forget_ended(self, share: _Share) -> None:
-        for name in [name for name in share.held if name not in self._states]:
-            del share.held[name]
