@@ -13,6 +13,7 @@ from typing import Any
 COMPLETIONS = "/v1/completions"
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
+RESPONSES = "/v1/responses"
 CREATE = "/v4/completions"
 TOKENIZE = "/tokenize"
 DETOKENIZE = "/detokenize"
@@ -112,6 +113,22 @@ def _anbn(count: int) -> str:
     return "\n".join(["root ::= r0", *rules, f'r{count} ::= "z"'])
 
 
+def _long(**more: Any) -> Maker:
+    """A completion of 900 tokens, and what of it the answer has to say."""
+    return _json(COMPLETIONS, prompt="hi", max_tokens=900, ignore_eos=True, **more)
+
+
+def _long_chat(**more: Any) -> Maker:
+    hello = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 900}
+    return _json(CHAT, **hello, logprobs=True, ignore_eos=True, **more)
+
+
+def _long_response(**more: Any) -> Maker:
+    include = ["message.output_text.logprobs"]
+    fields = {"input": "hi", "max_output_tokens": 900, "ignore_eos": True, "include": include}
+    return _json(RESPONSES, **fields, **more)
+
+
 _TEXT = {"type": "text", "text": "a"}
 _HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
 
@@ -183,6 +200,54 @@ BODIES: dict[str, Maker] = {
     ),
     "20 prompt_logprobs": _json(
         COMPLETIONS, prompt=[[5] * 1000] * 4, prompt_logprobs=20, max_tokens=1
+    ),
+    # answers
+    "answer: 12 x 900 tokens, 20 logprobs": _long(n=12, logprobs=20),
+    "answer: 12 x 900 tokens, 20 logprobs, streamed": _long(n=12, logprobs=20, stream=True),
+    "answer: chat, 12 x 900 tokens, 20 logprobs": _long_chat(n=12, top_logprobs=20),
+    "answer: chat, 12 x 900 tokens, 20 logprobs, streamed": _long_chat(
+        n=12, top_logprobs=20, stream=True
+    ),
+    "answer: 128 x 900 tokens, a logprob": _long(n=128, logprobs=1),
+    "answer: 128 x 900 tokens, a logprob, streamed": _long(n=128, logprobs=1, stream=True),
+    "answer: 128 x 900 tokens, token IDs": _long(n=128, return_token_ids=True),
+    "answer: 128 x 900 tokens, streamed": _long(n=128, stream=True),
+    "answer: a response of 900 tokens, 20 logprobs": _long_response(top_logprobs=20),
+    "answer: a response of 900 tokens, 20 logprobs, streamed": _long_response(
+        top_logprobs=20, stream=True
+    ),
+    "answer: a message of 900 tokens": _json(
+        MESSAGES, messages=_HELLO["messages"], max_tokens=900, ignore_eos=True
+    ),
+    "answer: 32,768 prompt_logprobs": _json(
+        COMPLETIONS, prompt=[5] * 1000, prompt_logprobs=20, max_tokens=1
+    ),
+    "answer: 32,768 of a choice's, for 12 choices": _json(
+        COMPLETIONS, prompt=[5] * 1000, prompt_logprobs=20, n=12, max_tokens=1
+    ),
+    "answer: chat, 20 prompt_logprobs": _json(
+        CHAT, messages=[{"role": "user", "content": "a" * 900}], prompt_logprobs=20, max_tokens=1
+    ),
+    "answer: echo of 1,000 tokens, 20 logprobs, 12 choices": _json(
+        COMPLETIONS, prompt=[5] * 1000, echo=True, logprobs=20, n=12, max_tokens=1
+    ),
+    "answer: echo of 1,000 tokens, 20 logprobs, 12 choices, streamed": _json(
+        COMPLETIONS, prompt=[5] * 1000, echo=True, logprobs=20, n=12, max_tokens=1, stream=True
+    ),
+    "answer: echo of 1,000 tokens, 128 choices": _json(
+        COMPLETIONS, prompt=[5] * 1000, echo=True, n=128, max_tokens=1, return_token_ids=True
+    ),
+    "answer: echo of 1,000 tokens, 128 choices, streamed": _json(
+        COMPLETIONS,
+        prompt=[5] * 1000,
+        echo=True,
+        n=128,
+        max_tokens=1,
+        return_token_ids=True,
+        stream=True,
+    ),
+    "answer: echo of 32 prompts of 1,000 tokens, no logprob of its own": _json(
+        COMPLETIONS, prompt=[[5] * 1000] * 32, echo=True, logprobs=0, max_tokens=1
     ),
     "n 128": _json(COMPLETIONS, prompt="hi", n=128, max_tokens=1),
     "100,000 stop sequences": _lazy(

@@ -34,6 +34,9 @@ _STRINGS = frozenset(("stop", "stop_sequences", "bad_words"))
 # How many log probabilities of each token an answer has: their number, or the tokens themselves.
 _LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs", "logprob_token_ids")
 
+# What limits the tokens of a choice.
+_MOST = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+
 
 class Checked(NamedTuple):
     """What is known of a body that passed.
@@ -189,12 +192,25 @@ class BodyCheck:
         if self._sequences is not None and together > self._sequences:
             most = self._sequences
             _refuse(name, f"{asked}; this model takes at most {most} choices and prompts at a time")
-        asked_for = max((_logprobs(given.get(field)), field) for field in _LOGPROBS)
-        if asked_for[0] * together > limits.logprobs:
+        self._check_logprobs(given, together)
+
+    def _check_logprobs(self, given: Mapping[str, Any], choices: int) -> None:
+        limits = self._limits
+        of_each, name = max((_logprobs(given.get(field)), field) for field in _LOGPROBS)
+        asked = f"asks for {of_each} log probabilities of each token, for {choices} choices"
+        most, taken = limits.logprobs, "are taken"
+        if given.get("stream") and limits.streamed_logprobs < most:
+            most, taken = limits.streamed_logprobs, "are taken in a stream"
+        if of_each * choices > most:
+            _refuse(name, f"{asked}; at most {most} for all choices together {taken}")
+        if name == "prompt_logprobs":
+            return  # counted where the tokens of prompts are known
+        tokens = min([self._context, *(_whole_number(given[at]) for at in _MOST if given.get(at))])
+        if of_each and (1 + of_each) * choices * tokens > limits.answer_logprobs:
             _refuse(
-                asked_for[1],
-                f"asks for {asked_for[0]} log probabilities of each token, for {together} choices; "
-                f"at most {limits.logprobs} for all choices together are taken",
+                name,
+                f"{asked} of up to {tokens} tokens; at most {limits.answer_logprobs} of an answer, "
+                "each token's own counted, are taken: ask for fewer tokens (`max_tokens`)",
             )
 
     def _check_pairs(self, given: Mapping[str, Any]) -> None:

@@ -42,10 +42,22 @@ class BodyLimits(BaseSettings):
         description="log probabilities that a step may make for one request: `logprobs`, "
         "`top_logprobs`, `prompt_logprobs` or `logprob_token_ids` times its choices",
     )
+    streamed_logprobs: Count = Field(
+        default=64,
+        description="the same of a streamed request",
+    )
+    answer_logprobs: Count = Field(
+        default=3_145_728,
+        description="log probabilities that an answer may have: those of a token times its choices "
+        "and `max_tokens`, or the model's context",
+    )
     prompt_logprobs: Count = Field(
         default=32_768,
-        description="log probabilities of the prompts of a request together (`prompt_logprobs`, or "
-        "`echo` with `logprobs`)",
+        description="log probabilities of the prompts of a request together, in all choices "
+        "(`prompt_logprobs`, or `echo` with `logprobs`)",
+    )
+    streamed_prompt_logprobs: Count = Field(
+        default=2048, description="the same of a streamed request"
     )
     token_ids: Count = Field(
         default=262_144,

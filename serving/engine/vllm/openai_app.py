@@ -33,13 +33,18 @@ from serving.engine.prompt_size import PromptSize
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
 from serving.engine.vllm.patches import admission, audio, messages, pooling, responses
-from serving.engine.vllm.patches.logprobs import PromptLogprobs, write_in_threads
+from serving.engine.vllm.patches.answers import write_in_threads
+from serving.engine.vllm.patches.logprobs import PromptLogprobs
+from serving.engine.vllm.patches.positions import keep_positions
 from serving.engine.vllm.patches.refusal_logs import spare_refusals
 from serving.engine.vllm.refusals import ERROR_EVENT, error_of_event, error_of_response
 from serving.engine.vllm.usage import CallUsage
 from serving.errors import EngineFailed, ServingError
 from serving.wire.messages import Head, HttpCall
 
+# An answer goes out in parts of so many bytes. A link takes no frame above 64 MiB, and carries the
+# answers of others meanwhile.
+PART = 1024 * 1024
 _SKIPPED_HEADERS = frozenset((b"date", b"server", b"connection", b"x-request-id"))
 
 
@@ -129,10 +134,11 @@ class OpenAIApp:
         await messages.correct_messages(app, lambda: current.asked.chat_template)
         admission.refuse_what_validators_raise(app)
         spare_refusals()
+        keep_positions()
         write_in_threads(app)
         limits = BodyLimits()
         audio.limit(app, limits)
-        prompt_logprobs = PromptLogprobs(limits.prompt_logprobs)
+        prompt_logprobs = PromptLogprobs(limits.prompt_logprobs, limits.streamed_prompt_logprobs)
         prompt_logprobs.install(llm.input_processor)
         context = int(llm.model_config.max_model_len)
         models = admission.request_models(app)
@@ -304,8 +310,10 @@ class _Exchange:
             reply.head(self._head)
             self._head = None
             body = b"".join((*self._opening, body))
-        if body:
-            reply.data(body)
+        for start in range(0, len(body), PART):
+            if start:
+                await asyncio.sleep(0)  # let other answers go between
+            reply.data(body[start : start + PART])
             if not reply.writable:
                 await reply.drained()
 

@@ -210,6 +210,7 @@ def schema(value: Any) -> dict[str, Any]:
         ({"best_of": 8, "prompt": [[5]] * 65}, "best_of", "is 8 for 65 prompts; at most 512"),
         ({"n": 13, "logprobs": 20}, "logprobs", "20 log probabilities of each token, for 13"),
         ({"n": 13, "logprobs": True, "top_logprobs": 20}, "top_logprobs", "for 13 choices"),
+        ({"n": 4, "logprobs": 20, "stream": True}, "logprobs", "together are taken in a stream"),
         ({"n": 5, "logprob_token_ids": [1] * 128}, "logprob_token_ids", "128 log probabilities"),
         ({"prompt": [[5]] * 13, "prompt_logprobs": 20}, "prompt_logprobs", "for 13 choices"),
         ({"prompt": ["a"] * 13, "logprobs": 20}, "logprobs", "for 13 choices; at most 256"),
@@ -268,9 +269,28 @@ def test_a_size_is_refused_by_name_with_its_number(body: Any, param: str, said: 
 
 
 @pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"n": 2, "logprobs": 4}, 100),
+        ({"n": 20, "logprobs": 4, "max_tokens": 10}, 10),
+        ({"n": 20, "top_logprobs": 4, "max_completion_tokens": 10}, 10),
+        ({"n": 20, "logprob_token_ids": [1] * 4, "max_tokens": "10"}, 10),
+        ({"top_logprobs": 19, "max_output_tokens": 5000, "n": 1}, 100),
+    ],
+)
+def test_an_answer_has_a_limit_on_its_log_probabilities(body: Any, tokens: int) -> None:
+    check(body, answer_logprobs=2000)
+    error = refusal(body, answer_logprobs=999)
+    assert "logprob" in (error.param or "")
+    assert f"of up to {tokens} tokens; at most 999 of an answer" in error.message
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"n": 64, "logprobs": 4},
+        {"n": 3, "logprobs": 20, "stream": True},
+        {"n": 12, "logprobs": 20, "stream": False},
         {"n": 128, "best_of": None, "logprobs": None},
         {"prompt": ["a"] * 256, "echo": True, "logprobs": 1},
         {"messages": [MESSAGE], "n": 12, "logprobs": True, "top_logprobs": 20},

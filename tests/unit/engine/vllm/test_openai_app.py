@@ -16,7 +16,7 @@ from vllm.exceptions import QueueOverflowError, VLLMValidationError
 from serving.engine.bodies.check import BodyCheck, Checked
 from serving.engine.bodies.limits import BodyLimits
 from serving.engine.interface import Tally
-from serving.engine.vllm.openai_app import Current, OpenAIApp
+from serving.engine.vllm.openai_app import PART, Current, OpenAIApp
 from serving.engine.vllm.patches.logprobs import PromptLogprobs
 from serving.engine.vllm.refusals import MAX_MESSAGE
 from serving.engine.vllm.usage import CallUsage
@@ -40,6 +40,7 @@ class Recorded:
     def __init__(self) -> None:
         self.heads: list[Head] = []
         self.body = b""
+        self.sizes: list[int] = []
 
     def head(self, head: Head) -> None:
         assert not self.body
@@ -48,6 +49,7 @@ class Recorded:
     def data(self, data: bytes) -> None:
         assert self.heads, "bytes before the head"
         self.body += data
+        self.sizes.append(len(data))
 
     async def drained(self) -> None:
         pass
@@ -72,7 +74,7 @@ async def ask(
     llm: Any = SimpleNamespace(errored=errored)
     bodies = BodyCheck(BodyLimits(), {}, context=9, prompt_chars=None, sequences=None, reserved={})
     reply = Recorded()
-    running = OpenAIApp(app, llm, Current(), bodies, PromptLogprobs(9))
+    running = OpenAIApp(app, llm, Current(), bodies, PromptLogprobs(9, 9))
     call, usage = HttpCall("r", "m", "POST", path), CallUsage()
     await running.run(call, b"{}", reply, Tally(), usage, None, [], Checked(constrained))
     return reply
@@ -105,6 +107,13 @@ def as_response(error: Exception) -> JSONResponse:
 
 
 BAD = VLLMValidationError("logprobs is too large", parameter="logprobs", value=30)
+
+
+async def test_a_large_answer_goes_out_in_parts() -> None:
+    body = b"".join(b"%07d" % number for number in range(PART // 4))
+    reply = await ask(Response(body))
+    assert reply.body == body
+    assert reply.sizes == [PART, len(body) - PART]
 
 
 async def test_an_answer_passes() -> None:
