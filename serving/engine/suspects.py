@@ -22,10 +22,10 @@ from serving.errors import EngineFailed, EngineKilled, ServingError
 from serving.observability.logs import Log
 from serving.wire.fingerprint import Doubt, fingerprint
 from serving.wire.frames import Kind
-from serving.wire.messages import Call
+from serving.wire.messages import Call, CompletionCall
 
 # Of calls that were cancelled: how long an engine may still run them, in seconds, how many are
-# remembered, and how many bytes of their bodies.
+# remembered, and how many bytes of them.
 LEFT_S = 30.0
 LEFT_CALLS = 256
 LEFT_BYTES = 16 * 1024 * 1024
@@ -88,14 +88,22 @@ class RunningCalls(Generic[K]):
 
     def _leave(self, key: K, suspect: Suspect) -> None:
         left, now = self._left, self._clock()
-        self._left_bytes += len(suspect.body)
+        self._left_bytes += _size(suspect)
         left.append((now, key, suspect))
         while left and (
             now - left[0][0] >= LEFT_S
             or len(left) == LEFT_CALLS
             or (self._left_bytes > LEFT_BYTES and len(left) > 1)
         ):
-            self._left_bytes -= len(left.popleft()[2].body)
+            self._left_bytes -= _size(left.popleft()[2])
+
+
+def _size(suspect: Suspect) -> int:
+    """What a call keeps in memory, in bytes or characters: its body, or its prompt and images."""
+    call, size = suspect.call, len(suspect.body)
+    if isinstance(call, CompletionCall):
+        size += len(call.prompt) + sum(len(image.url) for image in call.images)
+    return size
 
 
 class Blame:

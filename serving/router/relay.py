@@ -204,7 +204,7 @@ class Relay:
                 apart_s = None
                 continue
             record.held_s = await self._waiting.until_ready(
-                engine, response, stream=record.stream, tried=tried, held_s=record.held_s
+                engine, response, stream=record.stream, held_s=record.held_s
             )
             # Whoever is up now has come up since, the one that failed included.
             tried = frozenset()

@@ -20,8 +20,6 @@ from serving.router.response import Response
 UNKNOWN_START_S = 30.0
 # Estimate of what is left of a start that takes longer than expected, in seconds.
 SOON_S = 5.0
-# An engine server whose engine died closes its links within this time, in seconds.
-DYING_S = 3.0
 # How long after the loss of its last replica, or after a router has learned of it, a model is
 # expected: so many times as long as it
 # takes to start, and no less than so many seconds.
@@ -77,15 +75,15 @@ class Waiting:
         response: Response,
         *,
         stream: bool,
-        tried: frozenset[str] = frozenset(),
         held_s: float = 0.0,
     ) -> float:
         """Wait until `model` has a replica; return how long the request has waited in all, in
         seconds.
 
+        One that failed on the request and is up yet counts: a replica whose engine died says that
+        it takes nothing more before its calls fail, so this one lives.
+
         Args:
-            tried: replicas that failed on the request. One of them may be up for a moment yet; then
-                the next that comes up is waited for. One that stays has not died of it.
             held_s: how long the request has waited before.
 
         Raises:
@@ -102,22 +100,14 @@ class Waiting:
                 f"{late.retry_after_s:.0f} s",
                 retry_after_s=late.retry_after_s,
             )
-        came = not any(link.up and link.replica in tried for link in self._fleet.links(model))
         wake = asyncio.Event()
-
-        def arrived() -> None:
-            nonlocal came
-            came = True
-            wake.set()
-
-        dying = asyncio.get_running_loop().call_later(DYING_S, arrived)
         limit_s = (self._hold_stream_s if stream else self._hold_s) - held_s
         began = time.monotonic()
         self._held += 1
         try:
-            with response.attended(wake.set), self._fleet.watch(model, arrived):
+            with response.attended(wake.set), self._fleet.watch(model, wake.set):
                 async with asyncio.timeout(limit_s):
-                    while not (came and self._fleet.ready(model)):
+                    while not self._fleet.ready(model):
                         await wake.wait()
                         wake.clear()
                         if response.left:
@@ -129,7 +119,6 @@ class Waiting:
             raise self.starts.unavailable(model) from None
         finally:
             self._held -= 1
-            dying.cancel()
         return held_s + time.monotonic() - began
 
 
@@ -222,5 +211,5 @@ class Starts:
 
 def _said(usual: float | None) -> str:
     if usual is None:
-        return "it has not been started before"
+        return "how long it takes to start is not known here yet"
     return f"its last start took {usual:.0f} s"

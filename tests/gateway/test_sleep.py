@@ -71,7 +71,7 @@ async def test_who_has_waited_long_enough_is_told_when_to_come_back(sleeping: Sl
     answer = await site.complete()
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "model_unavailable"
-    assert "has not been started before" in answer.json()["detail"]
+    assert "is not known here yet" in answer.json()["detail"]
     assert 5 <= int(answer.headers["retry-after"]) <= 60
     assert site.counted(outcome="rejected") == 1
     assert site.in_flight == 0
@@ -165,4 +165,6 @@ async def test_the_comments_say_why_and_how_long(sleeping: Sleep) -> None:
         body = {"model": "echo.pirate", "prompt": "one", "stream": True}
         async with client.stream("POST", "/v4/completions", json=body) as response:
             first = await anext(response.aiter_text())
-    assert first.startswith(": model 'echo' is starting; it has not been started before")
+    assert first.startswith(
+        ": model 'echo' is starting; how long it takes to start is not known here yet"
+    )

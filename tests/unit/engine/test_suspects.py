@@ -13,7 +13,7 @@ from serving.errors import EngineFailed, EngineKilled
 from serving.observability.logs import Log
 from serving.wire.fingerprint import Doubt, Fingerprint, fingerprint
 from serving.wire.frames import Kind
-from serving.wire.messages import HttpCall
+from serving.wire.messages import CompletionCall, HttpCall, ImageRef, Sampling
 
 
 def call(name: str = "r1") -> HttpCall:
@@ -106,6 +106,26 @@ def test_those_who_left_are_bounded(engine: Engine, monkeypatch: pytest.MonkeyPa
     engine.run("large", b"x" * 5000, error=asyncio.CancelledError())
     engine.accused.add("large")
     assert engine.named == ["large"], "the newest is kept, however large"
+    engine.now = suspects_module.LEFT_S
+    engine.run("small", error=asyncio.CancelledError())
+    assert engine.calls._left_bytes == 0
+
+
+def test_prompts_and_images_of_those_who_left_count_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspects_module, "LEFT_BYTES", 1000)
+    image = ImageRef("data:" + "x" * 195)
+    for number in range(20):
+        made = CompletionCall(
+            str(number), "m", "a" * 100, False, Sampling(), "m", images=(image, image)
+        )
+        with (
+            pytest.raises(asyncio.CancelledError),
+            engine.calls.run(made, b"", made.request_id),
+        ):
+            raise asyncio.CancelledError
+    assert len(engine.calls._left) == 2
     engine.now = suspects_module.LEFT_S
     engine.run("small", error=asyncio.CancelledError())
     assert engine.calls._left_bytes == 0

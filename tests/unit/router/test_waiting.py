@@ -86,7 +86,7 @@ def test_estimates_come_from_earlier_starts(starts: Starts, fleet: Fleet, clock:
     clock.now = 104.0
     error = starts.unavailable("sleeper")
     assert error.retry_after_s == UNKNOWN_START_S - 4
-    assert "not been started before" in error.message
+    assert "is not known here yet" in error.message
     # What a replica said of itself counts until this router has seen a start.
     fleet.said = 20.0
     assert starts.unavailable("sleeper").retry_after_s == 16
@@ -132,7 +132,7 @@ def test_a_removed_model_has_not_started(starts: Starts, fleet: Fleet, clock: Cl
     starts.expect("sleeper")
     clock.now = 110.0
     fleet.comes_up(0)
-    assert "not been started before" in starts.unavailable("sleeper").message
+    assert "is not known here yet" in starts.unavailable("sleeper").message
 
 
 def test_a_lost_replica_is_timed_from_its_loss(starts: Starts, fleet: Fleet, clock: Clock) -> None:
@@ -157,7 +157,7 @@ def test_a_model_that_was_never_seen_tells_nothing_of_its_start(
     assert starts.state("other") == "has no replica yet"
     assert b"'other' is starting" in starts.news("other")
     fleet.comes_up()
-    assert "not been started before" in starts.unavailable("other").message
+    assert "is not known here yet" in starts.unavailable("other").message
 
 
 async def test_a_model_that_sleeps_was_asleep_unless_it_was_lost_in_use(

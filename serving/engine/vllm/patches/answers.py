@@ -12,9 +12,7 @@ JSON, `PIECE` tokens at a time, by vLLM's own functions.
 from __future__ import annotations
 
 import asyncio
-import re
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from functools import partial
@@ -22,10 +20,9 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from vllm.entrypoints.generate.base.serving import clamp_prompt_logprobs
 from vllm.entrypoints.openai.chat_completion import api_router as chat_routes
 from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionLogProbs,
@@ -38,155 +35,19 @@ from vllm.entrypoints.openai.responses import api_router as response_routes
 from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingResponse, EmbeddingResponseData
 from vllm.entrypoints.pooling.utils import get_pooling_output_encoder, get_pooling_usage
-from vllm.logprobs import Logprob
 
-from serving.engine.vllm.patches.positions import Position, PromptPositions
+from serving.engine.vllm.patches.drafts import PIECE, Draft, Left, columns, forget, to_json
+from serving.engine.vllm.patches.positions import PromptPositions
 
-# An answer has so many log probabilities written on the event loop, in some 10 ms.
-FEW = 500
 # So many characters and token IDs of an answer become JSON there, in some milliseconds.
 FEW_CHARACTERS = 131_072
-# How many tokens' log probabilities a thread writes at a time, in some milliseconds.
-PIECE = 32
+# So many numbers of embeddings do.
+FEW_NUMBERS = 8192
 # Answers that are written at a time. More would only share the interpreter with the event loop.
 TOGETHER = 2
 
-Write = Callable[[], Iterable[bytes]]
-
-# What marks begin with: no caller can know it.
-_MARK = f"held-{secrets.token_hex(16)}-"
-_MARKS = re.compile(_MARK.encode() + rb"\d{8}")
-_PROMPT = TypeAdapter(list[dict[int, Logprob] | None])
-_json: Callable[[Any], bytes] = JSONResponse(None).render
-
-
-class Left(Exception):
-    """Nobody waits for the answer any more."""
-
-
-class Draft:
-    """A whole answer in the making.
-
-    Args:
-        how: the arguments of `model_dump` with which vLLM's route writes it.
-    """
-
-    def __init__(self, how: Mapping[str, Any]) -> None:
-        self._how = how
-        self._few = FEW
-        # By mark: the JSON of what stands there, and what writes the JSON that belongs there.
-        self._parts: dict[str, tuple[bytes, Write]] = {}
-        self._prompts: dict[str, PromptPositions] = {}
-        self.left = False
-
-    def takes(self, logprobs: int) -> bool:
-        """True if so many more are to be written later."""
-        self._few -= logprobs
-        return self._few < 0
-
-    @property
-    def empty(self) -> bool:
-        return not self._parts
-
-    def new_mark(self) -> str:
-        """A text that stands nowhere yet, and that nobody else writes."""
-        return f"{_MARK}{len(self._parts):08}"
-
-    def hold(self, mark: str, stand_in: Any, write: Write) -> None:
-        """Have `write` give the JSON of what `stand_in`, which has a mark in it, stands for."""
-        self._parts[mark] = (self.json(stand_in), write)
-
-    def hold_prompt(self, positions: PromptPositions) -> list[dict[int, Logprob] | None]:
-        """A stand-in for the log probabilities of a prompt."""
-        mark = self.new_mark()
-        self._prompts[mark] = positions
-        stand_in: list[dict[int, Logprob] | None] = [{0: Logprob(0.0, None, mark)}]
-        said = _json(_PROMPT.dump_python(stand_in))
-        self._parts[mark] = (said, partial(_prompt, positions))
-        return stand_in
-
-    def echoed(self, positions: Sequence[Any]) -> Sequence[Any]:
-        """`positions`, with those of the prompt where their stand-in is the first."""
-        first = positions[0] if positions else None
-        if first is None or isinstance(first, Position) or 0 not in first:
-            return positions
-        prompt = self._prompts.get(first[0].decoded_token)
-        return positions if prompt is None else [*prompt, *positions[1:]]
-
-    def json(self, value: Any) -> bytes:
-        """The JSON of a model, or of a list of them, as vLLM's route writes it."""
-        if isinstance(value, list):
-            return _json([one.model_dump(**self._how) for one in value])
-        return _json(value.model_dump(**self._how))
-
-    def write(self, answer: BaseModel, field: str) -> bytes:
-        """The JSON of an answer; `field` holds its list of choices."""
-        parts: list[bytes] = []
-        shell = answer.model_copy(update={field: []}).model_dump(**self._how)
-        for name, value in shell.items():
-            parts += (b"," if parts else b"{", _json(name), b":")
-            if name == field:
-                parts.append(b"[")
-                for number, item in enumerate(getattr(answer, field)):
-                    if number:
-                        parts.append(b",")
-                    parts += self._filled(self.json(item))
-                parts.append(b"]")
-            else:
-                parts += self._filled(_json(value))
-        parts.append(b"}")
-        return b"".join(parts)
-
-    def _filled(self, said: bytes) -> Iterator[bytes]:
-        """`said` with what its stand-ins stand for."""
-        at = 0
-        for found in _MARKS.finditer(said):
-            mark = found.group()
-            stand_in, write = self._parts[mark.decode()]
-            start = found.start() - stand_in.index(mark)
-            yield said[at:start]
-            for piece in write():
-                if self.left:
-                    raise Left
-                yield piece
-            at = start + len(stand_in)
-        yield said[at:]
-
 
 _draft: ContextVar[Draft | None] = ContextVar("draft", default=None)
-
-
-def columns(pieces: Iterable[Mapping[str, list[Any]]]) -> Iterator[bytes]:
-    """The JSON of an object of lists that comes in pieces."""
-    found: dict[str, list[bytes]] = {}
-    for piece in pieces:
-        for name, values in piece.items():
-            found.setdefault(name, []).append(_json(values)[1:-1])
-        yield b""  # a place to stop
-    for number, (name, written) in enumerate(found.items()):
-        yield b"," if number else b"{"
-        yield _json(name) + b":["
-        yield b",".join(written)
-        yield b"]"
-    yield b"}"
-
-
-def _prompt(positions: PromptPositions) -> Iterator[bytes]:
-    """The JSON of a prompt's log probabilities."""
-    yield b"["
-    for start in range(0, len(positions), PIECE):
-        piece = positions[start : start + PIECE]
-        made = [None if each is None else each.made() for each in piece]
-        said = _json(_PROMPT.dump_python(clamp_prompt_logprobs(made)))[1:-1]
-        _forget(piece)
-        yield b"," + said if start else said
-    yield b"]"
-
-
-def _forget(positions: Iterable[Any]) -> None:
-    for position in positions:
-        if isinstance(position, Position):
-            position.forget()
 
 
 def write_in_threads(app: FastAPI) -> None:
@@ -236,14 +97,18 @@ class _Embeddings(Response):
         super().__init__()
         self._threads = threads
         self._as_vllm = as_vllm
+        self._left = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._left = False
-        loop = asyncio.get_running_loop()
-        try:
-            self.body = await loop.run_in_executor(self._threads, self._write)
-        finally:
-            self._left = True
+        numbers = sum(result.outputs.data.numel() for result in self._as_vllm[0])
+        if numbers <= FEW_NUMBERS:
+            self.body = self._write()
+        else:
+            loop = asyncio.get_running_loop()
+            try:
+                self.body = await loop.run_in_executor(self._threads, self._write)
+            finally:
+                self._left = True
         self.init_headers()
         await super().__call__(scope, receive, send)
 
@@ -257,8 +122,8 @@ class _Embeddings(Response):
             if self._left:
                 raise Left
             item = EmbeddingResponseData(index=index, embedding=encode(result))
-            parts.append(_json(item.model_dump()))
-        before, after = _json(shell.model_dump()).split(b'"data":[]')
+            parts.append(to_json(item.model_dump()))
+        before, after = to_json(shell.model_dump()).split(b'"data":[]')
         return b"".join((before, b'"data":[', b",".join(parts), b"]", after))
 
 
@@ -347,7 +212,7 @@ def _hold_completion_logprobs(handler: Any) -> None:
                 named["initial_text_offset"] = offset
                 made = make(token_ids[part], positions[part], **named)
                 offset = made.text_offset[-1] + len(made.tokens[-1])
-                _forget(positions[part])
+                forget(positions[part])
                 yield made.model_dump()
 
         mark = draft.new_mark()
@@ -378,7 +243,7 @@ def _hold_chat_logprobs(handler: Any) -> None:
             for start in range(0, len(token_ids), PIECE):
                 part = slice(start, start + PIECE)
                 yield make(token_ids[part], top_logprobs[part], **named).model_dump()
-                _forget(top_logprobs[part])
+                forget(top_logprobs[part])
 
         mark = draft.new_mark()
         stand_in = ChatCompletionLogProbs(content=[ChatCompletionLogProbsContent(token=mark)])
@@ -407,7 +272,7 @@ def _hold_response_logprobs(handler: Any) -> None:
             for start in range(0, len(token_ids), PIECE):
                 part = slice(start, start + PIECE)
                 made = make(token_ids[part], logprobs[part], tokenizer, top_logprobs)
-                _forget(logprobs[part])
+                forget(logprobs[part])
                 said = draft.json(made)[1:-1]
                 yield b"," + said if start else said
             yield b"]"

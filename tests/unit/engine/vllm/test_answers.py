@@ -18,21 +18,23 @@ from vllm.entrypoints.openai.chat_completion import api_router as chat_routes
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion import api_router as completion_routes
-from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs, CompletionRequest
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.openai.responses import api_router as response_routes
 from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+from vllm.entrypoints.pooling.embed.serving import ServingEmbedding
 from vllm.logprobs import PromptLogprobs
-from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.outputs import CompletionOutput, PoolingOutput, PoolingRequestOutput, RequestOutput
 from vllm.v1.outputs import LogprobsTensors
 
 from local_models.make import WEIGHTS
 from serving.engine.vllm.patches import answers, positions
+from serving.engine.vllm.patches.drafts import FEW, Draft, Left
 from serving.engine.vllm.patches.positions import keep_positions
 from tests.unit.engine.vllm.test_positions import TOP, kept, processor, rows, steps
 
 __all__ = ["kept"]
-PROMPT, TOKENS = 30, 3 * answers.FEW // TOP
+PROMPT, TOKENS = 30, 3 * FEW // TOP
 
 
 @pytest.fixture(scope="module")
@@ -215,11 +217,11 @@ async def test_log_probabilities_of_responses(tokenizer: Any) -> None:
     right = handler._create_response_logprobs(output.token_ids, output.logprobs, tokenizer, TOP)
     answers._hold_response_logprobs(handler)
     output = result(tokenizer, 1, ours=True).outputs[0]
-    draft = answers.Draft({"mode": "json", "by_alias": True})
+    draft = Draft({"mode": "json", "by_alias": True})
     answers._draft.set(draft)
     made = handler._create_response_logprobs(output.token_ids, output.logprobs, tokenizer, TOP)
     assert len(made) == 1
-    assert b"".join(draft._filled(draft.json(made))) == draft.json(right)
+    assert b"".join(draft.filled(draft.json(made))) == draft.json(right)
 
 
 @pytest.mark.usefixtures("kept")
@@ -265,6 +267,32 @@ async def test_a_long_text_is_written_in_a_thread_too(tokenizer: Any) -> None:
     assert answer.model_dump() == expected
 
 
+@pytest.mark.parametrize("form", ["float", "base64"])
+@pytest.mark.parametrize("texts", [3, 600])
+async def test_embeddings(form: Any, texts: int) -> None:
+    vectors = torch.rand(texts, 16)
+    results = [
+        PoolingRequestOutput("a", PoolingOutput(vector), [1, 2, 3], 0, finished=True)
+        for vector in vectors
+    ]
+    handler: Any = ServingEmbedding.__new__(ServingEmbedding)
+    handler.json_response_cls = JSONResponse
+    given = (results, "embd-a", 1, "m", form, "float32", "native")
+    right = handler._openai_json_response(*given)
+    answers.write_in_threads(app_of(serving_embedding=handler))
+    ours, sent = handler._openai_json_response(*given), []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    await ours({"type": "http"}, receive, send)
+    assert b"".join(message.get("body", b"") for message in sent) == right.body
+    assert sent[0]["headers"] == right.raw_headers
+
+
 async def test_a_stream_and_an_error_are_left_alone() -> None:
     said = []
 
@@ -281,12 +309,12 @@ async def test_a_stream_and_an_error_are_left_alone() -> None:
     assert await handler.create_completion(completion(stream=True)) == "an error"
     assert await handler.create_completion(completion()) == "an error"
     assert said[0] is None
-    assert isinstance(said[1], answers.Draft)
+    assert isinstance(said[1], Draft)
     assert answers._draft.get() is None
 
 
 def test_writing_ends_when_nobody_waits(tokenizer: Any) -> None:
-    draft = answers.Draft({})
+    draft = Draft({})
     begun, written = threading.Event(), []
 
     def endless() -> Any:
@@ -296,12 +324,12 @@ def test_writing_ends_when_nobody_waits(tokenizer: Any) -> None:
             yield b""
 
     mark = draft.new_mark()
-    stand_in = answers.CompletionLogProbs(tokens=[mark])
+    stand_in = CompletionLogProbs(tokens=[mark])
     draft.hold(mark, stand_in, endless)
 
     def write() -> None:
-        with pytest.raises(answers.Left):
-            list(draft._filled(draft.json(stand_in)))
+        with pytest.raises(Left):
+            list(draft.filled(draft.json(stand_in)))
 
     async def leave() -> None:
         task = asyncio.create_task(asyncio.to_thread(write))
