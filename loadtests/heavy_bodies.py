@@ -388,6 +388,8 @@ SHORT = (
     "1e6 keys",
     "/tokenize 8 MB",
     "1,000 prompts",
+    "answer: 12 x 900 tokens, 20 logprobs",
+    "answer: 32,768 prompt_logprobs",
     "messages of 100,000 blocks in a result",
     "messages with an enum of 200,000",
 )

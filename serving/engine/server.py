@@ -36,6 +36,9 @@ from serving.observability.tasks import background
 from serving.wire.launch import EngineLaunch, EngineReady
 
 CHECK_INTERVAL_S = 0.2
+# How long a thread may keep the interpreter from the event loop, in seconds: Python's 5 ms would be
+# added to every turn of the loop while a thread writes an answer or reads a chat.
+SWITCH_S = 0.001
 EXIT_ENGINE_DEAD = 70
 EXIT_ENGINE_STUCK = 71
 # By `EngineSpec.runtime`. Named and not imported: each takes seconds to import.
@@ -72,6 +75,7 @@ async def run(config: EngineLaunch, log: Log) -> int:
     ops = HttpServer(app, listen(config.host), max_connections=MAX_CONNECTIONS)
     await ops.start()
     heap.settle()
+    sys.setswitchinterval(SWITCH_S)
     ready = EngineReady(port, ops.port, engine.max_model_len)
     if config.ready_fd is not None:
         with os.fdopen(config.ready_fd, "wb") as pipe:

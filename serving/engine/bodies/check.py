@@ -17,8 +17,8 @@ from serving.engine.bodies.limits import BodyLimits
 from serving.engine.bodies.pairs import DOCUMENTS, QUERIES, pairs_of, texts_of
 from serving.engine.bodies.pairs import FIELDS as PAIR_FIELDS
 from serving.engine.bodies.pairs import PATHS as PAIR_PATHS
+from serving.engine.bodies.responses import LOGPROBS, chat_field, check_response, is_constrained
 from serving.engine.bodies.responses import PATH as RESPONSES
-from serving.engine.bodies.responses import chat_field, check_response, is_constrained
 from serving.engine.bodies.schemas import FIELDS, Schemas
 from serving.engine.bodies.values import check_structure, check_values, read, read_fields, shown
 from serving.errors import ContextLengthExceeded, InvalidRequest
@@ -176,9 +176,9 @@ class BodyCheck:
             prompts = max(prompts, len(chats))
         for name in (chat, "documents", "suffix", "instructions", "system"):
             self._check_prompt(name, given.get(name))
-        self._check_choices(given, prompts)
+        self._check_choices(path, given, prompts)
 
-    def _check_choices(self, given: Mapping[str, Any], prompts: int) -> None:
+    def _check_choices(self, path: str, given: Mapping[str, Any], prompts: int) -> None:
         limits, name = self._limits, "n"
         n = _whole_number(given.get("n", 1))
         if (best_of := _whole_number(given.get("best_of", 1))) > n:
@@ -192,9 +192,9 @@ class BodyCheck:
         if self._sequences is not None and together > self._sequences:
             most = self._sequences
             _refuse(name, f"{asked}; this model takes at most {most} choices and prompts at a time")
-        self._check_logprobs(given, together)
+        self._check_logprobs(path, given, together)
 
-    def _check_logprobs(self, given: Mapping[str, Any], choices: int) -> None:
+    def _check_logprobs(self, path: str, given: Mapping[str, Any], choices: int) -> None:
         limits = self._limits
         of_each, name = max((_logprobs(given.get(field)), field) for field in _LOGPROBS)
         asked = f"asks for {of_each} log probabilities of each token, for {choices} choices"
@@ -206,11 +206,18 @@ class BodyCheck:
         if name == "prompt_logprobs":
             return  # counted where the tokens of prompts are known
         tokens = min([self._context, *(_whole_number(given[at]) for at in _MOST if given.get(at))])
-        if of_each and (1 + of_each) * choices * tokens > limits.answer_logprobs:
+        most, less = limits.answer_logprobs, "ask for fewer tokens"
+        included = bool(of_each)
+        if path == RESPONSES:
+            include = given.get("include")
+            included = type(include) is list and LOGPROBS in include
+            if given.get("stream"):
+                most, less = limits.streamed_response_logprobs, f"{less}, or for no stream"
+        if included and (1 + of_each) * choices * tokens > most:
             _refuse(
                 name,
-                f"{asked} of up to {tokens} tokens; at most {limits.answer_logprobs} of an answer, "
-                "each token's own counted, are taken: ask for fewer tokens (`max_tokens`)",
+                f"{asked} of up to {tokens} tokens; at most {most} of an answer, each token's own "
+                f"counted, are taken: {less}",
             )
 
     def _check_pairs(self, given: Mapping[str, Any]) -> None:

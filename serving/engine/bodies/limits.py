@@ -51,6 +51,10 @@ class BodyLimits(BaseSettings):
         description="log probabilities that an answer may have: those of a token times its choices "
         "and `max_tokens`, or the model's context",
     )
+    streamed_response_logprobs: Count = Field(
+        default=8192,
+        description="the same of a streamed response, whose last events repeat all of them",
+    )
     prompt_logprobs: Count = Field(
         default=32_768,
         description="log probabilities of the prompts of a request together, in all choices "

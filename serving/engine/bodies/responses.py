@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 from serving.api.stored import refuse_stored
 from serving.errors import InvalidRequest
 
+# What `include` names where an answer is to have log probabilities.
+LOGPROBS = "message.output_text.logprobs"
 PATH = "/v1/responses"
 
 

@@ -12,6 +12,7 @@ JSON, `PIECE` tokens at a time, by vLLM's own functions.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -36,7 +37,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingResponse, EmbeddingResponseData
 from vllm.entrypoints.pooling.utils import get_pooling_output_encoder, get_pooling_usage
 
-from serving.engine.vllm.patches.drafts import PIECE, Draft, Left, columns, forget, to_json
+from serving.engine.vllm.patches.drafts import PAUSE_S, PIECE, Draft, Left, columns, forget, to_json
 from serving.engine.vllm.patches.positions import PromptPositions
 
 # So many characters and token IDs of an answer become JSON there, in some milliseconds.
@@ -102,17 +103,18 @@ class _Embeddings(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         numbers = sum(result.outputs.data.numel() for result in self._as_vllm[0])
         if numbers <= FEW_NUMBERS:
-            self.body = self._write()
+            self.body = self._write(pause=False)
         else:
             loop = asyncio.get_running_loop()
             try:
-                self.body = await loop.run_in_executor(self._threads, self._write)
+                write = partial(self._write, pause=True)
+                self.body = await loop.run_in_executor(self._threads, write)
             finally:
                 self._left = True
         self.init_headers()
         await super().__call__(scope, receive, send)
 
-    def _write(self) -> bytes:
+    def _write(self, *, pause: bool) -> bytes:
         results, name, created, model, form, dtype, endianness = self._as_vllm
         encode = get_pooling_output_encoder(form, dtype, endianness)
         usage = get_pooling_usage(results)
@@ -123,6 +125,8 @@ class _Embeddings(Response):
                 raise Left
             item = EmbeddingResponseData(index=index, embedding=encode(result))
             parts.append(to_json(item.model_dump()))
+            if pause:
+                time.sleep(PAUSE_S)
         before, after = to_json(shell.model_dump()).split(b'"data":[]')
         return b"".join((before, b'"data":[', b",".join(parts), b"]", after))
 
@@ -265,7 +269,8 @@ def _hold_response_logprobs(handler: Any) -> None:
         draft = _draft.get()
         of_each = _of_each(top_logprobs, None)
         if draft is None or not draft.takes(len(token_ids) * of_each):
-            return make(token_ids, logprobs, tokenizer, top_logprobs)
+            few: list[Any] = make(token_ids, logprobs, tokenizer, top_logprobs)
+            return few
 
         def pieces() -> Iterator[bytes]:
             yield b"["

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,8 +22,10 @@ from serving.engine.vllm.patches.positions import Position, PromptPositions
 
 # An answer has so many log probabilities written on the event loop, in some 10 ms.
 FEW = 500
-# How many tokens' log probabilities are written at a time, in some milliseconds.
-PIECE = 32
+# How many tokens' log probabilities are written at a time, in about a millisecond, and how long the
+# event loop has the interpreter to itself after each, in seconds.
+PIECE = 8
+PAUSE_S = 0.0001
 
 Write = Callable[[], Iterable[bytes]]
 
@@ -123,6 +126,7 @@ class Draft:
                 if self.left:
                     raise Left
                 yield piece
+                time.sleep(PAUSE_S)
             at = start + len(stand_in)
         yield said[at:]
 

@@ -46,8 +46,9 @@ class Position(Mapping[int, Logprob]):
         return self.made()[token]
 
     def __iter__(self) -> Iterator[int]:
-        # The text of the next token needs this one's ID, and no text of it.
-        return iter(dict.fromkeys(self._tokens.tolist()))
+        # The first is all that the next step reads, and no text of it.
+        yield int(self._tokens[0])
+        yield from list(dict.fromkeys(self._tokens.tolist()))[1:]
 
     def __len__(self) -> int:
         return len(dict.fromkeys(self._tokens.tolist()))

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from serving.engine.bodies.check import BodyCheck
 from serving.engine.bodies.fields import LIST, OBJECT, SCALAR, check_kind, fields_of, kinds_of
 from serving.engine.bodies.limits import BodyLimits
+from serving.engine.bodies.responses import LOGPROBS
+from serving.engine.bodies.responses import PATH as RESPONSES
 from serving.errors import ContextLengthExceeded, InvalidRequest
 
 PATH = "/v1/chat/completions"
@@ -283,6 +285,19 @@ def test_an_answer_has_a_limit_on_its_log_probabilities(body: Any, tokens: int) 
     error = refusal(body, answer_logprobs=999)
     assert "logprob" in (error.param or "")
     assert f"of up to {tokens} tokens; at most 999 of an answer" in error.message
+
+
+def test_a_streamed_response_repeats_its_log_probabilities() -> None:
+    limits = {"answer_logprobs": 9000, "streamed_response_logprobs": 999}
+    body = {"input": "a", "top_logprobs": 9, "include": [LOGPROBS]}
+    check(body, path=RESPONSES, **limits)
+    check({**body, "stream": True, "max_output_tokens": 99}, path=RESPONSES, **limits)
+    for other in (None, 5, [], LOGPROBS):
+        check({**body, "stream": True, "include": other}, path=RESPONSES, **limits)
+    error = refusal({**body, "stream": True}, path=RESPONSES, **limits)
+    assert error.param == "top_logprobs"
+    assert "at most 999 of an answer" in error.message
+    assert "or for no stream" in error.message
 
 
 @pytest.mark.parametrize(
