@@ -182,7 +182,7 @@ class SharedPrefix(Strict):
 
 
 class Session(Strict):
-    """A conversation: each turn waits for the answer before, thinks, and sends the whole history."""
+    """A conversation: each turn waits for the last answer, thinks, and sends the whole history."""
 
     turns: Distribution
     think_s: Distribution = Fixed(value=1)
@@ -285,8 +285,8 @@ class Goal(Strict):
     """A bar for the whole run or a part of it; the exit status is 1 if one is missed."""
 
     measure: str = Field(
-        description="ttft_p99_ms, tpot_p50_ms, gap_p99_ms, e2e_p90_ms, error_share, rejected_share, "
-        "goodput_share, wrong_answers, tokens_per_s, requests_per_s, unreconciled"
+        description="ttft_p99_ms, tpot_p50_ms, gap_p99_ms, e2e_p90_ms, error_share, "
+        "rejected_share, goodput_share, wrong_answers, tokens_per_s, requests_per_s, unreconciled"
     )
     at_most: float | None = None
     at_least: float | None = None
