@@ -184,8 +184,8 @@ def _characters(answer: Any) -> int:
     aside."""
     tokens = len(getattr(answer, "prompt_token_ids", None) or ())
     for choice in getattr(answer, "choices", ()):
-        text = getattr(choice, "text", None) or ""
-        tokens += len(text) + len(choice.token_ids or ())
+        text = choice.message.content if hasattr(choice, "message") else choice.text
+        tokens += len(text or "") + len(choice.token_ids or ())
         tokens += len(getattr(choice, "prompt_token_ids", None) or ())
     return tokens
 

@@ -28,13 +28,19 @@ from vllm.outputs import CompletionOutput, PoolingOutput, PoolingRequestOutput, 
 from vllm.v1.outputs import LogprobsTensors
 
 from local_models.make import WEIGHTS
-from serving.engine.vllm.patches import answers, positions
-from serving.engine.vllm.patches.drafts import FEW, Draft, Left
+from serving.engine.vllm.patches import answers, drafts, positions
+from serving.engine.vllm.patches.drafts import Draft, Left
 from serving.engine.vllm.patches.positions import keep_positions
 from tests.unit.engine.vllm.test_positions import TOP, kept, processor, rows, steps
 
 __all__ = ["kept"]
-PROMPT, TOKENS = 30, 3 * FEW // TOP
+# Of one choice, one log probability of each token is few, and of two it is many.
+PROMPT, TOKENS, FEW = 30, 45, 60
+
+
+@pytest.fixture(autouse=True)
+def soon_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drafts, "FEW", FEW)
 
 
 @pytest.fixture(scope="module")
@@ -258,13 +264,16 @@ async def test_a_long_text_is_written_in_a_thread_too(tokenizer: Any) -> None:
     found.prompt_logprobs = None
     for output in found.outputs:
         output.text = "é" * answers.FEW_CHARACTERS
-    expected = JSONResponse(
-        (await Completions(tokenizer, found).create_completion(completion(n=2))).model_dump()
-    ).body
-    handler = Completions(tokenizer, found)
-    answers.write_in_threads(app_of(openai_serving_completion=handler))
-    answer = await handler.create_completion(completion(n=2))
-    assert answer.model_dump() == expected
+    expected = (await Completions(tokenizer, found).create_completion(completion(n=2))).model_dump()
+    completions = Completions(tokenizer, found)
+    answers.write_in_threads(app_of(openai_serving_completion=completions))
+    answer = await completions.create_completion(completion(n=2))
+    assert answer.model_dump() == JSONResponse(expected).body
+    expected = (await Chats(tokenizer, found).create_chat_completion(chat(n=2))).model_dump()
+    chats = Chats(tokenizer, found)
+    answers.write_in_threads(app_of(openai_serving_chat=chats))
+    answer = await chats.create_chat_completion(chat(n=2))
+    assert answer.model_dump() == JSONResponse(expected).body
 
 
 @pytest.mark.parametrize("form", ["float", "base64"])
