@@ -10,8 +10,9 @@ from typing import Protocol
 from serving.errors import EngineFailed, ServingError
 from serving.wire.messages import End, Head
 
-# The most that a slow client may leave unread before its request is given up, in bytes.
+# The most of a stream that a slow client may leave unread before its request is given up, in bytes.
 MAX_UNREAD = 4 * 1024 * 1024
+_SSE = "text/event-stream"
 
 
 class AttemptFailed(Exception):
@@ -26,6 +27,13 @@ class AttemptFailed(Exception):
         self.error = error
         self.retryable = retryable
         self.used = used
+
+
+def is_stream(head: Head) -> bool:
+    """True for an answer that is to be passed on as it comes."""
+    return any(
+        name.lower() == "content-type" and value.startswith(_SSE) for name, value in head.headers
+    )
 
 
 class Sender(Protocol):
@@ -51,6 +59,7 @@ class Answer:
         "_sender",
         "_size",
         "_stream",
+        "_streams",
         "_used",
         "_waiter",
         "end",
@@ -66,6 +75,7 @@ class Answer:
         self._parts: list[bytes] = []
         self._size = 0
         self._due = False
+        self._streams = False
         self._waiter: asyncio.Future[None] | None = None
         # True once the replica has said its last word; `_used` is what it said was used.
         self._closed = False
@@ -124,6 +134,7 @@ class Answer:
 
     def on_head(self, head: Head) -> None:
         self.head = head
+        self._streams = is_stream(head)
         self.wake()
 
     def on_data(self, data: bytes, due: list[Answer]) -> None:
@@ -146,8 +157,9 @@ class Answer:
             parts.clear()
             self._size = 0
             return
-        # A single part may be larger: an answer that is not streamed comes in one part.
-        if self._size > MAX_UNREAD and len(parts) > 1:
+        # A whole answer is kept until its end, however its client reads, and may come in many parts
+        # at once.
+        if self._size > MAX_UNREAD and len(parts) > 1 and (self.head is None or self._streams):
             self._sender.cancel(self._stream)
             self.failed = AttemptFailed(
                 EngineFailed("the client reads too slowly"), retryable=False

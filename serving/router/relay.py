@@ -31,7 +31,7 @@ from serving.errors import (
 )
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
-from serving.router.answer import Answer, AttemptFailed
+from serving.router.answer import Answer, AttemptFailed, is_stream
 from serving.router.demand import Demand
 from serving.router.doubts import Doubts
 from serving.router.fleet import Fleet, Replica
@@ -42,8 +42,6 @@ from serving.router.response import Response
 from serving.router.retry_budget import RetryBudget
 from serving.router.waiting import Waiting
 from serving.wire.messages import Call, End, Head
-
-_SSE = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +253,7 @@ class Relay:
         data = answer.take()
         if not data:
             return
-        if head is None or not _is_stream(head):
+        if head is None or not is_stream(head):
             response.whole.append(data)
         else:
             if not response.started:
@@ -268,19 +266,13 @@ class Relay:
         """Send the last bytes."""
         head = answer.head or Head(200, ())
         data = b"".join((*response.whole, answer.take()))
-        if response.started and not _is_stream(head):
+        if response.started and not is_stream(head):
             # A keepalive was sent before the engine answered: its JSON becomes an event.
             record.status = head.status
             refused = head.status >= 400
             data = job.dialect.frame(data) if refused else b"data: " + data + b"\n\n"
         if not response.started:
-            await response.start(head, None if _is_stream(head) else len(data))
+            await response.start(head, None if is_stream(head) else len(data))
         if data:
             record.on_bytes()
         await response.body(data, more=False)
-
-
-def _is_stream(head: Head) -> bool:
-    return any(
-        name.lower() == "content-type" and value.startswith(_SSE) for name, value in head.headers
-    )
