@@ -1,7 +1,7 @@
 """The messages API of a provider (docs.anthropic.com/en/api/messages, .../messages-count-tokens,
-.../messages-streaming): request and answer go through as they are, but for the model's name. So does
-the header that says which betas the request uses: without it Anthropic refuses what they add to a
-body."""
+.../messages-streaming): request and answer go through as they are, but for the model's name. The
+header that says which betas a request uses goes with it: without it Anthropic refuses what they add
+to a body."""
 
 from __future__ import annotations
 
