@@ -1,0 +1,75 @@
+"""Transcriptions and translations beside bare vLLM."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.beside.alike import Otherwise, assert_refused, difference
+from tests.cluster.beside.conftest import WHISPER
+from tests.cluster.beside.sides import Served, Sides
+from tests.whisper_shape import recording
+
+BESIDE = (WHISPER,)
+MODELS = [Served(WHISPER, WHISPER, WHISPER), Served("whisper-1", WHISPER, WHISPER)]
+PATHS = ("/v1/audio/transcriptions", "/v1/audio/translations")
+FILES = {
+    "short": recording(1, 0.2),
+    "whole": recording(2),
+    "long": recording(3, 7),
+    "nothing": b"",
+    "noise": b"no sound",
+    "head": recording(1, 0.2)[:30],
+    "silent": recording(1, 0),
+}
+GREEDY = {"language": "en", "temperature": "0"}
+FORMS: dict[str, tuple[str, dict[str, str]]] = {
+    "short": ("short", GREEDY),
+    "whole": ("whole", GREEDY),
+    "parts": ("long", GREEDY),
+    "any language": ("whole", {"temperature": "0"}),
+    "a prompt": ("whole", {**GREEDY, "prompt": "a word"}),
+    "cut": ("whole", {**GREEDY, "max_completion_tokens": "3"}),
+    "a limit above the context": ("whole", {**GREEDY, "max_completion_tokens": "1000000"}),
+    "json": ("whole", {**GREEDY, "response_format": "json"}),
+    "seed": ("whole", {"language": "en", "temperature": "0.8", "seed": "42"}),
+}
+BAD: dict[str, tuple[str, dict[str, str]]] = {
+    "no file": ("", GREEDY),
+    "an empty file": ("nothing", GREEDY),
+    "no sound": ("noise", GREEDY),
+    "a head": ("head", GREEDY),
+    "silence": ("silent", GREEDY),
+    "an unknown language": ("short", {**GREEDY, "language": "hh"}),
+    "a temperature that is a text": ("short", {**GREEDY, "temperature": "hot"}),
+    "a temperature below none": ("short", {**GREEDY, "temperature": "-1"}),
+    "a temperature that is no number": ("short", {**GREEDY, "temperature": "nan"}),
+    "an unknown format": ("short", {**GREEDY, "response_format": "bad"}),
+    "text": ("short", {**GREEDY, "response_format": "text"}),
+    "verbose": ("short", {**GREEDY, "response_format": "verbose_json"}),
+    "streamed": ("short", {**GREEDY, "stream": "true"}),
+    "a limit of none": ("short", {**GREEDY, "max_completion_tokens": "0"}),
+    "a limit that is a text": ("short", {**GREEDY, "max_completion_tokens": "many"}),
+    "a long prompt": ("short", {**GREEDY, "prompt": "word " * 30}),
+    "beams": ("short", {**GREEDY, "use_beam_search": "true"}),
+    "an unknown model": ("short", {**GREEDY, "model": "nothing"}),
+}
+# How a refusal differs from vLLM's, and why.
+OTHERWISE: dict[str, Otherwise] = {}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("path", PATHS)
+def test_answers(sides: Sides, path: str, name: str) -> None:
+    file, form = FORMS[name]
+    for served in MODELS:
+        ours, theirs = sides.ask_form(path, served, form, FILES[file])
+        assert theirs.status == 200, theirs.said
+        assert not difference(ours, theirs, served.ours, served.theirs)
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("path", PATHS)
+def test_refusals(sides: Sides, path: str, name: str) -> None:
+    file, form = BAD[name]
+    answers = sides.ask_form(path, MODELS[0], form, FILES.get(file))
+    assert_refused(*answers, OTHERWISE.get(name))
