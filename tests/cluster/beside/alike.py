@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tests.cluster.beside.sides import Answer, Served, Sides
+from tests.cluster.beside.sides import STREAM, Answer, Served, Sides
 
 # IDs and times; and vLLM's fingerprint, which is of the arguments that it was started with.
 OWN = frozenset(
@@ -150,43 +150,60 @@ def _difference(one: Any, other: Any, at: str) -> str:
 
 
 class Otherwise(NamedTuple):
-    """A request that both refuse, or one of them, in another way: the two statuses, and why. Where
-    both are the same, the words differ."""
+    """How a request is refused that vLLM refuses in another way, or not at all: both statuses, and
+    why. Where they are the same, the words differ."""
 
     ours: int
     theirs: int
     why: str
 
 
-def assert_alike(sides: Sides, path: str, served: Served, body: dict[str, Any]) -> None:
-    """Both answer, and alike."""
-    ours, theirs = sides.ask(path, served, body)
-    assert theirs.status == 200, theirs.said
-    assert not difference(ours, theirs, served.ours, served.theirs)
+# Differences that several endpoints have.
+UNKNOWN = Otherwise(404, 404, "the nearest IDs are named")
+KIND = Otherwise(400, 400, "whether a field is a list, an object or one value is checked first")
+ROUTED = Otherwise(422, 400, "the router reads `model` and `stream`")
+NO_IMAGES = Otherwise(422, 400, "the router knows which models take images")
+NO_TOOLS = Otherwise(400, 400, "the model's spec has no parser of tool calls, and says so")
+# vLLM repeats what it was sent; a message of ours has an end.
+MESSAGE = 1000
 
 
-def assert_refused(
-    ours: Answer, theirs: Answer, otherwise: Otherwise | None = None, model: Served | None = None
+def assert_alike(
+    sides: Sides,
+    path: str,
+    served: Served,
+    body: dict[str, Any],
+    theirs: dict[str, Any] | None = None,
 ) -> None:
-    """Both refuse, with the same status, in the same words; or otherwise, as is said."""
-    if otherwise is not None:
-        assert (status_of(ours), status_of(theirs)) == otherwise[:2], (ours.said, theirs.said)
+    """Both answer, and alike. `theirs` are fields that only vLLM is sent."""
+    ours, other = sides.ask(path, served, body, theirs)
+    assert other.status == 200, other.said
+    assert not difference(ours, other, served.ours, served.theirs)
+
+
+def assert_refused(ours: Answer, theirs: Answer, otherwise: Otherwise | None = None) -> None:
+    """Both refuse, with the same status and in the same words; or otherwise, as is said.
+
+    vLLM has begun many a stream before it looks at the request, and tells the error in it or breaks
+    it off; here each is refused before the first byte.
+    """
+    assert ours.media == "application/json", ours
+    if theirs.media == STREAM and ours.status >= 400:
         return
-    assert ours.status >= 400, ours.said
-    assert ours.status == status_of(theirs), (ours.said, theirs.said)
-    assert refusal(ours) == refusal(theirs)
-
-
-def status_of(answer: Answer) -> int:
-    """The status, or that of the error which an answer consists of that has begun as a stream."""
-    if answer.media == "text/event-stream" and "error" in (event := answer.said[0][1]):
-        return int(event["error"].get("code") or 500)
-    return answer.status
+    if otherwise is not None:
+        assert (ours.status, theirs.status) == otherwise[:2], (ours.said, theirs.said)
+        assert ours.status != theirs.status or refusal(ours) != refusal(theirs), (
+            "it differs no more"
+        )
+        return
+    assert ours.status == theirs.status >= 400, (ours.said, theirs.said)
+    ours_says, theirs_says = refusal(ours), refusal(theirs)
+    assert {name: theirs_says[name] for name in ours_says} == ours_says
 
 
 def refusal(answer: Answer) -> dict[str, Any]:
-    """What an error says: `type` and `code` have OpenAI's and Anthropic's own words with us, and
-    the names of Python's classes and the status with vLLM."""
-    said = answer.said[0][1] if answer.media == "text/event-stream" else answer.said
-    error = said["error"]
-    return {"message": error["message"], "param": error.get("param")}
+    """What an error says. Its type, code and request ID are of OpenAI's and Anthropic's own kind
+    with us, and names of Python's classes with vLLM; Anthropic's has no `param`."""
+    error = answer.said.get("error", {"message": answer.said.get("detail")})
+    said = {"message": str(error["message"])[:MESSAGE]}
+    return said | ({"param": error["param"]} if "param" in error else {})

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import httpx
+import pytest
 
 from tests.live import parse_events
+
+STREAM = "text/event-stream"
 
 
 class Answer(NamedTuple):
@@ -20,12 +23,27 @@ class Answer(NamedTuple):
     said: Any
 
 
+# A stream that its server closes without an end.
+BROKEN_OFF = Answer(200, STREAM, [])
+
+
 class Served(NamedTuple):
     """A model ID, what bare vLLM calls that model, and which of its servers has it."""
 
     ours: str
     theirs: str
     server: str
+
+
+def asked(models: Iterable[Served], names: Iterable[str]) -> list[Any]:
+    """Each request with each model, as pytest's parameters. An alias is asked the first one only:
+    what it answers is its model's, and it has another name."""
+    first, *_ = names = list(names)
+    return [
+        pytest.param(model, name, id=f"{model.ours}, {name}")
+        for model in models
+        for name in (names if model.ours == model.theirs else [first])
+    ]
 
 
 @dataclass(frozen=True)
@@ -35,25 +53,27 @@ class Sides:
     ours: httpx.Client
     theirs: Mapping[str, httpx.Client]
 
-    def ask(self, path: str, served: Served, body: dict[str, Any]) -> tuple[Answer, Answer]:
-        """What both answer to a JSON body."""
-        return (
-            _answer(self.ours.post(path, json={"model": served.ours, **body})),
-            _answer(self.theirs[served.server].post(path, json={"model": served.theirs, **body})),
-        )
+    def ask(
+        self, path: str, served: Served, body: dict[str, Any], theirs: dict[str, Any] | None = None
+    ) -> tuple[Answer, Answer]:
+        """What both answer to a JSON body. `theirs` are fields that only vLLM is sent."""
+        sent = {"model": served.theirs, **body, **(theirs or {})}
+        try:
+            other = _answer(self.theirs[served.server].post(path, json=sent))
+        except httpx.RemoteProtocolError:
+            other = BROKEN_OFF
+        return _answer(self.ours.post(path, json={"model": served.ours, **body})), other
 
     def ask_form(
         self, path: str, served: Served, fields: dict[str, str], file: bytes | None
     ) -> tuple[Answer, Answer]:
         """What both answer to a form, with a file if there is one."""
-        files = {"file": ("a.wav", b"" if file is None else file)} if file is not None else None
+        # A form without a file is one too.
+        files: Any = {"file": ("a.wav", file)} if file is not None else {"none": (None, "")}
+        ours, theirs = self.ours, self.theirs[served.server]
         return (
-            _answer(self.ours.post(path, data={"model": served.ours, **fields}, files=files)),
-            _answer(
-                self.theirs[served.server].post(
-                    path, data={"model": served.theirs, **fields}, files=files
-                )
-            ),
+            _answer(ours.post(path, data={"model": served.ours, **fields}, files=files)),
+            _answer(theirs.post(path, data={"model": served.theirs, **fields}, files=files)),
         )
 
 
@@ -62,7 +82,7 @@ def _answer(response: httpx.Response) -> Answer:
     said: Any = response.content
     if media == "application/json":
         said = json.loads(response.content)
-    elif media == "text/event-stream":
+    elif media == STREAM:
         said = [
             [event.name, event.data if event.data == "[DONE]" else event.json]
             for event in parse_events(response.text)

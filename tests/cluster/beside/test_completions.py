@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.beside.alike import Otherwise, assert_alike, assert_refused
-from tests.cluster.beside.sides import Served, Sides
+from tests.cluster.beside.alike import KIND, NO_TOOLS, UNKNOWN, assert_alike, assert_refused
+from tests.cluster.beside.sides import Served, Sides, asked
 from tests.live import ALIAS, BASE, PIRATE
 
 BESIDE = (BASE,)
@@ -44,8 +44,6 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "regex": {"structured_outputs": {"regex": "(ab|cd){2}"}},
     "schema": {"response_format": FORM},
     "user": {"user": "u"},
-    "usage": {"stream_options": {"include_usage": True}},
-    "usage all along": {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
     "beams": {"n": 2, "use_beam_search": True, "max_tokens": 6},
 }
 CHATS: dict[str, dict[str, Any]] = {
@@ -62,9 +60,14 @@ CHATS: dict[str, dict[str, Any]] = {
         "add_generation_prompt": False,
         "continue_final_message": True,
     },
+    "another role": {"messages": [{"role": "nobody", "content": "a"}]},
     "limit": {"max_tokens": None, "max_completion_tokens": 3},
-    "usage": {"stream_options": {"include_usage": True}},
     "token IDs returned": {"return_token_ids": True},
+}
+USAGE = {
+    "at the end": {"include_usage": True},
+    "all along": {"include_usage": True, "continuous_usage_stats": True},
+    "none": {"include_usage": False},
 }
 BAD: dict[str, dict[str, Any]] = {
     "no prompt": {"prompt": None},
@@ -96,7 +99,6 @@ BAD: dict[str, dict[str, Any]] = {
 BAD_CHATS: dict[str, dict[str, Any]] = {
     "no messages": {"messages": []},
     "messages are a text": {"messages": "France"},
-    "a role": {"messages": [{"role": "nobody", "content": "a"}]},
     "no role": {"messages": [{"content": "a"}]},
     "top log probabilities": {"top_logprobs": 2},
     "top log probabilities above": {"logprobs": True, "top_logprobs": 99},
@@ -113,20 +115,36 @@ BAD_CHATS: dict[str, dict[str, Any]] = {
     "an unknown model": {"model": "nothing"},
 }
 # How a refusal differs from vLLM's, and why.
-OTHERWISE: dict[str, Otherwise] = {}
+OTHERWISE = {
+    "messages are a text": KIND,
+    "tools": NO_TOOLS,
+    "an unknown model": UNKNOWN,
+}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [*((COMPLETIONS, name) for name in PROMPTS), *((CHAT, name) for name in CHATS)],
-)
+@pytest.mark.parametrize(("served", "name"), asked(MODELS, PROMPTS))
+def test_completions(sides: Sides, served: Served, name: str, stream: bool) -> None:
+    sent = {**ASKED, **PROMPTS[name], "stream": stream}
+    if stream and "prompt_logprobs" in sent:
+        assert_refused(*sides.ask(COMPLETIONS, served, sent))
+    else:
+        assert_alike(sides, COMPLETIONS, served, sent)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("served", "name"), asked(MODELS, CHATS))
+def test_chats(sides: Sides, served: Served, name: str, stream: bool) -> None:
+    assert_alike(sides, CHAT, served, {**CHATTED, **CHATS[name], "stream": stream})
+
+
+@pytest.mark.parametrize("name", USAGE)
 @pytest.mark.parametrize("served", MODELS)
-def test_answers(sides: Sides, served: Served, path: str, name: str, stream: bool) -> None:
-    if name == ("prompt log probabilities" if stream else "usage"):
-        pytest.skip("both refuse it")
-    asked = {**ASKED, **PROMPTS[name]} if path == COMPLETIONS else {**CHATTED, **CHATS[name]}
-    assert_alike(sides, path, served, {**asked, "stream": stream})
+def test_usage_in_a_stream(sides: Sides, served: Served, name: str) -> None:
+    for path, sent in ((COMPLETIONS, ASKED), (CHAT, CHATTED)):
+        options = {"stream_options": USAGE[name]}
+        assert_alike(sides, path, served, {**sent, **options, "stream": True})
+        assert_refused(*sides.ask(path, served, {**sent, **options}))
 
 
 @pytest.mark.parametrize(("served", "stream"), [(MODELS[0], False), (MODELS[2], True)])
@@ -135,6 +153,6 @@ def test_answers(sides: Sides, served: Served, path: str, name: str, stream: boo
     [*((COMPLETIONS, name) for name in BAD), *((CHAT, name) for name in BAD_CHATS)],
 )
 def test_refusals(sides: Sides, served: Served, path: str, name: str, stream: bool) -> None:
-    asked = {**ASKED, "stream": stream} if path == COMPLETIONS else {**CHATTED, "stream": stream}
-    body = {**asked, **(BAD if path == COMPLETIONS else BAD_CHATS)[name]}
+    sent = {**(ASKED if path == COMPLETIONS else CHATTED), "stream": stream}
+    body = {**sent, **(BAD if path == COMPLETIONS else BAD_CHATS)[name]}
     assert_refused(*sides.ask(path, served, body), OTHERWISE.get(name))

@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.beside.alike import Otherwise, assert_alike, assert_refused
+from tests.cluster.beside.alike import (
+    KIND,
+    ROUTED,
+    UNKNOWN,
+    Otherwise,
+    assert_alike,
+    assert_refused,
+)
 from tests.cluster.beside.conftest import EMBED
-from tests.cluster.beside.sides import Served, Sides
+from tests.cluster.beside.sides import Served, Sides, asked
 
 BESIDE = (EMBED,)
 EMBEDDINGS = "/v1/embeddings"
@@ -33,18 +40,18 @@ BODIES: dict[str, dict[str, Any]] = {
     "without special tokens": {"input": TEXT, "add_special_tokens": False},
     "cut": {"input": TEXT * 9, "truncate_prompt_tokens": 5},
     "cut token IDs": {"input": list(range(5, 40)), "truncate_prompt_tokens": 5},
-    "cut to the context": {"input": "the people " * 400, "truncate_prompt_tokens": -1},
+    "cut to the context": {"input": "the people " * 200, "truncate_prompt_tokens": -1},
     "cut on the left": {"input": TEXT * 9, "truncate_prompt_tokens": 5, "truncation_side": "left"},
     "padded": {"input": TEXT, "padding": "do_not_pad"},
     "not normal": {"input": TEXT, "use_activation": False},
     "normal": {"input": TEXT, "use_activation": True},
     "a user": {"input": TEXT, "user": "u"},
     "an empty text": {"input": ""},
-    "a chat": {"messages": TURNS, "chat_template": TEMPLATE},
-    "a chat without a template": {"messages": TURNS},
+    "a chat": {"messages": TURNS},
+    "a priority": {"input": TEXT, "priority": 5},
     **{
         f"{dtype}, {order}": {
-            "input": [TEXT, "a"],
+            "input": TEXT,
             "encoding_format": "base64",
             "embed_dtype": dtype,
             "endianness": order,
@@ -53,7 +60,7 @@ BODIES: dict[str, dict[str, Any]] = {
         for order in ("native", "big", "little")
     },
     **{
-        f"{form}, {dtype}": {"input": [TEXT, "a"], "encoding_format": form, "embed_dtype": dtype}
+        f"{form}, {dtype}": {"input": TEXT, "encoding_format": form, "embed_dtype": dtype}
         for form in ("bytes", "bytes_only")
         for dtype in ("float32", "float16")
     },
@@ -86,16 +93,35 @@ REFUSED: dict[str, dict[str, Any]] = {
         "add_generation_prompt": True,
     },
     "a salt": {"input": TEXT, "cache_salt": ""},
-    "a priority": {"input": TEXT, "priority": 5},
+    "a template of its own": {"messages": TURNS, "chat_template": TEMPLATE},
+    "cut from far above the context": {
+        "input": "the people " * 400,
+        "truncate_prompt_tokens": -1,
+    },
     "an unknown model": {"input": TEXT, "model": "nothing"},
     "a model that is a number": {"input": TEXT, "model": 5},
 }
+LONG = "more characters than any tokenization fits into the context"
 # How a refusal differs from vLLM's, and why.
-OTHERWISE: dict[str, Otherwise] = {}
+OTHERWISE = {
+    "input is an object": KIND,
+    "above the context": Otherwise(400, 400, LONG),
+    "one above the context": Otherwise(400, 400, LONG),
+    "cut from far above the context": Otherwise(400, 200, LONG),
+    "an unknown model": UNKNOWN,
+    "a model that is a number": ROUTED,
+}
+# vLLM has no such path for the model, or one that is not here.
+ELSEWHERE = {
+    **dict.fromkeys(("/v1/completions", "/v1/chat/completions"), Otherwise(422, 404, "")),
+    **dict.fromkeys(("/v1/messages", "/v1/responses"), Otherwise(422, 404, "")),
+    "/classify": Otherwise(404, 404, ""),
+    "/pooling": Otherwise(404, 200, ""),
+    "/v2/embed": Otherwise(404, 400, ""),
+}
 
 
-@pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("served", MODELS)
+@pytest.mark.parametrize(("served", "name"), asked(MODELS, BODIES))
 def test_answers(sides: Sides, served: Served, name: str) -> None:
     assert_alike(sides, EMBEDDINGS, served, BODIES[name])
 
@@ -103,3 +129,9 @@ def test_answers(sides: Sides, served: Served, name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(sides: Sides, name: str) -> None:
     assert_refused(*sides.ask(EMBEDDINGS, MODELS[0], REFUSED[name]), OTHERWISE.get(name))
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_other_endpoints(sides: Sides, path: str) -> None:
+    body = {"input": TEXT, "prompt": TEXT, "messages": TURNS[:1], "max_tokens": 5}
+    assert_refused(*sides.ask(path, MODELS[0], body), ELSEWHERE[path])

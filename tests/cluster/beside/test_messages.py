@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.beside.alike import Otherwise, assert_alike, assert_refused
-from tests.cluster.beside.sides import Served, Sides
+from tests.cluster.beside.alike import (
+    KIND,
+    NO_IMAGES,
+    NO_TOOLS,
+    ROUTED,
+    UNKNOWN,
+    Otherwise,
+    assert_alike,
+    assert_refused,
+)
+from tests.cluster.beside.sides import Served, Sides, asked
 from tests.live import ALIAS, BASE, INSTRUCT, PIRATE
 
 BESIDE = (BASE, INSTRUCT)
@@ -151,12 +160,19 @@ REFUSED: dict[str, dict[str, Any]] = {
     "an unknown model": {"model": "nothing"},
 }
 # How a refusal differs from vLLM's, and why.
-OTHERWISE: dict[str, Otherwise] = {}
+OTHERWISE = {
+    **dict.fromkeys(("messages are a text", "stop sequences are a number"), KIND),
+    "tools are an object": KIND,
+    "an image": NO_IMAGES,
+    "stream is a text": ROUTED,
+    "a tool that must be used": Otherwise(400, 400, "the field is named"),
+    "a tool without a name": NO_TOOLS,
+    "an unknown model": UNKNOWN,
+}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("served", PLAIN)
+@pytest.mark.parametrize(("served", "name"), asked(PLAIN, BODIES))
 def test_answers(sides: Sides, served: Served, name: str, stream: bool) -> None:
     assert_alike(sides, MESSAGES, served, {**ASKED, **BODIES[name], "stream": stream})
 
@@ -168,8 +184,7 @@ def test_tools_and_thoughts(sides: Sides, name: str, stream: bool) -> None:
     assert_alike(sides, MESSAGES, CALLS, body)
 
 
-@pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("served", PLAIN)
+@pytest.mark.parametrize(("served", "name"), asked(PLAIN, BODIES))
 def test_counts(sides: Sides, served: Served, name: str) -> None:
     assert_alike(sides, COUNT, served, {**ASKED, **BODIES[name]})
 
@@ -184,3 +199,9 @@ def test_counts_of_tools(sides: Sides, name: str) -> None:
 def test_refusals(sides: Sides, served: Served, name: str, stream: bool) -> None:
     body = {**ASKED, "stream": stream, **REFUSED[name]}
     assert_refused(*sides.ask(MESSAGES, served, body), OTHERWISE.get(name))
+
+
+@pytest.mark.parametrize("name", [name for name, body in REFUSED.items() if "messages" in body])
+def test_refusals_of_counts(sides: Sides, name: str) -> None:
+    body = {**ASKED, **REFUSED[name]}
+    assert_refused(*sides.ask(COUNT, PLAIN[0], body), OTHERWISE.get(name))

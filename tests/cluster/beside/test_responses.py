@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.beside.alike import Otherwise, assert_alike, assert_refused
-from tests.cluster.beside.sides import Served, Sides
+from tests.cluster.beside.alike import (
+    KIND,
+    NO_TOOLS,
+    ROUTED,
+    UNKNOWN,
+    Otherwise,
+    assert_alike,
+    assert_refused,
+)
+from tests.cluster.beside.sides import Served, Sides, asked
 from tests.live import ALIAS, BASE, INSTRUCT, PIRATE
 
 BESIDE = (BASE, INSTRUCT)
@@ -91,6 +99,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "no tools": {"tools": []},
     "messages shown": {"enable_response_messages": True},
     "echoed fields": {"parallel_tool_calls": False, "service_tier": "auto", "tool_choice": "none"},
+    "truncated": {"truncation": "auto", "input": "people " * 1200},
     "effort": {"reasoning": {"effort": "low"}},
 }
 TOOLS: dict[str, dict[str, Any]] = {
@@ -152,25 +161,47 @@ REFUSED: dict[str, dict[str, Any]] = {
     "metadata is a text": {"metadata": "a"},
     "an unknown model": {"model": "nothing"},
     "a template": {"prompt": {"id": "pmpt_1"}},
-    "truncation": {"truncation": "auto", "input": "people " * 1500},
     "stored": {"store": True},
 }
+NOT_STORED = "nothing is stored here (serving/api/stored.py)"
 # How a refusal differs from vLLM's, and why.
-OTHERWISE: dict[str, Otherwise] = {}
+OTHERWISE = {
+    **dict.fromkeys(("tools are a text", "metadata is a text"), KIND),
+    "no input": Otherwise(400, 400, "null is taken for absent"),
+    "no limit": Otherwise(400, 400, "the field is named as Responses name it"),
+    "a limit below none": Otherwise(400, 400, "the field is named as Responses name it"),
+    "an unknown tool": NO_TOOLS,
+    "a previous response": Otherwise(400, 404, NOT_STORED),
+    "a wrong previous response": Otherwise(400, 404, NOT_STORED),
+    "background": Otherwise(400, 400, NOT_STORED),
+    "stored in the background": Otherwise(400, 400, NOT_STORED),
+    "stored": Otherwise(400, 200, NOT_STORED),
+    "a template": Otherwise(400, 400, NOT_STORED),
+    "stream is a text": ROUTED,
+    "an unknown model": UNKNOWN,
+}
+# vLLM writes the first token of a prompt twice where the template has it too: for the comparison
+# it is asked to leave it out of the template (serving/engine/vllm/patches/responses.py).
+ONCE = {"bos_token": ""}
+
+
+def answer(sides: Sides, served: Served, body: dict[str, Any]) -> None:
+    """Both answer alike."""
+    theirs = {"chat_template_kwargs": {**body.get("chat_template_kwargs", {}), **ONCE}}
+    assert_alike(sides, RESPONSES, served, body, theirs)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("name", BODIES)
-@pytest.mark.parametrize("served", PLAIN)
+@pytest.mark.parametrize(("served", "name"), asked(PLAIN, BODIES))
 def test_answers(sides: Sides, served: Served, name: str, stream: bool) -> None:
-    assert_alike(sides, RESPONSES, served, {**ASKED, **BODIES[name], "stream": stream})
+    answer(sides, served, {**ASKED, **BODIES[name], "stream": stream})
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", TOOLS)
 def test_tools_and_thoughts(sides: Sides, name: str, stream: bool) -> None:
     body = {**ASKED, "max_output_tokens": 80, **TOOLS[name], "stream": stream}
-    assert_alike(sides, RESPONSES, CALLS, body)
+    answer(sides, CALLS, body)
 
 
 @pytest.mark.parametrize(("served", "stream"), [(PLAIN[0], False), (PLAIN[2], True)])

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from local_models.make import RERANKER
-from tests.cluster.beside.alike import Otherwise, assert_alike, assert_refused
+from tests.cluster.beside.alike import KIND, UNKNOWN, assert_alike, assert_refused
 from tests.cluster.beside.conftest import EMBED
-from tests.cluster.beside.sides import Served, Sides
+from tests.cluster.beside.sides import Served, Sides, asked
 
 BESIDE = (RERANKER, EMBED)
 SCORE, RERANK = "/score", "/rerank"
@@ -76,17 +76,19 @@ BAD_RANKS: dict[str, dict[str, Any]] = {
     "an unknown model": {**RANKED, "model": "nothing"},
 }
 # How a refusal differs from vLLM's, and why.
-OTHERWISE: dict[str, Otherwise] = {}
+OTHERWISE = {
+    "numbers": KIND,
+    "several queries": KIND,
+    "an unknown model": UNKNOWN,
+}
 
 
-@pytest.mark.parametrize("name", SCORES)
-@pytest.mark.parametrize("served", [*CROSS, COSINE])
+@pytest.mark.parametrize(("served", "name"), asked([*CROSS, COSINE], SCORES))
 def test_scores(sides: Sides, served: Served, name: str) -> None:
     assert_alike(sides, SCORE, served, SCORES[name])
 
 
-@pytest.mark.parametrize("name", RANKS)
-@pytest.mark.parametrize("served", [*CROSS, COSINE])
+@pytest.mark.parametrize(("served", "name"), asked([*CROSS, COSINE], RANKS))
 def test_ranks(sides: Sides, served: Served, name: str) -> None:
     assert_alike(sides, RERANK, served, RANKS[name])
 

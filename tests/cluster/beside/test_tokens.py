@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from local_models.make import RERANKER
-from tests.cluster.beside.alike import Otherwise, assert_alike, assert_refused
+from tests.cluster.beside.alike import KIND, UNKNOWN, Otherwise, assert_alike, assert_refused
 from tests.cluster.beside.conftest import EMBED, WHISPER
-from tests.cluster.beside.sides import Served, Sides
+from tests.cluster.beside.sides import Served, Sides, asked
 from tests.live import ALIAS, BASE, INSTRUCT, PIRATE
 
 BESIDE = (BASE, INSTRUCT, EMBED, RERANKER, WHISPER)
@@ -41,7 +41,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "without special tokens": {"prompt": TEXT, "add_special_tokens": False},
     "special tokens": {"prompt": TEXT, "add_special_tokens": True},
     "strings": {"prompt": TEXT, "return_token_strs": True},
-    "longer than the context": {"prompt": "people " * 2000},
+    "longer than the context": {"prompt": "people " * 400},
 }
 CHATS: dict[str, dict[str, Any]] = {
     "a chat": {"messages": TURNS},
@@ -53,7 +53,6 @@ CHATS: dict[str, dict[str, Any]] = {
         "continue_final_message": True,
     },
     "tools": {"messages": TURNS[:1], "tools": [TOOL]},
-    "template": {"messages": TURNS, "chat_template": "{{ messages[0].content }}"},
     "strings of a chat": {"messages": TURNS, "return_token_strs": True},
 }
 BAD: dict[str, dict[str, Any]] = {
@@ -66,37 +65,44 @@ BAD: dict[str, dict[str, Any]] = {
         "add_generation_prompt": True,
         "continue_final_message": True,
     },
-    "a wrong template": {"messages": TURNS, "chat_template": "{{"},
+    "a template of its own": {"messages": TURNS, "chat_template": "{{ messages[0].content }}"},
     "an unknown model": {"prompt": TEXT, "model": "nothing"},
 }
-TOKENS: dict[str, dict[str, Any]] = {"tokens": {"tokens": [5, 6, 7]}, "no tokens": {"tokens": []}}
+TOKENS: dict[str, dict[str, Any]] = {
+    "tokens": {"tokens": [5, 6, 7]},
+    "no tokens": {"tokens": []},
+    "beyond the vocabulary": {"tokens": [10**8]},
+}
 BAD_TOKENS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "a number": {"tokens": 5},
     "texts": {"tokens": ["a"]},
-    "beyond the vocabulary": {"tokens": [10**8]},
     "below none": {"tokens": [-1]},
     "more than 64 bits": {"tokens": [2**70]},
     "an unknown model": {"tokens": [5], "model": "nothing"},
 }
 # How a refusal differs from vLLM's, and why.
-OTHERWISE: dict[str, Otherwise] = {}
+OTHERWISE = {
+    (TOKENIZE, "a list"): KIND,
+    (TOKENIZE, "messages are a text"): KIND,
+    (DETOKENIZE, "a number"): KIND,
+    (DETOKENIZE, "more than 64 bits"): Otherwise(400, 400, "no engine is sent such integers"),
+    (TOKENIZE, "an unknown model"): UNKNOWN,
+    (DETOKENIZE, "an unknown model"): UNKNOWN,
+}
 
 
-@pytest.mark.parametrize("name", [*TEXTS, *CHATS])
-@pytest.mark.parametrize("served", [*PLAIN, CALLS])
+@pytest.mark.parametrize(("served", "name"), asked([*PLAIN, CALLS], [*TEXTS, *CHATS]))
 def test_texts_and_chats(sides: Sides, served: Served, name: str) -> None:
     assert_alike(sides, TOKENIZE, served, (TEXTS | CHATS)[name])
 
 
-@pytest.mark.parametrize("name", TEXTS)
-@pytest.mark.parametrize("served", OTHERS)
+@pytest.mark.parametrize(("served", "name"), asked(OTHERS, TEXTS))
 def test_texts_for_other_models(sides: Sides, served: Served, name: str) -> None:
     assert_alike(sides, TOKENIZE, served, TEXTS[name])
 
 
-@pytest.mark.parametrize("name", TOKENS)
-@pytest.mark.parametrize("served", [*PLAIN, CALLS, *OTHERS])
+@pytest.mark.parametrize(("served", "name"), asked([*PLAIN, CALLS, *OTHERS], TOKENS))
 def test_tokens(sides: Sides, served: Served, name: str) -> None:
     assert_alike(sides, DETOKENIZE, served, TOKENS[name])
 
@@ -105,10 +111,15 @@ def test_tokens(sides: Sides, served: Served, name: str) -> None:
     ("path", "name"),
     [*((TOKENIZE, name) for name in BAD), *((DETOKENIZE, name) for name in BAD_TOKENS)],
 )
-@pytest.mark.parametrize("served", [PLAIN[0], PLAIN[2]])
-def test_refusals(sides: Sides, served: Served, path: str, name: str) -> None:
+def test_refusals(sides: Sides, path: str, name: str) -> None:
     body = (BAD if path == TOKENIZE else BAD_TOKENS)[name]
-    assert_refused(*sides.ask(path, served, body), OTHERWISE.get(name))
+    assert_refused(*sides.ask(path, PLAIN[0], body), OTHERWISE.get((path, name)))
+
+
+def test_what_is_far_longer_than_a_context(sides: Sides) -> None:
+    """Nothing longer is tokenized than what could fit: `serving/engine/prompt_size.py`."""
+    answers = sides.ask(TOKENIZE, OTHERS[0], {"prompt": "people " * 2000})
+    assert_refused(*answers, Otherwise(400, 200, "16 characters for each token of the context"))
 
 
 def test_version(sides: Sides) -> None:
