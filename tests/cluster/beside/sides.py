@@ -68,13 +68,17 @@ class Sides:
         self, path: str, served: Served, fields: dict[str, str], file: bytes | None
     ) -> tuple[Answer, Answer]:
         """What both answer to a form, with a file if there is one."""
-        # A form without a file is one too.
-        files: Any = {"file": ("a.wav", file)} if file is not None else {"none": (None, "")}
         ours, theirs = self.ours, self.theirs[served.server]
         return (
-            _answer(ours.post(path, data={"model": served.ours, **fields}, files=files)),
-            _answer(theirs.post(path, data={"model": served.theirs, **fields}, files=files)),
+            _answer(ours.post(path, files=_form({"model": served.ours, **fields}, file))),
+            _answer(theirs.post(path, files=_form({"model": served.theirs, **fields}, file))),
         )
+
+
+def _form(fields: dict[str, str], file: bytes | None) -> list[tuple[str, Any]]:
+    """The parts of a form, which is one without a file too."""
+    parts: list[tuple[str, Any]] = [(name, (None, value)) for name, value in fields.items()]
+    return parts if file is None else [*parts, ("file", ("a.wav", file))]
 
 
 def _answer(response: httpx.Response) -> Answer:

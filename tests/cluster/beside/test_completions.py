@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.beside.alike import KIND, NO_TOOLS, UNKNOWN, assert_alike, assert_refused
+from tests.cluster.beside.alike import (
+    KIND,
+    NO_TOOLS,
+    ROUTED,
+    UNKNOWN,
+    Otherwise,
+    assert_alike,
+    assert_refused,
+)
 from tests.cluster.beside.sides import Served, Sides, asked
 from tests.live import ALIAS, BASE, PIRATE
 
@@ -94,6 +102,8 @@ BAD: dict[str, dict[str, Any]] = {
     "at least": {"min_tokens": 99},
     "suffix": {"suffix": "x"},
     "an unknown model": {"model": "nothing"},
+    "no model": {"model": None},
+    "a model that is a number": {"model": 5},
     "prompt embeds": {"prompt": None, "prompt_embeds": "AAAA"},
 }
 BAD_CHATS: dict[str, dict[str, Any]] = {
@@ -119,6 +129,8 @@ OTHERWISE = {
     "messages are a text": KIND,
     "tools": NO_TOOLS,
     "an unknown model": UNKNOWN,
+    "no model": Otherwise(422, 200, "there is no model that is meant if none is named"),
+    "a model that is a number": ROUTED,
 }
 
 
