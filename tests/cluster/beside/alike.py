@@ -178,7 +178,8 @@ def assert_alike(
     """Both answer, and alike. `theirs` are fields that only vLLM is sent."""
     ours, other = sides.ask(path, served, body, theirs)
     assert other.status == 200, other.said
-    assert not difference(ours, other, served.ours, served.theirs)
+    differs = difference(ours, other, served.ours, served.theirs)
+    assert not differs, differs
 
 
 def assert_refused(ours: Answer, theirs: Answer, otherwise: Otherwise | None = None) -> None:
@@ -198,7 +199,7 @@ def assert_refused(ours: Answer, theirs: Answer, otherwise: Otherwise | None = N
         return
     assert ours.status == theirs.status >= 400, (ours.said, theirs.said)
     ours_says, theirs_says = refusal(ours), refusal(theirs)
-    assert {name: theirs_says[name] for name in ours_says} == ours_says
+    assert {name: theirs_says[name] for name in ours_says} == ours_says, theirs_says
 
 
 def refusal(answer: Answer) -> dict[str, Any]:

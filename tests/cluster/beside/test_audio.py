@@ -63,7 +63,8 @@ def test_answers(sides: Sides, path: str, served: Served, name: str) -> None:
     file, form = FORMS[name]
     ours, theirs = sides.ask_form(path, served, form, FILES[file])
     assert theirs.status == 200, theirs.said
-    assert not difference(ours, theirs, served.ours, served.theirs)
+    differs = difference(ours, theirs, served.ours, served.theirs)
+    assert not differs, differs
 
 
 @pytest.mark.parametrize("name", BAD)

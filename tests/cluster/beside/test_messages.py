@@ -109,11 +109,6 @@ TOOLS: dict[str, dict[str, Any]] = {
     "told": {"messages": TOLD, "tools": [WEATHER]},
     "told in blocks": {"messages": TOLD_IN_BLOCKS, "tools": [WEATHER]},
     "thought": {"messages": THOUGHT, "tools": [WEATHER]},
-    "thinking": {
-        "messages": [user("What is the capital of France?")],
-        "thinking": {"type": "enabled", "budget_tokens": 1024},
-        "max_tokens": 400,
-    },
     "system": {"messages": [user("Hello!")], "system": "Be brief."},
 }
 REFUSED: dict[str, dict[str, Any]] = {
@@ -156,6 +151,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a wrong schema": {
         "output_config": {"format": {"type": "json_schema", "schema": {"type": "nonsense"}}}
     },
+    "a budget above the limit": {"thinking": {"type": "enabled", "budget_tokens": 1024}},
     "a small budget": {"thinking": {"type": "enabled", "budget_tokens": 5}},
     "an unknown model": {"model": "nothing"},
 }
