@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 from tests.cluster.beside.sides import STREAM, Answer, Served, Sides
 
-# IDs and times; and vLLM's fingerprint, which is of the arguments that it was started with.
+# IDs and times; vLLM's fingerprint, which is of the arguments that it was started with; and what
+# was in a cache, which is of the requests before.
 OWN = frozenset(
     (
         *("id", "item_id", "call_id", "response_id", "request_id"),
         *("created", "created_at", "completed_at", "system_fingerprint"),
+        *("cached_tokens", "cached_tokens_per_turn"),
     )
 )
 # The number of an event: events are joined here.
@@ -60,7 +62,7 @@ def _shared(value: Any, model: str) -> Any:
 
 
 def _field(key: str, value: Any, model: str) -> Any:
-    if key in OWN and isinstance(value, str | int | float):
+    if key in OWN and value is not None:
         return "its own"
     return ASKED if key == "model" and value == model else _shared(value, model)
 
