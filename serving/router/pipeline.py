@@ -14,6 +14,8 @@ this way; what differs between them stands in the table of endpoints.
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
@@ -36,6 +38,7 @@ from serving.errors import (
 from serving.http.request import Request
 from serving.observability.logs import Log
 from serving.router.admission import Admission
+from serving.router.answer import Answer
 from serving.router.auth import ANYONE, Accounts, Caller, KeyRing, choose_account
 from serving.router.cross_origin import CrossOrigin
 from serving.router.doors import Doors
@@ -175,14 +178,15 @@ class Pipeline:
         asked = endpoint.parse(request, body)
         record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
-        record.account = account or ""
-        record.ticket = ticket = await self._admission.admit(caller, account, asked)
+        record.account, record.key_id = account or "", caller.key_id
+        record.ticket = await self._admission.admit(caller, account, asked)
         route = self._resolve(request, record.endpoint, endpoint.needs, asked, caller)
         record.engine, record.kind = route.engine.id, route.kind
+        record.served_model = route.model
         call, body = asked.call(request.id, route)
         if space := self._spaces.of(caller, account):
             call = structs.replace(call, cache_space=space)
-        job = Job(call, body, route, dialect, ticket.settle)
+        job = Job(call, body, route, dialect, partial(_settle_well, record))
         response = Response(
             request, record, keepalive_s=self._settings.keepalive_s, keepalive=dialect.keepalive
         )
@@ -234,9 +238,16 @@ class Pipeline:
             if record.answer is not None:
                 record.used = await record.answer.used(CLOSING_S)
             if record.ticket is not None:
-                await record.ticket.settle(record.used or End())
+                await record.ticket.settle(record.entry())
         finally:
             self._recorder.write(record)
+
+
+async def _settle_well(record: Record, answer: Answer, used: End) -> None:
+    """Settle a request whose answer has come to its end, before the last of it leaves."""
+    assert record.ticket is not None
+    record.complete(200 if answer.head is None else answer.head.status, used)
+    await record.ticket.settle(record.entry())
 
 
 def _endpoint(request: Request, match: Match) -> Endpoint:

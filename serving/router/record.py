@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from serving.accounts.ledger.entry import Entry
 from serving.errors import (
     ClientLeft,
     Ended,
@@ -48,6 +49,7 @@ class Record:
         "engine",
         "first_byte",
         "held_s",
+        "key_id",
         "kind",
         "last_byte",
         "model",
@@ -56,6 +58,7 @@ class Record:
         "replica",
         "request_id",
         "retried",
+        "served_model",
         "status",
         "stream",
         "ticket",
@@ -67,9 +70,11 @@ class Record:
         self.endpoint = endpoint
         self.arrived = time.monotonic()
         self.model = ""
+        self.served_model = ""
         self.engine = NO_MODEL
         self.kind = NO_MODEL
         self.account = ""
+        self.key_id = ""
         self.replica = ""
         self.stream = False
         self.retried = False
@@ -95,6 +100,42 @@ class Record:
         if self.first_byte is None:
             self.first_byte = now
         self.last_byte = now
+
+    def complete(self, status: int, used: End) -> None:
+        """The answer has come to its end, with this status; its last bytes are about to leave."""
+        self.status, self.used = status, used
+        self.end()
+
+    def entry(self) -> Entry:
+        """What the ledger keeps of a request that has ended."""
+        used = self.used or End()
+        ended = self.ended or time.monotonic()
+        return Entry(
+            request_id=self.request_id,
+            ended_at=time.time(),
+            account=self.account,
+            key_id=self.key_id,
+            model=self.model,
+            served_model=self.served_model,
+            engine=self.engine,
+            kind=self.kind,
+            endpoint=self.endpoint,
+            stream=self.stream,
+            outcome=self.outcome or "error",
+            status=self.status,
+            code=self.code,
+            finish_reason=used.finish_reason,
+            usage_known=self.used is not None or self.answer is None,
+            prompt_tokens=used.prompt_tokens,
+            cached_tokens=used.cached_tokens,
+            completion_tokens=used.completion_tokens,
+            images=used.images,
+            queue_s=used.queue_s,
+            ttft_s=None if self.first_byte is None else self.first_byte - self.arrived,
+            total_s=ended - self.arrived,
+            replica=self.replica,
+            retried=self.retried,
+        )
 
     def end(self, error: BaseException | None = None) -> None:
         """Set the outcome: that of `error`, or else of the response that was sent. Only the first
