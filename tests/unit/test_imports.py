@@ -19,6 +19,8 @@ FLOORS = (
     ("serving.api",),
     ("serving.http",),
     ("serving.catalogue",),
+    ("serving.store",),
+    ("serving.accounts",),
     ("serving.engine.interface",),
     ("serving.engine",),
     ("serving.upstream",),
