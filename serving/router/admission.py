@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from serving.accounts.ledger.entry import Entry
 from serving.api.asked import Asked
 from serving.router.auth import Caller
+from serving.store.entry import Entry
 
 
 class Policy(Protocol):

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.accounts.ledger.entry import Entry
 from serving.errors import (
     ClientLeft,
     Ended,
@@ -25,6 +24,7 @@ from serving.observability.logs import Log, Sparing
 from serving.observability.metrics import NO_MODEL, RouterMetrics
 from serving.router.admission import Ticket
 from serving.router.answer import Answer
+from serving.store.entry import Entry
 from serving.wire.messages import End
 
 # The `endpoint` of a request whose path was not read.

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -125,4 +126,73 @@ audit = Table(
     Column("request_id", String(128), nullable=False),
     Column("detail", DOCUMENT, nullable=False),
     Index(None, "subject"),
+)
+
+# The ledger (`serving/accounts/ledger/`): an entry for each admitted request. On PostgreSQL a table
+# for each month, which `usage.py` makes ahead and drops when it is old.
+usage_entries = Table(
+    "usage_entries",
+    METADATA,
+    Column("ended_at", Moment, primary_key=True),
+    Column("journal", String(32), primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("request_id", String(128), nullable=False),
+    Column("account", String(256), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("served_model", String(512), nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("engine", String(512), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("stream", Boolean, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("code", String(64)),
+    Column("finish_reason", String(64)),
+    Column("usage_known", Boolean, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("images", Integer, nullable=False),
+    Column("queue_s", Float),
+    Column("ttft_s", Float),
+    Column("total_s", Float, nullable=False),
+    Column("replica", String(256), nullable=False),
+    Column("retried", Boolean, nullable=False),
+    Index(None, "account", "ended_at"),
+    Index(None, "request_id"),
+    postgresql_partition_by="RANGE (ended_at)",
+)
+
+# How far each journal has been shipped.
+usage_journals = Table(
+    "usage_journals",
+    METADATA,
+    Column("journal", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+)
+
+# The sums of entries that usage is read from. Each batch of entries adds to them in its own
+# transaction, so that they are always equal.
+usage_hours = Table(
+    "usage_hours",
+    METADATA,
+    # Hours since 1970, UTC.
+    Column("hour", Integer, primary_key=True),
+    Column("account", String(256), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("model", String(512), primary_key=True),
+    Column("served_model", String(512), primary_key=True),
+    Column("outcome", String(16), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("usage_unknown", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("images", BigInteger, nullable=False),
+    Column("total_s", Float, nullable=False),
+    Index(None, "account", "hour"),
+    Index(None, "served_model", "hour"),
 )

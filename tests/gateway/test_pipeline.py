@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving.accounts.ledger.entry import Entry
+from serving.store.entry import Entry
 from serving.api.asked import Asked
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import RateLimited

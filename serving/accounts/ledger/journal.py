@@ -22,7 +22,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from serving.accounts.ledger import segment
-from serving.accounts.ledger.entry import Entry
+from serving.store.entry import Entry
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 LOCK = "lock"

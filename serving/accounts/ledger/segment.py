@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from serving.accounts.ledger.entry import Entry
+from serving.store.entry import Entry, Numbered
 
 SUFFIX = ".journal"
 # Records are small; whatever says that it is larger is no record.
@@ -25,8 +25,6 @@ _HEAD = struct.Struct(">IIQ")
 _NUMBER = struct.Struct(">Q")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
-
-Numbered = tuple[int, Entry]
 
 
 class Damaged(Exception):

@@ -18,8 +18,11 @@ from typing import Protocol
 
 from serving.accounts.ledger import segment
 from serving.accounts.ledger.journal import lock
-from serving.accounts.ledger.segment import Damaged, Numbered
+from serving.accounts.ledger.segment import Damaged
 from serving.observability.logs import Log, Seldom
+from serving.store.engine import StoreAway
+from serving.store.entry import Numbered
+from serving.store.ledger import OutOfOrder
 
 BATCH = 500
 EVERY_S = 1.0
@@ -28,37 +31,12 @@ AWAY_MAX_S = 15.0
 DAMAGED_SUFFIX = ".damaged"
 
 
-class StoreAway(Exception):
-    """The store does not take entries now."""
-
-
-class OutOfOrder(Exception):
-    """The store has another last entry of this journal than the batch follows."""
-
-
 class Sink(Protocol):
-    """The store's side."""
+    """Where journals are shipped to: `serving.store.ledger.StoredLedger`."""
 
-    async def shipped(self, journal: str) -> int:
-        """The number of the last entry that it has of a journal; 0 if none.
-
-        Raises:
-            StoreAway
-        """
-
-    async def ship(self, journal: str, after: int, entries: Sequence[Numbered]) -> None:
-        """Take entries that follow number `after`, all or none.
-
-        Raises:
-            StoreAway, OutOfOrder: it has taken none of them, or does not know whether it has.
-        """
-
-    async def forget(self, journal: str) -> None:
-        """Forget what `shipped` says of a journal that is gone.
-
-        Raises:
-            StoreAway
-        """
+    async def shipped(self, journal: str) -> int: ...
+    async def ship(self, journal: str, after: int, entries: Sequence[Numbered]) -> None: ...
+    async def forget(self, journal: str) -> None: ...
 
 
 class _Place:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from serving.accounts.ledger.entry import Entry
 from serving.observability.logs import Log
+from serving.store.entry import Entry
 
 ENTRY = Entry(
     request_id="r",

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from serving.accounts.ledger import segment, shipper
 from serving.accounts.ledger.journal import Journal
-from serving.accounts.ledger.segment import Numbered
-from serving.accounts.ledger.shipper import OutOfOrder, Shipper, StoreAway
+from serving.accounts.ledger.shipper import Shipper
 from serving.observability.logs import Log
+from serving.store.engine import StoreAway
+from serving.store.entry import Numbered
+from serving.store.ledger import OutOfOrder
 from tests.unit.accounts.ledger.conftest import ENTRY, Make
 
 

@@ -51,3 +51,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     replica: str
     retried: bool
     version: str = ""  # of a custom model, or the revision of an adapter
+
+
+# An entry and its number in its journal, which counts from 1.
+Numbered = tuple[int, Entry]
