@@ -59,8 +59,13 @@ async def test_it_brings_its_schema_up_to_date_when_it_is_first_used(store: Stor
 
 async def test_the_migrations_make_the_schema(store: Store) -> None:
     def differences(connection: Connection) -> list[object]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        return compare_metadata(context, METADATA)
+        opts = {"compare_type": True, "include_object": is_ours}
+        context = MigrationContext.configure(connection, opts=opts)
+        return list(compare_metadata(context, METADATA))
+
+    def is_ours(each: object, name: str | None, *others: object) -> bool:
+        # PostgreSQL keeps the ledger in a table for each month.
+        return not str(name).startswith("usage_entries_")
 
     async with store.reading() as connection:
         assert await connection.run_sync(differences) == []
