@@ -317,6 +317,12 @@ class Overloaded(ModelUnavailable):
     code = "overloaded"
 
 
+class LedgerUnavailable(ModelUnavailable):
+    """What the request would use could not be kept, and the operator wants none to run then."""
+
+    code = "ledger_unavailable"
+
+
 class EngineFailed(ModelUnavailable):
     """The replica that worked on the request failed."""
 

@@ -17,7 +17,7 @@ from serving.store.entry import Entry, Numbered
 from serving.store.schema import usage_entries, usage_hours, usage_journals
 
 HOUR_S = 3600
-_SUMS = (
+SUMS = (
     "requests",
     "usage_unknown",
     "prompt_tokens",
@@ -26,7 +26,7 @@ _SUMS = (
     "images",
     "total_s",
 )
-_KEYS = ("hour", "account", "key_id", "model", "served_model", "outcome")
+KEYS = ("hour", "account", "key_id", "model", "served_model", "outcome")
 # What a text may have in its column. PostgreSQL refuses more, and NUL anywhere.
 _LENGTHS = {
     column.name: column.type.length
@@ -124,19 +124,19 @@ def _sums(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for entry in entries:
         hour = int(entry.ended_at // HOUR_S)
-        key = (hour, *(_stored(name, getattr(entry, name)) for name in _KEYS[1:]))
-        row = found.setdefault(key, dict(zip(_KEYS, key, strict=True)) | dict.fromkeys(_SUMS, 0))
+        key = (hour, *(_stored(name, getattr(entry, name)) for name in KEYS[1:]))
+        row = found.setdefault(key, dict(zip(KEYS, key, strict=True)) | dict.fromkeys(SUMS, 0))
         row["requests"] += 1
         row["usage_unknown"] += not entry.usage_known
-        for name in _SUMS[2:]:
+        for name in SUMS[2:]:
             row[name] += getattr(entry, name)
     return [found[key] for key in sorted(found)]
 
 
 async def _add(connection: AsyncConnection, kind: str, rows: list[dict[str, Any]]) -> None:
     query = _upsert(kind, usage_hours).values(rows)
-    sums = {name: usage_hours.c[name] + query.excluded[name] for name in _SUMS}
-    await connection.execute(query.on_conflict_do_update(index_elements=_KEYS, set_=sums))
+    sums = {name: usage_hours.c[name] + query.excluded[name] for name in SUMS}
+    await connection.execute(query.on_conflict_do_update(index_elements=KEYS, set_=sums))
 
 
 def _upsert(kind: str, table: Table) -> postgresql.Insert | sqlite.Insert:
