@@ -220,7 +220,7 @@ class Pipeline:
         account = choose_account(caller, request.headers, None)
         page = show(self._view, Ask(request.query, name, caller.key_id, account))
         record.status = page.status
-        await request.respond(page.status, page.body, page.content_type, [])
+        await request.respond(page.status, page.body, page.content_type, list(page.headers))
 
     async def _refuse(self, request: Request, error: ServingError, dialect: Dialect) -> None:
         """Answer with an error."""
