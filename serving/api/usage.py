@@ -14,7 +14,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from serving.api.excerpt import excerpt
@@ -85,7 +85,7 @@ async def usage(ledger: Ledger, inquiry: Inquiry) -> Page:
     """
     given = inquiry.given
     wanted, by = _wanted(inquiry, given), _by(given)
-    csv_wanted = _format(given) == "csv"
+    csv_wanted = _as_csv(given)
     rows = await ledger.sums(wanted, by, MAX_ROWS + 1)
     if len(rows) > MAX_ROWS:
         raise InvalidField(
@@ -112,7 +112,7 @@ async def entries(ledger: Ledger, inquiry: Inquiry) -> Page:
     `after` of the one behind it, and null at the end. Raises as `usage`."""
     given = inquiry.given
     wanted, limit = _wanted(inquiry, given), _number(given, "limit", MAX_ENTRIES, MAX_ENTRIES)
-    after, as_csv = _place(given.get("after")), _format(given) == "csv"
+    after, as_csv = _place(given.get("after")), _as_csv(given)
     rows = await ledger.entries(wanted, after, limit)
     following = _name_of(rows[-1]) if len(rows) == limit else None
     for row in rows:
@@ -126,8 +126,8 @@ async def entries(ledger: Ledger, inquiry: Inquiry) -> Page:
 
 
 async def statistics(ledger: Ledger, inquiry: Inquiry) -> Page:
-    """`GET /v4/models/{model}/usage-statistics`: sums over `chunks` parts of the time, equally long,
-    to the hour. Raises as `usage`."""
+    """`GET /v4/models/{model}/usage-statistics`: sums over `chunks` equal parts of the time, to the
+    hour. Raises as `usage`."""
     given = dict(inquiry.given)
     for name in ("start_date", "end_date", "chunks"):
         if name not in given:
@@ -183,11 +183,11 @@ def _by(given: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _format(given: Mapping[str, str]) -> Literal["json", "csv"]:
+def _as_csv(given: Mapping[str, str]) -> bool:
     found = given.get("format", "json")
-    if found == "json" or found == "csv":
-        return found
-    raise InvalidField("'format': must be json or csv", param="format")
+    if found not in ("json", "csv"):
+        raise InvalidField("'format': must be json or csv", param="format")
+    return found == "csv"
 
 
 def _moment(given: Mapping[str, str], name: str) -> datetime | None:
