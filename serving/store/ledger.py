@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.store.engine import Store
 from serving.store.entry import Entry, Numbered
-from serving.store.schema import usage_entries, usage_hours, usage_journals
+from serving.store.schema import usage_days, usage_entries, usage_hours, usage_journals
 
-HOUR_S = 3600
+HOUR_S, DAY_H = 3600, 24
 SUMS = (
     "requests",
     "usage_unknown",
@@ -69,7 +69,9 @@ class StoredLedger:
                 raise OutOfOrder(f"journal {journal} is at {found}, the batch follows {after}")
             rows = [_row(journal, number, entry) for number, entry in entries]
             await connection.execute(insert(usage_entries), rows)
-            await _add(connection, self._store.kind, _sums(entry for _, entry in entries))
+            for table, hours in ((usage_hours, 1), (usage_days, DAY_H)):
+                rows = _sums((entry for _, entry in entries), hours)
+                await _add(connection, self._store.kind, table, rows)
 
     async def forget(self, journal: str) -> None:
         """Forget what `shipped` says of a journal that is gone."""
@@ -118,12 +120,12 @@ def _stored(name: str, value: Any) -> Any:
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}")[: _LENGTHS[name]]
 
 
-def _sums(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Rows of `usage_hours`, in the order of their keys: whoever adds to two rows takes the locks
-    in the same order as everybody else."""
+def _sums(entries: Iterable[Entry], hours: int) -> list[dict[str, Any]]:
+    """Sums over so many hours each, in the order of their keys: whoever adds to two rows takes the
+    locks in the same order as everybody else."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for entry in entries:
-        hour = int(entry.ended_at // HOUR_S)
+        hour = int(entry.ended_at // (hours * HOUR_S)) * hours
         key = (hour, *(_stored(name, getattr(entry, name)) for name in KEYS[1:]))
         row = found.setdefault(key, dict(zip(KEYS, key, strict=True)) | dict.fromkeys(SUMS, 0))
         row["requests"] += 1
@@ -133,9 +135,11 @@ def _sums(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     return [found[key] for key in sorted(found)]
 
 
-async def _add(connection: AsyncConnection, kind: str, rows: list[dict[str, Any]]) -> None:
-    query = _upsert(kind, usage_hours).values(rows)
-    sums = {name: usage_hours.c[name] + query.excluded[name] for name in SUMS}
+async def _add(
+    connection: AsyncConnection, kind: str, table: Table, rows: list[dict[str, Any]]
+) -> None:
+    query = _upsert(kind, table).values(rows)
+    sums = {name: table.c[name] + query.excluded[name] for name in SUMS}
     await connection.execute(query.on_conflict_do_update(index_elements=KEYS, set_=sums))
 
 

@@ -174,25 +174,31 @@ usage_journals = Table(
     Column("updated_at", Moment, nullable=False),
 )
 
-# The sums of entries that usage is read from. Each batch of entries adds to them in its own
-# transaction, so that they are always equal.
-usage_hours = Table(
-    "usage_hours",
-    METADATA,
-    # Hours since 1970, UTC.
-    Column("hour", Integer, primary_key=True),
-    Column("account", String(256), primary_key=True),
-    Column("key_id", String(64), primary_key=True),
-    Column("model", String(512), primary_key=True),
-    Column("served_model", String(512), primary_key=True),
-    Column("outcome", String(16), primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("usage_unknown", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("images", BigInteger, nullable=False),
-    Column("total_s", Float, nullable=False),
-    Index(None, "account", "hour"),
-    Index(None, "served_model", "hour"),
-)
+
+def _sums_of(name: str) -> Table:
+    return Table(
+        name,
+        METADATA,
+        # The first hour of what is summed, counted since 1970, UTC.
+        Column("hour", Integer, primary_key=True),
+        Column("account", String(256), primary_key=True),
+        Column("key_id", String(64), primary_key=True),
+        Column("model", String(512), primary_key=True),
+        Column("served_model", String(512), primary_key=True),
+        Column("outcome", String(16), primary_key=True),
+        Column("requests", BigInteger, nullable=False),
+        Column("usage_unknown", BigInteger, nullable=False),
+        Column("prompt_tokens", BigInteger, nullable=False),
+        Column("cached_tokens", BigInteger, nullable=False),
+        Column("completion_tokens", BigInteger, nullable=False),
+        Column("images", BigInteger, nullable=False),
+        Column("total_s", Float, nullable=False),
+        Index(None, "account", "hour"),
+        Index(None, "served_model", "hour"),
+    )
+
+
+# The sums of entries that usage is read from, by the hour and by the day. Each batch of entries
+# adds to them in its own transaction, so that they are always equal.
+usage_hours = _sums_of("usage_hours")
+usage_days = _sums_of("usage_days")

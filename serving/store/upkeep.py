@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.store.engine import Store
 from serving.store.ledger import HOUR_S
-from serving.store.schema import usage_entries, usage_hours, usage_journals
+from serving.store.schema import usage_days, usage_entries, usage_hours, usage_journals
 from serving.store.url import POSTGRESQL
 from serving.store.usage import month_of
 
@@ -85,8 +85,11 @@ class Upkeep:
             await connection.execute(
                 delete(usage_journals).where(usage_journals.c.updated_at < journals)
             )
-            found = await connection.execute(delete(usage_hours).where(usage_hours.c.hour < hour))
-            return found.rowcount
+            total = 0
+            for table in (usage_hours, usage_days):
+                found = await connection.execute(delete(table).where(table.c.hour < hour))
+                total += found.rowcount
+            return total
 
 
 async def _alone(connection: AsyncConnection) -> bool:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, Table, func, select, tuple_, union_all
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from serving.store.engine import Store
-from serving.store.ledger import HOUR_S, SUMS
-from serving.store.schema import usage_entries, usage_hours
+from serving.store.ledger import DAY_H, HOUR_S, SUMS
+from serving.store.schema import usage_days, usage_entries, usage_hours
 
 By = Literal["account", "key_id", "model", "served_model", "outcome", "hour", "day"]
-DAY_H = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,11 @@ class Usage:
         `usage_unknown`, `prompt_tokens`, `cached_tokens`, `completion_tokens`, `images` and
         `total_s`.
         """
-        columns = [_column(name) for name in by]
-        totals = [func.coalesce(func.sum(usage_hours.c[name]), 0).label(name) for name in SUMS]
-        query = select(*columns, *totals).where(*_within(span)).limit(limit)
+        parts = [_part(*part, span) for part in _parts(span, hourly="hour" in by)]
+        found_in = union_all(*parts).subquery()
+        columns = [_column(name, found_in.c) for name in by]
+        totals = [func.coalesce(func.sum(found_in.c[name]), 0).label(name) for name in SUMS]
+        query = select(*columns, *totals).limit(limit)
         if columns:
             query = query.group_by(*columns).order_by(*columns)
         async with self._store.reading() as connection:
@@ -75,20 +77,31 @@ class Usage:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 
-def _column(name: By) -> ColumnElement[Any]:
-    if name == "day":
-        # Whole numbers: a division without a remainder on both databases.
-        return (usage_hours.c.hour - usage_hours.c.hour % DAY_H).label("day")
-    return usage_hours.c[name]
+def _parts(span: Span, *, hourly: bool) -> list[tuple[Table, int, int]]:
+    """Which sums to read, from which hour on and before which: those of whole days, and those of
+    hours at both ends."""
+    since, until = _hour_from(span.since), _hour_from(span.until)
+    first, last = -(-since // DAY_H) * DAY_H, until // DAY_H * DAY_H
+    if hourly or first >= last:
+        return [(usage_hours, since, until)]
+    return [(usage_hours, since, first), (usage_days, first, last), (usage_hours, last, until)]
 
 
-def _within(span: Span) -> list[ColumnElement[bool]]:
-    table = usage_hours.c
-    found = [table.hour >= _hour_from(span.since), table.hour < _hour_from(span.until)]
+def _part(table: Table, since: int, until: int, span: Span) -> Select[Any]:
+    query = select(table).where(table.c.hour >= since, table.c.hour < until)
     for name in ("account", "key_id", "model"):
         if (value := getattr(span, name)) is not None:
-            found.append(table[name] == value)
-    return found
+            query = query.where(table.c[name] == value)
+    return query
+
+
+def _column(name: By, columns: ReadOnlyColumnCollection[str, Any]) -> ColumnElement[Any]:
+    if name == "day":
+        # Whole numbers: a division without a remainder on both databases.
+        hour: ColumnElement[Any] = columns["hour"]
+        return (hour - hour % DAY_H).label("day")
+    column: ColumnElement[Any] = columns[name]
+    return column
 
 
 def _hour_from(moment: datetime) -> int:

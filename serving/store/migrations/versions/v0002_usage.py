@@ -58,8 +58,13 @@ def upgrade() -> None:
         sa.Column("updated_at", _MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("journal", name="pk_usage_journals"),
     )
+    _make_sums("usage_hours")
+    _make_sums("usage_days")
+
+
+def _make_sums(table: str) -> None:
     op.create_table(
-        "usage_hours",
+        table,
         sa.Column("hour", sa.Integer, nullable=False),
         sa.Column("account", sa.String(256), nullable=False),
         sa.Column("key_id", sa.String(64), nullable=False),
@@ -74,14 +79,14 @@ def upgrade() -> None:
         sa.Column("images", sa.BigInteger, nullable=False),
         sa.Column("total_s", sa.Float, nullable=False),
         sa.PrimaryKeyConstraint(
-            "hour", "account", "key_id", "model", "served_model", "outcome", name="pk_usage_hours"
+            "hour", "account", "key_id", "model", "served_model", "outcome", name=f"pk_{table}"
         ),
     )
-    op.create_index("ix_usage_hours_account_hour", "usage_hours", ["account", "hour"])
-    op.create_index("ix_usage_hours_served_model_hour", "usage_hours", ["served_model", "hour"])
+    op.create_index(f"ix_{table}_account_hour", table, ["account", "hour"])
+    op.create_index(f"ix_{table}_served_model_hour", table, ["served_model", "hour"])
 
 
 def downgrade() -> None:
     """Drop the tables."""
-    for table in ("usage_hours", "usage_journals", "usage_entries"):
+    for table in ("usage_days", "usage_hours", "usage_journals", "usage_entries"):
         op.drop_table(table)
