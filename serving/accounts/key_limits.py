@@ -68,9 +68,6 @@ class KeyLimits:
         return address is not None and any(address in network for network in self._networks)
 
 
-UNLIMITED = KeyLimits()
-
-
 def read_networks(what: str, texts: Sequence[str]) -> tuple[Network, ...]:
     """Networks in CIDR notation, or single addresses.
 
@@ -102,3 +99,6 @@ def _matcher(patterns: Sequence[str] | None) -> Callable[[str], object] | None:
     parts = (".*".join(map(re.escape, pattern.split("*"))) for pattern in patterns)
     # Without a pattern, what nothing matches.
     return re.compile("|".join(parts) if patterns else r"(?!)", re.DOTALL).fullmatch
+
+
+UNLIMITED = KeyLimits()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -28,17 +28,16 @@ _INDEX_BYTES = 16
 NO_KEY = "no API key: send 'x-api-key: KEY' or 'Authorization: Bearer KEY'"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One secret of a key. Times are in seconds since 1970; `used` is when it last was, 0 if it has
-    not been. `stored` is true for keys of the store."""
+    """One secret of a key. `expires` is in seconds since 1970; `stored` is true for keys of the
+    store."""
 
     digest: bytes
     caller: Caller
     expires: float = inf
     revoked: bool = False
     stored: bool = False
-    used: float = 0.0
 
 
 class KeyRing:
@@ -55,39 +54,38 @@ class KeyRing:
     def __init__(self, proxies: Sequence[Network] = ()) -> None:
         self._proxies = proxies
         self._listed: dict[bytes, Entry] = {}
-        self._stored: dict[bytes, Entry] = {}
-        self._by_key: dict[str, list[bytes]] = {}
+        self._stored: dict[str, Sequence[Entry]] = {}
+        # All of them, by half of their digest.
+        self._entries: dict[bytes, Entry] = {}
+        self._used: dict[str, float] = {}
         self.away = ""
-
-    def __len__(self) -> int:
-        return len(self._listed) + len(self._stored)
 
     def set_listed(self, entries: Iterable[Entry]) -> None:
         """Set the keys that are not in the store."""
         self._listed = {entry.digest[:_INDEX_BYTES]: entry for entry in entries}
+        stored = (entry for each in self._stored.values() for entry in each)
+        self._entries = {entry.digest[:_INDEX_BYTES]: entry for entry in stored} | self._listed
 
-    def clear_stored(self) -> None:
-        """Forget the keys of the store."""
-        self._stored, self._by_key = {}, {}
+    def forget_stored(self, known: Collection[str]) -> None:
+        """Forget the keys of the store whose IDs are not among `known`."""
+        for key_id in self._stored.keys() - set(known):
+            self.set_stored(key_id, ())
 
     def set_stored(self, key_id: str, entries: Sequence[Entry]) -> None:
         """Set the secrets of one key of the store."""
-        for index in self._by_key.pop(key_id, ()):
-            del self._stored[index]
-        indexes = [entry.digest[:_INDEX_BYTES] for entry in entries]
-        if indexes:
-            self._by_key[key_id] = indexes
-        self._stored.update(zip(indexes, entries, strict=True))
+        for entry in self._stored.pop(key_id, ()):
+            if entry.digest[:_INDEX_BYTES] not in self._listed:
+                del self._entries[entry.digest[:_INDEX_BYTES]]
+        if entries:
+            self._stored[key_id] = entries
+        for entry in entries:
+            self._entries.setdefault(entry.digest[:_INDEX_BYTES], entry)
 
-    def used_since(self, moment: float) -> dict[str, float]:
-        """When each key of the store that was used after `moment` last was, by its ID; times are in
-        seconds since 1970."""
-        found: dict[str, float] = {}
-        for entry in self._stored.values():
-            if entry.used > moment:
-                key_id = entry.caller.key_id
-                found[key_id] = max(entry.used, found.get(key_id, 0.0))
-        return found
+    def take_used(self) -> dict[str, float]:
+        """When each key of the store that was used since the last call was used last, by its ID;
+        in seconds since 1970."""
+        used, self._used = self._used, {}
+        return used
 
     def authenticate(self, headers: Mapping[bytes, bytes], scope: Scope) -> Caller:
         """The caller of a request.
@@ -100,8 +98,7 @@ class KeyRing:
         if not (key := key_of(headers)):
             raise Unauthenticated(NO_KEY)
         digest = digest_of(key)
-        index = digest[:_INDEX_BYTES]
-        entry = self._listed.get(index) or self._stored.get(index)
+        entry = self._entries.get(digest[:_INDEX_BYTES])
         if entry is None or not hmac.compare_digest(entry.digest, digest):
             raise self._unknown(key)
         now = time.time()
@@ -114,7 +111,8 @@ class KeyRing:
             client_address(scope, self._proxies)
         ):
             raise Forbidden("this API key may not be used from your network")
-        entry.used = now
+        if entry.stored:
+            self._used[entry.caller.key_id] = now
         return entry.caller
 
     def _unknown(self, key: bytes) -> Unauthenticated | StoreUnavailable:

@@ -33,9 +33,10 @@ NO_ENDPOINT = "none"
 class Record:
     """What is known of one request so far. Times are `time.monotonic` seconds.
 
-    `ticket` is None until the request is admitted. `answer` is the last replica's, None if the
-    request was sent to none; `used` is what that replica says was used, None if it has not said.
-    `held_s` is how long it has waited for a replica to come, in seconds.
+    `key` is the ID of the key that it came with, which is no secret. `ticket` is None until the
+    request is admitted. `answer` is the last replica's, None if the request was sent to none;
+    `used` is what that replica says was used, None if it has not said. `held_s` is how long it has
+    waited for a replica to come, in seconds.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Record:
         "engine",
         "first_byte",
         "held_s",
+        "key",
         "kind",
         "last_byte",
         "model",
@@ -70,6 +72,7 @@ class Record:
         self.engine = NO_MODEL
         self.kind = NO_MODEL
         self.account = ""
+        self.key = ""
         self.replica = ""
         self.stream = False
         self.retried = False
@@ -175,6 +178,7 @@ class Recorder:
             engine=model,
             replica=record.replica,
             account=record.account,
+            key=record.key,
             stream=record.stream,
             outcome=outcome,
             status=record.status,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from serving.accounts.caller import Caller
 from serving.api.asked import Asked
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import RateLimited
-from serving.router.auth import Caller
 from serving.wire.messages import End
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events
