@@ -267,6 +267,13 @@ class KeyTables:
             await _write_down(connection, change, "key.revoke", key_id, {})
             return await _key(connection, key_id)
 
+    async def has_key(self) -> bool:
+        """True if there is a key that is not over."""
+        good = or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > datetime.now(UTC))
+        query = select(api_keys.c.id).where(api_keys.c.revoked_at.is_(None), good).limit(1)
+        async with self._store.reading() as connection:
+            return (await connection.execute(query)).first() is not None
+
     async def key(self, key_id: str) -> KeyRow:
         """One key. Raises `Missing`."""
         async with self._store.reading() as connection:

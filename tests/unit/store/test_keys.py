@@ -260,3 +260,12 @@ async def test_every_change_is_written_down(tables: KeyTables) -> None:
     assert total == 6
     assert {(row.actor, row.request_id) for row in rows} == {("svk_admin", "req-1")}
     assert (await tables.audit(skip=5, limit=10))[0] == rows[5:]
+
+
+async def test_whether_there_is_a_key(tables: KeyTables) -> None:
+    assert not await tables.has_key()
+    await tables.add_key(key("over", expires_at=NOW - timedelta(days=1)), BY)
+    await tables.add_key(key("revoked", revoked_at=NOW), BY)
+    assert not await tables.has_key()
+    await tables.add_key(key("good", expires_at=datetime.now(UTC) + timedelta(hours=1)), BY)
+    assert await tables.has_key()
