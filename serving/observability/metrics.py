@@ -117,7 +117,13 @@ class RouterMetrics:
         )
         self.without_account = Counter(
             "serving_requests_without_account_total",
-            "Completions that named no account while the policy is to warn.",
+            "Completions that named no account, or one that is not known, while the policy is to "
+            "warn.",
+            registry=registry,
+        )
+        self.store_up = Gauge(
+            "serving_store_up",
+            "1 while the store answers this router, 0 while it is away or if there is none.",
             registry=registry,
         )
         self.replicas = Gauge(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from serving.accounts.caller import Caller
 from serving.api.asked import Asked
-from serving.router.auth import Caller
 from serving.store.entry import Entry
 
 

@@ -8,7 +8,8 @@
 6. **relay**: to a replica and back (`relay`).
 7. **settle**: what it used is charged, counted and logged, once, whatever its end (`record`).
 
-A page, which the router answers itself, takes only the first step and the last. Every endpoint goes
+A page, and what administrators ask for, the router answers itself: they take only the first step
+and the last. Every endpoint goes
 this way; what differs between them stands in the table of endpoints.
 """
 
@@ -19,9 +20,12 @@ from functools import partial
 from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
+from serving.accounts.caller import ANYONE, Caller
+from serving.accounts.ring import KeyRing
+from serving.api.admin import Administration, Order
 from serving.api.asked import Ability, Asked
 from serving.api.dialect import Dialect
-from serving.api.endpoints import Endpoint, Endpoints, Match, Relayed, dialect_at
+from serving.api.endpoints import Endpoint, Endpoints, Managed, Match, Relayed, dialect_at
 from serving.api.envelope import retry_headers
 from serving.api.excerpt import excerpt
 from serving.api.pages import Ask, ShowPage
@@ -31,6 +35,7 @@ from serving.errors import (
     Ended,
     InvalidField,
     MethodNotAllowed,
+    NoStore,
     NotFound,
     ServingError,
     Unauthenticated,
@@ -39,7 +44,7 @@ from serving.http.request import Request
 from serving.observability.logs import Log
 from serving.router.admission import Admission
 from serving.router.answer import Answer
-from serving.router.auth import ANYONE, Accounts, Caller, KeyRing, choose_account
+from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
 from serving.router.doors import Doors
 from serving.router.record import Record, Recorder
@@ -52,6 +57,9 @@ from serving.router.view import RouterView
 from serving.settings import Settings
 from serving.wire.messages import End
 
+# Larger than any body of the admin API.
+MAX_ORDER_BYTES = 128 * 1024
+
 
 class Pipeline:
     """The ASGI application of one router. It knows no model until `set_catalogue` is called."""
@@ -62,6 +70,7 @@ class Pipeline:
         settings: Settings,
         endpoints: Endpoints,
         keys: KeyRing,
+        administration: Administration | None,
         doors: Doors,
         accounts: Accounts,
         cross_origin: CrossOrigin,
@@ -75,6 +84,7 @@ class Pipeline:
         self._settings = settings
         self._endpoints = endpoints
         self._keys = keys
+        self._administration = administration
         self._doors = doors
         self._accounts = accounts
         self._cross_origin = cross_origin
@@ -128,9 +138,14 @@ class Pipeline:
         endpoint = _endpoint(request, match)
         record.quiet = endpoint.probe
         caller, answer = self._authenticate(request, endpoint)
+        record.key = caller.key_id
+        managed = isinstance(answer, Managed)
+        caller.check_endpoint(request.method, match.path, manages=managed)
         if isinstance(answer, Relayed):
             request.name, request.path = match.name, answer.path or match.path
             await self._complete(request, answer, endpoint.dialect, caller, record)
+        elif isinstance(answer, Managed):
+            await self._manage(request, answer, match.name, caller, record)
         else:
             await self._show(request, answer, match.name, caller, record)
 
@@ -149,11 +164,12 @@ class Pipeline:
 
     def _authenticate(
         self, request: Request, endpoint: Endpoint
-    ) -> tuple[Caller, ShowPage | Relayed]:
+    ) -> tuple[Caller, ShowPage | Relayed | Managed]:
         """Who calls, and the answer that this caller may have.
 
         Raises:
             Unauthenticated: it needs a key.
+            Forbidden, StoreUnavailable: as `KeyRing.authenticate`.
         """
         headers = request.headers
         if endpoint.public and not (
@@ -161,7 +177,7 @@ class Pipeline:
         ):
             return ANYONE, endpoint.answer
         try:
-            return self._keys.authenticate(headers), endpoint.answer
+            return self._keys.authenticate(headers, request.scope), endpoint.answer
         except Unauthenticated:
             if endpoint.bare is None:
                 raise
@@ -178,7 +194,7 @@ class Pipeline:
         asked = endpoint.parse(request, body)
         record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
-        record.account, record.key_id = account or "", caller.key_id
+        record.account = account or ""
         record.ticket = await self._admission.admit(caller, account, asked)
         route = self._resolve(request, record.endpoint, endpoint.needs, asked, caller)
         record.engine, record.kind = route.engine.id, route.kind
@@ -217,10 +233,32 @@ class Pipeline:
         self, request: Request, show: ShowPage, name: str, caller: Caller, record: Record
     ) -> None:
         """Answer with a page."""
-        account = choose_account(caller, request.headers, None)
-        page = show(self._view, Ask(request.query, name, caller.key_id, account))
+        account = self._accounts.choose(caller, request.headers)
+        view = self._view.seen_by(caller)
+        page = show(view, Ask(request.query, name, caller.key_id, account))
         record.status = page.status
         await request.respond(page.status, page.body, page.content_type, list(page.headers))
+
+    async def _manage(
+        self, request: Request, managed: Managed, name: str, caller: Caller, record: Record
+    ) -> None:
+        """Do what an administrator asks for."""
+        self._accounts.choose(caller, request.headers)
+        if self._administration is None:
+            raise NoStore(
+                "accounts and keys are kept in a store, and this installation has none; set "
+                "SERVING_STORE_URL"
+            )
+        body = b""
+        if managed.reads:
+            limit = min(MAX_ORDER_BYTES, self._settings.max_body_bytes)
+            body = await request.read_body(limit=limit, timeout_s=self._settings.body_timeout_s)
+        order = Order(request.id, caller.key_id, name, request.query, body)
+        page = await managed.manage(self._administration, order)
+        record.status = page.status
+        # An answer may have a key in it.
+        headers = [(b"cache-control", b"no-store")]
+        await request.respond(page.status, page.body, page.content_type, headers)
 
     async def _refuse(self, request: Request, error: ServingError, dialect: Dialect) -> None:
         """Answer with an error."""

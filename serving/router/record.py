@@ -34,9 +34,10 @@ NO_ENDPOINT = "none"
 class Record:
     """What is known of one request so far. Times are `time.monotonic` seconds.
 
-    `ticket` is None until the request is admitted. `answer` is the last replica's, None if the
-    request was sent to none; `used` is what that replica says was used, None if it has not said.
-    `held_s` is how long it has waited for a replica to come, in seconds.
+    `key` is the ID of the key that it came with, which is no secret. `ticket` is None until the
+    request is admitted. `answer` is the last replica's, None if the request was sent to none;
+    `used` is what that replica says was used, None if it has not said. `held_s` is how long it has
+    waited for a replica to come, in seconds.
     """
 
     __slots__ = (
@@ -49,7 +50,7 @@ class Record:
         "engine",
         "first_byte",
         "held_s",
-        "key_id",
+        "key",
         "kind",
         "last_byte",
         "model",
@@ -74,7 +75,7 @@ class Record:
         self.engine = NO_MODEL
         self.kind = NO_MODEL
         self.account = ""
-        self.key_id = ""
+        self.key = ""
         self.replica = ""
         self.stream = False
         self.retried = False
@@ -114,7 +115,7 @@ class Record:
             request_id=self.request_id,
             ended_at=time.time(),
             account=self.account,
-            key_id=self.key_id,
+            key_id=self.key,
             model=self.model,
             served_model=self.served_model,
             engine=self.engine,
@@ -216,6 +217,7 @@ class Recorder:
             engine=model,
             replica=record.replica,
             account=record.account,
+            key=record.key,
             stream=record.stream,
             outcome=outcome,
             status=record.status,

@@ -7,6 +7,7 @@ import random
 import socket
 from collections.abc import Callable, Sequence
 
+from serving.accounts.keeper import Keeper
 from serving.api.endpoints import ENDPOINTS, Endpoints
 from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
@@ -15,7 +16,7 @@ from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.admission import Admission, OpenDoor, Policy
-from serving.router.auth import Accounts, KeyRing
+from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
 from serving.router.demand import Demand
 from serving.router.doors import Doors
@@ -32,6 +33,7 @@ from serving.router.spaces import CacheSpaces
 from serving.router.view import RouterView
 from serving.router.waiting import Waiting
 from serving.settings import Settings
+from serving.store.engine import Store
 from serving.wire.address import host_port
 from serving.wire.entry import Entry
 
@@ -58,7 +60,9 @@ class Router:
         policy: which requests may run, and who pays; by default all may, and nobody pays.
 
     Raises:
-        ValueError: other machines could call with a key that everybody knows.
+        ValueError: other machines could call with a key that everybody knows, or the store's URL is
+            not valid.
+        KeysFileError: the file of keys cannot be read.
     """
 
     def __init__(
@@ -85,6 +89,9 @@ class Router:
         self._own: HttpServer | None = None
         self._shared: HttpServer | None = None
         self.metrics = metrics = RouterMetrics()
+        url = settings.store_url.get_secret_value()
+        self._store = Store(url, migrates=settings.store_migrates) if url else None
+        self.keeper = keeper = Keeper(settings, self._store, metrics, log)
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
         rng = rng or random.Random()
@@ -124,9 +131,10 @@ class Router:
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),
-            keys=KeyRing(settings.keys),
+            keys=keeper.ring,
+            administration=keeper.admin,
             doors=self._doors,
-            accounts=Accounts(settings.account_policy, metrics),
+            accounts=Accounts(settings.account_policy, keeper.book, metrics),
             cross_origin=CrossOrigin(settings.origins),
             spaces=CacheSpaces(settings),
             admission=Admission(policy or OpenDoor()),
@@ -174,11 +182,12 @@ class Router:
         self._demand.update(catalogue.engines)
 
     async def start(self) -> None:
-        """Listen.
+        """Read the keys, and listen.
 
         Raises:
             OSError: the address is taken, or not ours.
         """
+        await self.keeper.start()
         settings = self._settings
         own, shared = listen(self._own_host), listen(settings.host, settings.port, shared=True)
         connections = connections_within(settings.max_connections, raise_limit())
@@ -206,3 +215,6 @@ class Router:
         self._demand.close()
         await self.fleet.close()
         await self.hosted.close()
+        await self.keeper.close()
+        if self._store is not None:
+            await self._store.close()

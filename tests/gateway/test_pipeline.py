@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from serving.store.entry import Entry
+from serving.accounts.caller import Caller
 from serving.api.asked import Asked
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import RateLimited
-from serving.router.auth import Caller
+from serving.store.entry import Entry
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events
 

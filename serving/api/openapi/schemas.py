@@ -9,6 +9,7 @@ from typing import Any
 from serving.api.audio import AudioRequest
 from serving.api.completion import CompletionRequest
 from serving.api.models import RESPONSE_SCHEMA
+from serving.api.openapi.admin import admin_schemas
 from serving.api.openapi.scale import scale_schemas
 
 REF = "#/components/schemas/"
@@ -138,6 +139,7 @@ def schemas() -> dict[str, Any]:
             "properties": {"type": {"type": "string"}, "sequence_number": number},
         },
         **scale_schemas(REF),
+        **admin_schemas(REF),
         "Object": {"type": "object"},
         "List": {"type": "array"},
     }
