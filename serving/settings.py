@@ -44,6 +44,28 @@ class Settings(BaseSettings):
         default=True,
         description="bring the store's schema up to date at the start; else: serving store upgrade",
     )
+    ledger: Literal["auto", "off", "journal", "store"] = Field(
+        default="auto",
+        description="where a router puts what each request used before the answer ends: a journal "
+        "on its disk, which is shipped to the store, or the store itself; auto: a journal where "
+        "there is a store",
+    )
+    ledger_dir: str = Field(
+        default="",
+        description="folder of the journals; default: beside SQLite's file, or "
+        "~/.local/state/serving/journals",
+    )
+    ledger_full: Literal["serve", "refuse"] = Field(
+        default="serve",
+        description="requests while the disk of the journal (or the store, where that is the "
+        "ledger) takes no entries: serve them and keep 100,000 entries in memory, or refuse them",
+    )
+    usage_entries_days: Annotated[int, Field(gt=0)] = Field(
+        default=100, description="how long single entries of usage are kept"
+    )
+    usage_sums_days: Annotated[int, Field(gt=0)] = Field(
+        default=800, description="how long sums of usage by the hour and the day are kept"
+    )
     keys_stale_s: Annotated[float, Field(gt=0)] = Field(
         default=86_400.0,
         description="how long a router goes on with the store's keys while the store is away",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from serving.api import admin, deployments, llm_engine, pages, v5_models
+from serving.api import admin, deployments, llm_engine, pages, usage, v5_models
 from serving.api.admin import Manage
 from serving.api.asked import Ability, Asked, Sent
 from serving.api.audio import TRANSCRIPTIONS, TRANSLATIONS, parse_audio
@@ -22,6 +22,7 @@ from serving.api.llm_engine import LLM_ENGINE
 from serving.api.model_calls import parse_model_chat, parse_model_completion
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
+from serving.api.usage import Report
 from serving.wire.messages import UNMARKED
 
 # Stands for the model ID in a path. IDs may have slashes, so it takes all that is left. Where it
@@ -57,6 +58,13 @@ class Managed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """Answered by the router from the ledger, with what the caller may see of it."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One path and method.
 
@@ -69,7 +77,7 @@ class Endpoint:
     method: str
     path: str
     dialect: Dialect
-    answer: ShowPage | Relayed | Managed
+    answer: ShowPage | Relayed | Managed | Reported
     public: bool = False
     probe: bool = False
     names_models: bool = False
@@ -163,6 +171,10 @@ def _probe(
     return Endpoint("GET", path, dialect, show, True, True, names_models, bare)
 
 
+def _usage(path: str, report: Report) -> Endpoint:
+    return Endpoint("GET", path, CREATE_COMPLETION, Reported(report))
+
+
 def _admin() -> Iterator[Endpoint]:
     """Accounts and keys, for administrators. What the path names is no model, but it may have any
     characters as well."""
@@ -221,6 +233,10 @@ ENDPOINTS = (
     _page("/v5/models", v5_models.models),
     _page(f"/v5/models/{NAME}", v5_models.one_model),
     _page("/v5/chat/completions/models", v5_models.chat_models),
+    _usage("/v4/usage", usage.usage),
+    _usage("/v4/usage/entries", usage.entries),
+    _usage(f"/v4/models/{NAME}/usage-statistics", usage.statistics),
+    _usage(f"/v4/model-deployments/{NAME}/usage-statistics", usage.statistics),
     *_admin(),
     _page("/user-info", pages.user_info),
     _page("/version", pages.version),

@@ -6,11 +6,14 @@ every request and keeps nothing, which costs a request no time.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from serving.accounts.caller import Caller
 from serving.api.asked import Asked
 from serving.store.entry import Entry
+
+if TYPE_CHECKING:
+    from serving.accounts.ledger.ledger import Ledger
 
 
 class Policy(Protocol):
@@ -38,6 +41,21 @@ class OpenDoor:
 
     async def settle(self, entry: Entry) -> None:
         """See `Policy.settle`."""
+
+
+class Charged:
+    """Admits everybody whose usage can be kept, and keeps it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def admit(self, caller: Caller, account: str | None, asked: Asked) -> None:
+        """See `Policy.admit`. Raises `LedgerUnavailable`."""
+        self._ledger.check()
+
+    async def settle(self, entry: Entry) -> None:
+        """See `Policy.settle`."""
+        await self._ledger.add(entry)
 
 
 class Ticket:

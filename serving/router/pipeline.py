@@ -20,15 +20,16 @@ from functools import partial
 from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
-from serving.accounts.caller import ANYONE, Caller
+from serving.accounts.caller import ANYONE, Caller, Role
 from serving.accounts.ring import KeyRing
 from serving.api.admin import Administration, Order
 from serving.api.asked import Ability, Asked
 from serving.api.dialect import Dialect
-from serving.api.endpoints import Endpoint, Endpoints, Managed, Match, Relayed, dialect_at
+from serving.api.endpoints import Endpoint, Endpoints, Managed, Match, Relayed, Reported, dialect_at
 from serving.api.envelope import retry_headers
 from serving.api.excerpt import excerpt
 from serving.api.pages import Ask, ShowPage
+from serving.api.usage import Inquiry, Ledger
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import (
     ClientLeft,
@@ -76,6 +77,7 @@ class Pipeline:
         cross_origin: CrossOrigin,
         spaces: CacheSpaces,
         admission: Admission,
+        usage: Ledger | None,
         relay: Relay,
         view: RouterView,
         recorder: Recorder,
@@ -90,6 +92,7 @@ class Pipeline:
         self._cross_origin = cross_origin
         self._spaces = spaces
         self._admission = admission
+        self._usage = usage
         self._resolver = Resolver(Catalogue(models=()))
         self._relay = relay
         self._view = view
@@ -144,6 +147,8 @@ class Pipeline:
         if isinstance(answer, Relayed):
             request.name, request.path = match.name, answer.path or match.path
             await self._complete(request, answer, endpoint.dialect, caller, record)
+        elif isinstance(answer, Reported):
+            await self._report(request, answer, match.name, caller, record)
         elif isinstance(answer, Managed):
             await self._manage(request, answer, match.name, caller, record)
         else:
@@ -164,7 +169,7 @@ class Pipeline:
 
     def _authenticate(
         self, request: Request, endpoint: Endpoint
-    ) -> tuple[Caller, ShowPage | Relayed | Managed]:
+    ) -> tuple[Caller, ShowPage | Relayed | Managed | Reported]:
         """Who calls, and the answer that this caller may have.
 
         Raises:
@@ -259,6 +264,21 @@ class Pipeline:
         # An answer may have a key in it.
         headers = [(b"cache-control", b"no-store")]
         await request.respond(page.status, page.body, page.content_type, headers)
+
+    async def _report(
+        self, request: Request, reported: Reported, name: str, caller: Caller, record: Record
+    ) -> None:
+        """Answer with what was used."""
+        account = self._accounts.choose(caller, request.headers)
+        if self._usage is None:
+            raise NoStore(
+                "usage is kept in a store, and this installation has none; set SERVING_STORE_URL"
+            )
+        admin = caller.role is Role.ADMIN
+        inquiry = Inquiry(caller.key_id, account, admin, request.query, name)
+        page = await reported.report(self._usage, inquiry)
+        record.status = page.status
+        await request.respond(page.status, page.body, page.content_type, list(page.headers))
 
     async def _refuse(self, request: Request, error: ServingError, dialect: Dialect) -> None:
         """Answer with an error."""

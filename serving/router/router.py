@@ -8,14 +8,15 @@ import socket
 from collections.abc import Callable, Sequence
 
 from serving.accounts.keeper import Keeper
+from serving.accounts.ledger.books import Books
 from serving.api.endpoints import ENDPOINTS, Endpoints
 from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
 from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
-from serving.router.admission import Admission, OpenDoor, Policy
+from serving.observability.metrics import LedgerMetrics, RouterMetrics
+from serving.router.admission import Admission, Charged, OpenDoor, Policy
 from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
 from serving.router.demand import Demand
@@ -85,6 +86,7 @@ class Router:
         self._id = router
         self._own_host = own_host
         self._drain_s = drain_s
+        self._prepared = False
         # Once it has started, that of its own port and the one of callers.
         self._own: HttpServer | None = None
         self._shared: HttpServer | None = None
@@ -92,6 +94,7 @@ class Router:
         url = settings.store_url.get_secret_value()
         self._store = Store(url, migrates=settings.store_migrates) if url else None
         self.keeper = keeper = Keeper(settings, self._store, metrics, log)
+        self.books = Books(settings, self._store, LedgerMetrics(metrics.registry), log, rng=rng)
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
         rng = rng or random.Random()
@@ -137,7 +140,8 @@ class Router:
             accounts=Accounts(settings.account_policy, keeper.book, metrics),
             cross_origin=CrossOrigin(settings.origins),
             spaces=CacheSpaces(settings),
-            admission=Admission(policy or OpenDoor()),
+            admission=Admission(policy or self._policy()),
+            usage=self.books.usage,
             relay=relay,
             view=RouterView(
                 router,
@@ -181,13 +185,24 @@ class Router:
         self.fleet.set_models(spec.id for spec in catalogue.engines)
         self._demand.update(catalogue.engines)
 
-    async def start(self) -> None:
-        """Read the keys, and listen.
+    async def prepare(self) -> None:
+        """Read the keys and open the ledger; done once.
 
         Raises:
-            OSError: the address is taken, or not ours.
+            OSError: the ledger's folder takes nothing.
         """
-        await self.keeper.start()
+        if not self._prepared:
+            self._prepared = True
+            await self.keeper.start()
+            await self.books.start()
+
+    async def start(self) -> None:
+        """Prepare, and listen.
+
+        Raises:
+            OSError: as `prepare`; or the address is taken, or not ours.
+        """
+        await self.prepare()
         settings = self._settings
         own, shared = listen(self._own_host), listen(settings.host, settings.port, shared=True)
         connections = connections_within(settings.max_connections, raise_limit())
@@ -199,6 +214,9 @@ class Router:
         self._doors.own_port = self._own.port
         for server in self.servers:
             await server.start()
+
+    def _policy(self) -> Policy:
+        return OpenDoor() if self.books.ledger is None else Charged(self.books.ledger)
 
     def _server(self, listener: socket.socket, connections: int) -> HttpServer:
         return HttpServer(
@@ -216,5 +234,6 @@ class Router:
         await self.fleet.close()
         await self.hosted.close()
         await self.keeper.close()
+        await self.books.close()
         if self._store is not None:
             await self._store.close()

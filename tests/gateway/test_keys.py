@@ -55,7 +55,7 @@ async def keyed(open_site: Open, url: str, **settings: Any) -> Keyed:
     _, text = await make_admin_key(store, "test")
     await store.close()
     site = await open_site(store_url=url, **settings)
-    await site.router.keeper.start()
+    await site.router.prepare()
     return Keyed(site, text)
 
 
@@ -385,7 +385,7 @@ async def test_a_mounted_file_needs_no_store(
     file = tmp_path / "keys"
     file.write_text("sk-one:acme models=echo.pirate")
     site = await open_site(api_keys_file=str(file))
-    await site.router.keeper.start()
+    await site.router.prepare()
 
     async def status(key: str, **more: Any) -> int:
         body, headers = {**COMPLETION, **more}, {"x-api-key": key}
@@ -403,7 +403,7 @@ async def test_a_mounted_file_needs_no_store(
 
 async def test_a_router_that_starts_without_its_store(open_site: Open) -> None:
     site = await open_site(store_url="postgresql://nobody@127.0.0.1:1/none")
-    await site.router.keeper.start()
+    await site.router.prepare()
     sent = await site.complete()
     assert sent.status_code == 200, "a key that needs no store"
     body, headers = COMPLETION, {"x-api-key": "svk_stored"}

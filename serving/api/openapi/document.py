@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
-from serving.api.endpoints import NAME, Endpoint, Managed, Relayed
+from serving.api.endpoints import NAME, Endpoint, Managed, Relayed, Reported
 from serving.api.llm_engine import LLM_ENGINE
 from serving.api.openapi.admin import ADMIN_TEXTS
 from serving.api.openapi.describe import BASE, TEXTS, Text
 from serving.api.openapi.scale import SCALE_TEXTS
 from serving.api.openapi.schemas import REF, schemas
+from serving.api.openapi.usage import USAGE_TEXTS
 
 VERSION = "3.1.0"
-_TEXTS = TEXTS | SCALE_TEXTS
+_TEXTS = TEXTS | SCALE_TEXTS | USAGE_TEXTS
 JSON, EVENTS = "application/json", "text/event-stream"
 # The schema of each dialect's error bodies.
 ERRORS: dict[Dialect, str] = {
@@ -193,6 +194,8 @@ def _responses(endpoint: Endpoint, text: Text) -> dict[str, Any]:
         kinds |= _WITH_QUERY
     if relayed:
         kinds |= _RELAYED
+    elif isinstance(endpoint.answer, Reported):
+        kinds |= _MANAGED
     elif isinstance(endpoint.answer, Managed):
         kinds |= _MANAGED | (_WITH_BODY if endpoint.answer.reads else {})
         if NAME in endpoint.path:
@@ -219,6 +222,8 @@ def _answer(endpoint: Endpoint, text: Text) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if text.writes or not text.streams:
         content[JSON] = {"schema": {"$ref": REF + (text.writes or "Object")}}
+    if "format" in text.query:
+        content["text/csv"] = {"schema": {"type": "string"}}
     if text.streams:
         content[EVENTS] = {"schema": _event(text.streams, endpoint.dialect)}
     return content

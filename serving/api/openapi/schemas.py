@@ -11,6 +11,7 @@ from serving.api.completion import CompletionRequest
 from serving.api.models import RESPONSE_SCHEMA
 from serving.api.openapi.admin import admin_schemas
 from serving.api.openapi.scale import scale_schemas
+from serving.api.openapi.usage import usage_schemas
 
 REF = "#/components/schemas/"
 
@@ -140,6 +141,7 @@ def schemas() -> dict[str, Any]:
         },
         **scale_schemas(REF),
         **admin_schemas(REF),
+        **usage_schemas(),
         "Object": {"type": "object"},
         "List": {"type": "array"},
     }
