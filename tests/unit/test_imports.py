@@ -113,6 +113,11 @@ def test_httptools_is_imported_where_heads_are_read_only() -> None:
     assert users == ["serving/http/head.py"]
 
 
+@pytest.mark.parametrize("file", [f for f in EVERYTHING if not f.startswith("serving/store/")])
+def test_sql_is_in_the_store_only(file: str) -> None:
+    assert not top_levels(file) & {"sqlalchemy", "alembic", "aiosqlite", "asyncpg", "sqlite3"}
+
+
 @pytest.mark.parametrize("file", [f for package in APART for f in files(package)])
 def test_what_stands_apart_imports_none_of_the_service(file: str) -> None:
     assert not top_levels(file) & {"serving", "deployments", "tests"}
