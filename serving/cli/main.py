@@ -21,6 +21,7 @@ from serving.cli.options import client_options
 from serving.cli.output import Json
 from serving.cli.plan import plan
 from serving.cli.store import store
+from serving.cli.usage import usage
 
 MAX_STOP_SEQUENCES = 4
 EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
@@ -58,6 +59,7 @@ Examples:
   serving plan FILE                              which GPUs does a models file need?
   serving complete MODEL "Once upon a time"      stream a completion
   serving keys create --account acme             make an API key
+  serving usage --by account,model               what was used
 
 \b
 Another server than http://127.0.0.1:8000:
@@ -83,7 +85,7 @@ def main(ctx: click.Context) -> None:
         ctx.obj = make_client
 
 
-for command in (plan, accounts, keys, store):
+for command in (plan, accounts, keys, usage, store):
     main.add_command(command)
 
 
