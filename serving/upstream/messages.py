@@ -38,6 +38,7 @@ class MessagesReading(Reading):
         super().__init__(tally, streams=streams)
         self._finished = False
         self._prompt = 0
+        self._cached = 0
 
     def take(self, event: Event) -> Event:
         """See `Reading.take`."""
@@ -66,7 +67,9 @@ class MessagesReading(Reading):
             names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
             counts = [usage.get(name) for name in names]
             self._prompt = sum(n for n in counts if isinstance(n, int)) or self._prompt
-            self.count(self._prompt, usage.get("output_tokens"))
+            cached = usage.get("cache_read_input_tokens")
+            self._cached = cached if isinstance(cached, int) else self._cached
+            self.count(self._prompt, usage.get("output_tokens"), self._cached)
 
     def _reason(self, part: object) -> None:
         if isinstance(part, dict) and isinstance(reason := part.get("stop_reason"), str):

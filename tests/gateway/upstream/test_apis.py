@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.accounts.caller import ANYONE
 from serving.api.asked import Ability
 from serving.api.endpoints import ENDPOINTS, NAME, Relayed
 from serving.api.openapi.document import text_of
-from serving.router.auth import ANYONE
 from tests.conftest import Eventually
 from tests.gateway.conftest import events
 from tests.gateway.upstream.conftest import CANARY, DIALECTS, TEXT, World
