@@ -14,6 +14,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -40,7 +41,7 @@ class Slow:
         self._size = size
         self._pause_s = seconds * PIECE / size
 
-    async def __aiter__(self):  # type: ignore[no-untyped-def]
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         yield fields("file", b"", '; filename="a.wav"')[:-2]
         for _ in range(self._size // PIECE):
             yield bytes(PIECE)
@@ -92,10 +93,12 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=25)
     parser.add_argument("--seconds", type=float, default=4.0)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        with ours(Path(folder), events=1, interval_s=0.0, task="transcribe") as candidate:
-            size = args.megabytes * 1_000_000 // PIECE * PIECE
-            found = asyncio.run(measure(candidate, args.uploads, size, args.seconds))
+    size = args.megabytes * 1_000_000 // PIECE * PIECE
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ours(Path(folder), events=1, interval_s=0.0, task="transcribe") as candidate,
+    ):
+        found = asyncio.run(measure(candidate, args.uploads, size, args.seconds))
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -41,6 +41,7 @@ from serving.router.resolve import Route
 from serving.router.response import Response
 from serving.router.retry_budget import RetryBudget
 from serving.router.waiting import Waiting
+from serving.wire.body import Body
 from serving.wire.messages import Call, End, Head
 
 _SSE = "text/event-stream"
@@ -55,7 +56,7 @@ class Job:
     """
 
     call: Call
-    body: bytes
+    body: Body
     route: Route
     dialect: Dialect
     settle: Callable[[End], Awaitable[None]]

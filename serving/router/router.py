@@ -12,6 +12,7 @@ from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
 from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
+from serving.http.spool import Spools
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.admission import Admission, OpenDoor, Policy
@@ -121,6 +122,8 @@ class Router:
         )
         self._log = log
         self._recorder = Recorder(metrics, log)
+        spools = Spools(settings.spool_dir, settings.spool_bytes)
+        metrics.spooled.set_function(lambda: spools.used)
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),
@@ -129,6 +132,7 @@ class Router:
             accounts=Accounts(settings.account_policy, metrics),
             cross_origin=CrossOrigin(settings.origins),
             spaces=CacheSpaces(settings),
+            spools=spools,
             admission=Admission(policy or OpenDoor()),
             relay=relay,
             view=RouterView(
