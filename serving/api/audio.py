@@ -1,7 +1,8 @@
 """Requests about a recording: OpenAI's transcriptions and translations.
 
-The router reads one field, the model. Which fields there are and what they may be says
-`AudioRequest`; the engine server holds a request against it (`serving/engine/bodies/audio.py`).
+The router reads the model, and how the answer is to be written. Which fields there are and what
+they may be says `AudioRequest`; the engine server holds a request against it
+(`serving/engine/bodies/audio.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from serving.api.asked import Sent
+from serving.api.audio_answers import EVENTS_FORM, TEXT_FORM
 from serving.api.completion import MAX_MODEL_ID
 from serving.api.excerpt import excerpt
 from serving.api.multipart import FormReader
@@ -23,7 +25,7 @@ PATHS = frozenset((TRANSCRIPTIONS, TRANSLATIONS))
 # What an engine's core can be sent as an integer, and more than any use of it.
 _MOST = 2**31 - 1
 # What a router reads of a form.
-_READ = frozenset(("model",))
+_READ = frozenset(("model", "stream", "response_format"))
 
 
 class AudioRequest(BaseModel):
@@ -41,9 +43,14 @@ class AudioRequest(BaseModel):
         default=None, description="of the speech, as in ISO 639-1; default: the model finds it out"
     )
     prompt: str = Field(default="", description="what was said before, or words to expect")
-    response_format: Literal["json"] = "json"
+    response_format: Literal["json", "text", "verbose_json"] = "json"
+    timestamp_granularities: Literal["segment"] = Field(
+        default="segment", alias="timestamp_granularities[]", description="of `verbose_json`"
+    )
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    stream: Literal[False, "false", "0"] = Field(default=False, description="an answer comes whole")
+    stream: Literal[False, True, "false", "true", "0", "1"] = Field(
+        default=False, description="the text in events as it is found; not with `verbose_json`"
+    )
     max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(
         default=None, description="of each part of a recording"
     )
@@ -51,8 +58,8 @@ class AudioRequest(BaseModel):
 
 
 class AudioForm:
-    """An `Incoming`: the form of a request, of which one field is looked at. A model ID in its path
-    (Azure's way) may be left out of the body.
+    """An `Incoming`: the form of a request, of which three fields are looked at. A model ID in its
+    path (Azure's way) may be left out of the body.
 
     Raises:
         InvalidRequest: the body is no form (400).
@@ -83,7 +90,12 @@ class AudioForm:
         self._reader.close()
         if not self.model:
             raise InvalidField("'model' is required", param="model")
-        return OpenAIRequest(self._sent, body, self.model, streams=False)
+        streams, form = self._given.get("stream") in ("true", "1"), ""
+        if streams and self._sent.path == TRANSCRIPTIONS:
+            form = EVENTS_FORM
+        elif not streams and self._given.get("response_format") == "text":
+            form = TEXT_FORM
+        return OpenAIRequest(self._sent, body, self.model, streams, form=form)
 
     def _model(self, given: str) -> str:
         if not 0 < len(given) <= MAX_MODEL_ID:

@@ -116,7 +116,7 @@ def _audio() -> Iterator[Endpoint]:
     for path in (TRANSCRIPTIONS, TRANSLATIONS):
         for way in (path, AZURE + path.removeprefix("/v1"), "/openai" + path):
             answered = "" if way == path else path
-            answer = Relayed(Spooled(AudioForm), Ability.TRANSCRIBE, answered, streams=False)
+            answer = Relayed(Spooled(AudioForm), Ability.TRANSCRIBE, answered)
             yield Endpoint("POST", way, OPENAI, answer)
 
 

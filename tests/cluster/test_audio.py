@@ -30,7 +30,7 @@ from tests.cluster.conftest import local_model
 from tests.cluster.engine_server import EngineLink, EngineServer, engine_link, engine_server
 from tests.conftest import Eventually
 from tests.live import BASE
-from tests.whisper_shape import CONTEXT, RATE, recording, samples, write_whisper
+from tests.whisper_shape import CONTEXT, RATE, SECONDS, recording, samples, write_whisper
 
 WHISPER, ALIAS = "tiny-whisper", "whisper-1"
 # The marks that a prompt consists of: start, language, task, no timestamps.
@@ -145,6 +145,36 @@ async def test_tokens_are_counted_once(link: EngineLink) -> None:
     assert (parts >= 3, rest, answer.end.completion_tokens) == (True, 0, 7 * parts)
 
 
+@pytest.mark.parametrize("path", [TRANSCRIPTIONS, TRANSLATIONS])
+async def test_segments_with_their_times(link: EngineLink, path: str) -> None:
+    """The parts of a recording one after the other, and the text of all of them."""
+    fields = {**GREEDY, "response_format": "verbose_json", "timestamp_granularities[]": "segment"}
+    for seed in range(4):
+        _, found = await ask(link, recording(seed, 5), path, **fields)
+        assert (round(found["duration"], 1), found["language"]) == (5, "en")
+        times = [(one["start"], one["end"]) for one in found["segments"]]
+        assert times == sorted(times, key=lambda time: time[0] // SECONDS)
+        assert found["text"] == " ".join(one["text"] for one in found["segments"])
+
+
+@pytest.mark.parametrize("path", [TRANSCRIPTIONS, TRANSLATIONS])
+async def test_a_streams_text_is_that_of_an_answer(link: EngineLink, path: str) -> None:
+    for seconds in (1.0, 5.0):
+        file = recording(1, seconds)
+        _, whole = await ask(link, file, path, **GREEDY)
+        call, body = form_call(file, path, WHISPER, **GREEDY, stream="true")
+        answer, said = await link.call(call, body)
+        *events, last = said.decode().removesuffix("\n\n").split("\n\n")
+        assert last == "data: [DONE]"
+        chunks = [json.loads(event.removeprefix("data: ")) for event in events]
+        assert len(chunks) > 2, "it comes in pieces"
+        assert {chunk["model"] for chunk in chunks} == {WHISPER}
+        streamed = "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+        assert streamed == whole["text"]
+        assert answer.end is not None
+        assert answer.end.completion_tokens > 2
+
+
 @pytest.mark.parametrize(
     ("fields", "file", "words"),
     [
@@ -161,8 +191,12 @@ async def test_tokens_are_counted_once(link: EngineLink) -> None:
         ({"max_completion_tokens": "9" * 30}, SHORT, "'max_completion_tokens'"),
         ({"seed": "9" * 30}, SHORT, "'seed'"),
         ({"temperature": "nan"}, SHORT, "'temperature'"),
-        ({"response_format": "verbose_json"}, SHORT, "'response_format'"),
-        ({"stream": "true"}, SHORT, "'stream'"),
+        ({"response_format": "srt"}, SHORT, "'response_format'"),
+        ({"response_format": "vtt"}, SHORT, "'response_format'"),
+        ({"response_format": "diarized_json"}, SHORT, "'response_format'"),
+        ({"response_format": "verbose_json", "stream": "true"}, SHORT, "streaming"),
+        ({"timestamp_granularities[]": "word"}, SHORT, "'timestamp_granularities[]'"),
+        ({"stream": "maybe"}, SHORT, "'stream'"),
         ({"vllm_xargs": "{}"}, SHORT, "'vllm_xargs'"),
         ({"use_beam_search": "true"}, SHORT, "'use_beam_search'"),
     ],
@@ -275,6 +309,20 @@ async def test_openais_client(
                     model=model, file=("a.wav", recording(1, 15)), language="en", temperature=0
                 )
                 assert heard.text
+            asked: Any = {"model": ALIAS, "file": ("a.wav", recording(1, 5)), "temperature": 0}
+            asked["language"] = "en"
+            transcribe: Any = client.audio.transcriptions.create
+            text = (await transcribe(**asked)).text
+            assert await transcribe(**asked, response_format="text") == text + "\n"
+            verbose = await transcribe(
+                **asked, response_format="verbose_json", timestamp_granularities=["segment"]
+            )
+            assert (verbose.language, round(verbose.duration)) == ("en", 5)
+            events = [event async for event in await transcribe(**asked, stream=True)]
+            *deltas, done = events
+            assert {event.type for event in deltas} == {"transcript.text.delta"}
+            assert "".join(event.delta for event in deltas) == text
+            assert (done.type, done.text) == ("transcript.text.done", text)
             with pytest.raises(openai.BadRequestError) as caught:
                 await client.audio.translations.create(model=WHISPER, file=("a.wav", b"no sound"))
             assert caught.value.type == "invalid_request_error"
