@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ Script = Callable[..., Any]
 SHARED = dict.fromkeys(
     ("openai", "langchain", "pydantic-ai", "instructor", "litellm", "responses"), "tools"
 )
+
+
+# Those that find here what their locks leave out: torch, with CUDA's libraries or without.
+BESIDE_OURS = ("guidellm",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,6 +53,9 @@ def sdk_python(name: str) -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-deps"]
         subprocess.run([*pip, "-r", str(requirements)], check=True, timeout=600)
+        if name in BESIDE_OURS:
+            (own,) = (folder / "lib").glob("python*/site-packages")
+            (own / "beside.pth").write_text(sysconfig.get_path("purelib"))
         stamped.write_text(stamp)
     return python
 
