@@ -99,8 +99,10 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """`vllm serve` with the same model."""
-    stack = bare(Model(INSTRUCT, None, local_model(INSTRUCT), {}), tmp_path_factory.mktemp("bare"))
+    """`vllm serve` with the same model, and the one argument that we give it beside those."""
+    spec = local_model(INSTRUCT)
+    spec["engine_args"] = {**spec["engine_args"], "exclude_tools_when_tool_choice_none": True}
+    stack = bare(Model(INSTRUCT, None, spec, {}), tmp_path_factory.mktemp("bare"))
     stack.wait_until_ready()
     yield stack
     stack.stop()
@@ -197,8 +199,35 @@ def test_what_is_called_and_said(live: Server) -> None:
     assert calls("one of two") == [("add", '{"a": 7, "b": 8}')]
     assert [name for name, _ in calls("required") + calls("named")] == ["get_weather"] * 2
     assert calls("none") == calls("no need") == []
+    # It was shown no tools: else it makes a call, which is told as text.
+    assert message("none")["content"].startswith(" I cannot look out of the window")
     assert message("told")["content"].strip() == "It is sunny in Paris."
     thinking = message("thinking")
     assert thinking["reasoning"] == "I have read about this."
     assert thinking["content"].strip() == "The capital of France is Paris."
     assert message("not thinking")["reasoning"] is None
+
+
+def test_no_endpoint_shows_tools_that_may_not_be_called(live: Server) -> None:
+    function = WEATHER["function"]
+    response = live.post(
+        "/v1/responses",
+        model=INSTRUCT,
+        input="What is the weather in Paris?",
+        tools=[{"type": "function", **function}],
+        tool_choice="none",
+        temperature=0,
+    ).json()
+    (item,) = response["output"]
+    assert item["content"][0]["text"].startswith(" I cannot look out of the window")
+    message = live.post(
+        "/v1/messages",
+        model=INSTRUCT,
+        max_tokens=60,
+        messages=IN_PARIS,
+        tools=[{"name": function["name"], "input_schema": function["parameters"]}],
+        tool_choice={"type": "none"},
+        temperature=0,
+    ).json()
+    (block,) = message["content"]
+    assert block["text"].startswith(" I cannot look out of the window")
