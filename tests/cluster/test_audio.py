@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from serving.api.audio import TRANSCRIPTIONS, TRANSLATIONS
 from serving.catalogue.catalogue import Catalogue
@@ -281,6 +282,29 @@ async def test_a_caller_that_leaves_frees_the_engine(
     await eventually(lambda: link.load.in_flight == link.load.running == link.load.waiting == 0)
     assert (await ask(link, SHORT, **GREEDY))[1]["text"]
     assert (await ask(link, file, **GREEDY, max_completion_tokens="2"))[1]["text"]
+
+
+async def test_nothing_is_kept_of_a_recording_for_another_to_find(
+    engine: EngineServer, link: EngineLink
+) -> None:
+    """vLLM 0.32 has no caches for an encoder with a decoder: neither of media nor of prompts. Once
+    it has, `test_image_spaces.py` shows what is to be looked at here."""
+    for space in ("acme", "other", ""):
+        for _ in range(2):
+            call, body = form_call(recording(40), TRANSCRIPTIONS, WHISPER, **GREEDY)
+            await link.call(msgspec.structs.replace(call, cache_space=space), body)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        url = f"http://127.0.0.1:{engine.ready.ops_port}/metrics"
+        text = (await client.get(url)).text
+    found = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    for cache in ("mm_cache", "prefix_cache"):
+        assert found[f"vllm:{cache}_hits_total"] == 0
+    assert found["vllm:mm_cache_queries_total"] == 0
+    assert found["vllm:generation_tokens_total"] > 0, "they are counted at all"
 
 
 async def test_it_takes_no_prompts(link: EngineLink) -> None:
