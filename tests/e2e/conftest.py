@@ -61,19 +61,22 @@ def sdk_python(name: str) -> Path:
 
 
 @functools.cache
-def ai_sdk() -> Path:
-    """The script that uses the AI SDK, beside the packages of `requirements/sdk-ai`."""
+def node_script(name: str) -> Path:
+    """The script `scripts/NAME` beside the packages of `requirements/sdk-ai`."""
     if shutil.which("npm") is None:
-        pytest.skip("the AI SDK needs node and npm")
+        pytest.skip("the SDKs for JavaScript need node and npm")
     locks = ROOT / "requirements" / "sdk-ai"
-    script = Path(__file__).with_name("scripts") / "use_ai_sdk.mjs"
     folder = ROOT / ".venv-sdk" / "ai"
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (locks / "package.json", locks / "package-lock.json", script):
-        shutil.copy(file, folder)
-    npm = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
-    subprocess.run(npm, cwd=folder, check=True, timeout=600)
-    return folder / script.name
+    stamped = folder / "stamp"
+    lock = (locks / "package-lock.json").read_text()
+    if not stamped.exists() or stamped.read_text() != lock:
+        for file in ("package.json", "package-lock.json"):
+            shutil.copy(locks / file, folder)
+        npm = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
+        subprocess.run(npm, cwd=folder, check=True, timeout=600)
+        stamped.write_text(lock)
+    return Path(shutil.copy(Path(__file__).with_name("scripts") / name, folder))
 
 
 @pytest.fixture

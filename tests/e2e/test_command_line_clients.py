@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import ai_sdk, sdk_python
+from tests.e2e.conftest import node_script, sdk_python
 from tests.live import BASE, INSTRUCT, KEY, Server
 
 WEIGHTS = Path(__file__).parents[2] / "local_models" / "weights"
@@ -87,7 +87,7 @@ def test_the_ai_sdk_by_its_defaults(live: Server, run: Run) -> None:
         "question": "What is the weather in Paris?",
     }
     before = live.counted(endpoint="/v1/responses"), live.counted(endpoint="/v1/messages")
-    found = json.loads(run("node", str(ai_sdk()), stdin=json.dumps(job)))
+    found = json.loads(run("node", str(node_script("use_ai_sdk.mjs")), stdin=json.dumps(job)))
     after = live.counted(endpoint="/v1/responses"), live.counted(endpoint="/v1/messages")
     # Three requests by each provider, and one with a tool by OpenAI's.
     assert (after[0] - before[0], after[1] - before[1]) == (4, 3)
@@ -99,6 +99,17 @@ def test_the_ai_sdk_by_its_defaults(live: Server, run: Run) -> None:
         assert told["error"][:2] == ["AI_APICallError", 404]
         assert "no-such-model" in told["error"][2]
     assert found["calls"] == [["get_weather", {"city": "Paris"}]]
+
+
+def test_openais_sdk_for_javascript(live: Server, run: Run) -> None:
+    job = {"url": live.url, "key": KEY, "model": INSTRUCT, "prompt": QUESTION}
+    job["question"] = "What is the weather in Paris?"
+    found = json.loads(run("node", str(node_script("use_openai.mjs")), stdin=json.dumps(job)))
+    for way in ("whole", "streamed", "response", "events"):
+        assert found[way] == ANSWER, way
+    assert found["told"] == " It is sunny in Paris."
+    assert {BASE, INSTRUCT} <= set(found["models"])
+    assert found["error"] == ["NotFoundError", 404, "unknown_model"]
 
 
 def test_vllm_bench_measures_it(live: Server, run: Run, tmp_path: Path) -> None:
