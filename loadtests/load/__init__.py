@@ -1,0 +1,1 @@
+"""From a scenario to its requests: arrivals, lengths, prompts, models, sessions, traces."""
