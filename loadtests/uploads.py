@@ -19,7 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.measure import KEY
+from loadtests.stack_cases import KEY
 from loadtests.router_alone import MODEL, Candidate, ours
 
 MIB = 1024 * 1024
