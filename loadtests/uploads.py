@@ -19,8 +19,8 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.stack_cases import KEY
 from loadtests.router_alone import MODEL, Candidate, ours
+from loadtests.stack_cases import KEY
 
 MIB = 1024 * 1024
 PIECE = 64 * 1024

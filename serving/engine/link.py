@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import io
 import time
 from collections.abc import Callable
 from typing import cast
@@ -78,7 +79,7 @@ class Link(asyncio.Protocol):
         self._reader = FrameReader(MAX_HELLO)
         self._calls: dict[int, asyncio.Task[None]] = {}
         # Of calls that are yet to be opened, what has come of their bodies.
-        self._bodies: dict[int, bytearray] = {}
+        self._bodies: dict[int, io.BytesIO] = {}
         self.outbox = Outbox()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -160,16 +161,17 @@ class Link(asyncio.Protocol):
     def _on_part(self, stream: int, payload: bytes) -> None:
         body = self._bodies.get(stream)
         if body is None:
-            body = self._bodies[stream] = bytearray()
+            body = self._bodies[stream] = io.BytesIO()
             self._server.changed()
-        body += payload
-        if len(body) > MAX_PAYLOAD:
+        body.write(payload)
+        if body.tell() > MAX_PAYLOAD:
             raise FrameError(f"a body of more than {MAX_PAYLOAD} bytes")
 
     def _on_open(self, stream: int, payload: bytes) -> None:
         encoded, body = split_open(payload)
         if (parts := self._bodies.pop(stream, None)) is not None:
-            body = bytes(parts)
+            # Copies nothing: the OPENs of many large bodies may come in one read.
+            body = parts.getvalue()
         try:
             call = _decode_call(encoded)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -76,10 +76,11 @@ class Spool:
         return os.pread(self._file.fileno(), size, at)
 
     def close(self) -> None:
-        """Nothing is left of the body."""
+        """Nothing is left of the body. A file is closed in a thread: giving its blocks back may
+        take a disk some time."""
         self._memory.clear()
         if self._file is not None:
-            self._file.close()
+            asyncio.get_running_loop().run_in_executor(None, self._file.close)
 
 
 class Spools:

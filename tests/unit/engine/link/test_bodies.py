@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tracemalloc
 
 import msgspec
 import pytest
 
 from serving.engine.interface import Reply, Tally
+from serving.engine.link import Link
 from serving.router.replica import ReplicaLink
 from serving.wire.body import PIECE_BYTES
 from serving.wire.fingerprint import fingerprint
-from serving.wire.frames import FrameReader, Kind, frame, split_open
+from serving.wire.frames import FrameReader, Kind, frame, open_payload, split_open
 from serving.wire.messages import JSON_HEAD, HttpCall, Load, Welcome
 from tests.conftest import Eventually
 from tests.unit.engine.link.conftest import Pair, completion, read
@@ -190,3 +192,24 @@ async def test_a_body_without_an_end_closes_the_link(pair: Pair) -> None:
             while await wire._reader.read(1 << 16):
                 pass
     assert pair.server.in_flight == 0
+
+
+async def test_a_body_is_not_copied_when_its_call_is_opened(
+    pair: Pair, heard: list[bytes], eventually: Eventually
+) -> None:
+    """The OPENs of many come in one read, and nothing else gets a turn until all are dealt with."""
+    link = Link(pair.server)
+    opening = open_payload(msgspec.json.encode(CALL), b"")
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            link._on_part(1, bytes(1 << 20))
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        link._on_open(1, opening)
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak - before < 1 << 20
+    finally:
+        tracemalloc.stop()
+    await eventually(lambda: heard)
+    assert heard == [bytes(8 << 20)]
