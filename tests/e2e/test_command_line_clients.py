@@ -184,7 +184,7 @@ def test_guidellm_measures_it(live: Server, run: Run, tmp_path: Path, path: str)
     totals = found["metrics"]["request_totals"]
     assert (totals["successful"], totals["errored"], totals["incomplete"]) == (5, 0, 0)
     for request in found["requests"]["successful"]:
-        assert request["output_tokens"] == 10
+        assert 0 < request["output_tokens"] <= 10
         assert request["time_to_first_token_ms"] > 0
 
 
