@@ -1,15 +1,9 @@
-"""What ours answers is what bare vLLM answers: every endpoint of the local profile's models, whole,
-streamed and refused, for a base model, its adapter and an instruct model.
-
-Tools and reasoning stand in `test_tools.py`. A stream's steps may be cut into events in another
-way, so events of one kind in a row are taken together.
-"""
+"""What ours answers whole is what bare vLLM answers: for a base model, its adapter and an instruct
+model. Tools and reasoning stand in `test_tools.py`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from itertools import groupby
 from typing import Any
 
 import httpx
@@ -17,13 +11,12 @@ import pytest
 
 from loadtests.stacks import Model, Stack, bare
 from tests.cluster.conftest import local_model
-from tests.live import BASE, INSTRUCT, PIRATE, Server, parse_events
+from tests.live import BASE, INSTRUCT, PIRATE, Server
 
 # What is another one for each answer, and vLLM's fingerprint of its own arguments.
 OWN = ("id", "item_id", "created", "created_at", "completed_at", "system_fingerprint")
 Ask = Callable[[str, dict[str, Any]], httpx.Response]
 
-LONG = "word " * 2000
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"type": "string"}, "capital": {"type": "string"}},
@@ -67,38 +60,10 @@ CHATS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "completion": ("/v1/completions", {"prompt": "Hello", "max_tokens": 6}),
-    "response": ("/v1/responses", {"input": "What is the capital of France?"}),
-    "response, instructed": ("/v1/responses", {"input": ASKED, "instructions": "Be brief."}),
-    "response, JSON": ("/v1/responses", {"input": ASKED, "text": {"format": FORMAT}}),
     "message": ("/v1/messages", {"messages": ASKED, "max_tokens": 40}),
-    "message, system": (
-        "/v1/messages",
-        {"messages": ASKED, "system": "Be brief.", "max_tokens": 4},
-    ),
-    "message, stop": (
-        "/v1/messages",
-        {"messages": ASKED, "stop_sequences": ["capital"], "max_tokens": 40},
-    ),
-    "count": ("/v1/messages/count_tokens", {"messages": ASKED}),
-    "tokenize": ("/tokenize", {"messages": ASKED}),
-}
-REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
-    "too long": ("/v1/completions", {"prompt": LONG}),
-    "too many tokens": ("/v1/completions", {"prompt": "Once", "max_tokens": 100_000}),
-    "no prompt": ("/v1/completions", {}),
-    "hot": ("/v1/completions", {"prompt": "Once", "temperature": -1}),
-    "no number": ("/v1/completions", {"prompt": "Once", "max_tokens": "many"}),
-    "no messages": ("/v1/chat/completions", {"messages": "Hello"}),
-    "long chat": (
-        "/v1/chat/completions",
-        {"messages": [{"role": "user", "content": LONG}]},
-    ),
-    "no input": ("/v1/responses", {}),
-    "no limit": ("/v1/messages", {"messages": ASKED}),
-    "no tokens": ("/detokenize", {"tokens": "x"}),
 }
 # Answered in one piece by all.
-WHOLE = ("/tokenize", "/detokenize", "/v1/messages/count_tokens")
+WHOLE = ("/tokenize", "/detokenize")
 CASES = [
     *((model, name, *RAW[name]) for model in (BASE, PIRATE) for name in RAW),
     *((INSTRUCT, name, *CHATS[name]) for name in CHATS),
@@ -163,59 +128,3 @@ def test_whole(
     if path not in WHOLE:
         assert found["model"] == model
         assert found["usage"]
-
-
-STREAMED = [case for case in CASES if case[2] not in WHOLE]
-
-
-@pytest.mark.parametrize(
-    ("model", "name", "path", "body"),
-    STREAMED,
-    ids=[f"{model} {name}" for model, name, *_ in STREAMED],
-)
-def test_streamed(
-    live: Server, theirs: Ask, model: str, name: str, path: str, body: dict[str, Any]
-) -> None:
-    body = {**greedy(path, body), "stream": True}
-    if path.endswith("completions"):
-        body["stream_options"] = {"include_usage": True}
-    ours, others = live.post(path, model=model, **body), theirs(path, body)
-    assert ours.status_code == others.status_code == 200
-    assert ours.headers["content-type"] == others.headers["content-type"]
-    assert told(ours.text) == told(others.text)
-
-
-def told(text: str) -> Any:
-    """The kinds of a stream's events in their order, all texts by choice, and the last usage."""
-    kinds, texts, usage = list[str](), dict[Any, str](), None
-    for event in parse_events(text):
-        if event.data == "[DONE]":
-            kinds.append(event.data)
-            continue
-        said = event.json
-        kinds.append(said.get("type") or said.get("object") or "")
-        usage = said.get("usage") or said.get("response", {}).get("usage") or usage
-        for choice in said.get("choices") or []:
-            more = choice.get("text") or choice.get("delta", {}).get("content") or ""
-            texts[choice["index"]] = texts.get(choice["index"], "") + more
-        delta = said.get("delta")
-        more = delta.get("text", "") if isinstance(delta, dict) else delta or ""
-        texts[None] = texts.get(None, "") + more
-    return [kind for kind, _ in groupby(kinds)], texts, usage
-
-
-@pytest.mark.parametrize("model", [INSTRUCT])
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(live: Server, theirs: Ask, model: str, name: str) -> None:
-    """With the same status, but for what is no body of the API at all (422 or 400)."""
-    path, body = REFUSED[name]
-    ours, others = live.post(path, model=model, **body), theirs(path, body)
-    assert 400 <= others.status_code < 500, others.text
-    assert 400 <= ours.status_code < 500, ours.text
-    said = ours.json()["error"]
-    assert said["message"]
-    assert said["type"] == "invalid_request_error"
-    if others.status_code == 400 and path != "/v1/messages":
-        assert ours.status_code == 400
-        param = json.loads(others.text)["error"].get("param")
-        assert param is None or said["param"] == param

@@ -101,17 +101,6 @@ def test_the_ai_sdk_by_its_defaults(live: Server, run: Run) -> None:
     assert found["calls"] == [["get_weather", {"city": "Paris"}]]
 
 
-def test_openais_sdk_for_javascript(live: Server, run: Run) -> None:
-    job = {"url": live.url, "key": KEY, "model": INSTRUCT, "prompt": QUESTION}
-    job["question"] = "What is the weather in Paris?"
-    found = json.loads(run("node", str(node_script("use_openai.mjs")), stdin=json.dumps(job)))
-    for way in ("whole", "streamed", "response", "events"):
-        assert found[way] == ANSWER, way
-    assert found["told"] == " It is sunny in Paris."
-    assert {BASE, INSTRUCT} <= set(found["models"])
-    assert found["error"] == ["NotFoundError", 404, "unknown_model"]
-
-
 def test_vllm_bench_measures_it(live: Server, run: Run, tmp_path: Path) -> None:
     script = str(Path(__file__).with_name("scripts") / "vllm_bench.py")
     run(
