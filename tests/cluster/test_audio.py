@@ -1,6 +1,6 @@
 """A model for recordings on a real vLLM engine, compared with what Hugging Face's class generates.
 
-An engine server by itself, asked over its link and, by OpenAI's own client, through a router.
+An engine server by itself, asked over its link.
 """
 
 from __future__ import annotations
