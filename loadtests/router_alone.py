@@ -76,9 +76,12 @@ async def event_us(candidate: Candidate, seconds_idle: float = 2.0) -> float:
 
 
 @contextlib.contextmanager
-def ours(folder: Path, events: int = EVENTS, interval_s: float = INTERVAL_S) -> Iterator[Candidate]:
+def ours(
+    folder: Path, events: int = EVENTS, interval_s: float = INTERVAL_S, task: str = "generate"
+) -> Iterator[Candidate]:
     """Start our router and an echo engine behind the link, which says its word `events` times."""
     spec = {"id": MODEL, "weights": "none", "context": 100_000, "start_timeout_s": 60}
+    spec["task"] = task
     spec["engine_args"] = {"interval_s": interval_s, "repeat": events}
     models = folder / "models.json"
     models.write_text(json.dumps({"models": [spec]}))

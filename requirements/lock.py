@@ -34,8 +34,10 @@ SETUPTOOLS = "setuptools==78.1.1; python_version >= '3.12'"
 
 # The clients that tests/e2e uses, by environment; their versions change by hand.
 SDKS = {
+    "aiperf": ("aiperf",),
     "anthropic": ("anthropic",),
     "cohere": ("cohere",),
+    "guidellm": ("guidellm",),
     "llm": ("llm",),
     "lm-eval": ("lm-eval[api]", "transformers"),
     "llama-index": ("llama-index-llms-openai-like",),
@@ -47,6 +49,9 @@ SDKS = {
     # Clients that call tools by default; llama-index fits in no environment with them.
     "tools": ("openai", "langchain-openai", "pydantic-ai-slim[openai]", "instructor", "litellm"),
 }
+
+# They are 6 GB with CUDA's libraries; tests/e2e lends it those of the main environment.
+NOT_FOR_SDKS = ("torch",)
 
 Pins = dict[str, str]
 
@@ -65,10 +70,18 @@ def main() -> None:
     shared = {name: version for name, version in cpu["3.13"].items() if name != "torch"}
     cuda = lock("cuda", base + extras["gpu"], flags, shared)
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
-    for sdk, packages in SDKS.items():
-        kept = pins(FOLDER / f"sdk-{sdk}.txt")
-        named = [f"{name}=={kept[normal(name.partition('[')[0])]}" for name in packages]
-        lock(f"sdk-{sdk}", named, flags)
+    for sdk in SDKS:
+        lock_sdk(sdk, flags)
+
+
+def lock_sdk(sdk: str, flags: list[str]) -> None:
+    """Writes the lock of one of `SDKS`, whose own version stays what it is there."""
+    kept = pins(FOLDER / f"sdk-{sdk}.txt")
+    named = [f"{name}=={kept[normal(name.partition('[')[0])]}" for name in SDKS[sdk]]
+    with tempfile.NamedTemporaryFile("w") as excludes:
+        excludes.write("\n".join(NOT_FOR_SDKS))
+        excludes.flush()
+        lock(f"sdk-{sdk}", named, ["--excludes", excludes.name, *flags])
 
 
 def lock(

@@ -106,6 +106,15 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Annotated[int, Field(gt=0, le=60 * 1024 * 1024)] = 32 * 1024 * 1024
     max_header_bytes: Annotated[int, Field(gt=0)] = 16 * 1024
+    spool_dir: str | None = Field(
+        default=None,
+        description="folder of recordings that wait for their answer; default: /var/tmp, or "
+        "$TMPDIR where that is read-only",
+    )
+    spool_bytes: Annotated[int, Field(gt=0)] = Field(
+        default=4 * 1024**3,
+        description="of all recordings that one router has on disk; more are refused with 503",
+    )
     body_timeout_s: Annotated[float, Field(gt=0)] = 20.0
     keepalive_s: Annotated[float, Field(gt=0)] = 10.0
     hold_s: Annotated[float, Field(ge=0)] = Field(

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 from typing import Protocol
 
+from serving.wire.body import Body
 from serving.wire.messages import AdapterRef, Call, PromptFormat
 
 
@@ -74,5 +75,28 @@ class Asked(Protocol):
             InvalidField: a field asks for more.
         """
 
-    def call(self, request_id: str, target: Target) -> tuple[Call, bytes]:
+    def call(self, request_id: str, target: Target) -> tuple[Call, Body]:
         """The call for a replica, and the body that goes with it."""
+
+
+class Incoming(Protocol):
+    """A request whose body is parsed while it comes, since it is too large to be held.
+
+    `model` is the ID that it names, empty as long as that has not come.
+    """
+
+    @property
+    def model(self) -> str: ...
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next piece of the body.
+
+        Raises:
+            InvalidRequest, InvalidField: what is wrong with it.
+        """
+
+    def asked(self, body: Body) -> Asked:
+        """The request, once all of its body has come.
+
+        Raises: as `feed`.
+        """

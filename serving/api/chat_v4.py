@@ -28,7 +28,7 @@ from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
 from serving.api.said import Said, Usage
 from serving.api.strict import null, read_strictly, without_nulls
 from serving.errors import InvalidField
-from serving.wire.messages import DEFAULT_TEMPERATURE, End, HttpCall
+from serving.wire.messages import DEFAULT_TEMPERATURE, JSON_HEAD, End, HttpCall
 
 FORM = "v4-chat"
 # More than engines take by default (`BodyLimits`). All parts of all messages count together.
@@ -213,6 +213,8 @@ class ChatAnswer:
         "max_tokens": "model_parameters.max_tokens",
         "stop": "model_parameters.stop_sequences",
     }
+
+    head = JSON_HEAD
 
     def __init__(self, call: HttpCall, body: bytes) -> None:
         self._call = call

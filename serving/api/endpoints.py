@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from serving.api import admin, deployments, llm_engine, pages, usage, v5_models
 from serving.api.admin import Manage
-from serving.api.asked import Ability, Asked, Sent
-from serving.api.audio import TRANSCRIPTIONS, TRANSLATIONS, parse_audio
+from serving.api.asked import Ability, Asked, Incoming, Sent
+from serving.api.audio import TRANSCRIPTIONS, TRANSLATIONS, AudioForm
 from serving.api.chat_v4 import parse_chat
 from serving.api.completion import parse_completion
 from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
@@ -37,12 +37,19 @@ UNKNOWN_PATH = "other"
 
 
 @dataclass(frozen=True, slots=True)
+class Spooled:
+    """How a body is parsed that is too large for a router's memory: while it comes."""
+
+    parse: Callable[[Sent], Incoming]
+
+
+@dataclass(frozen=True, slots=True)
 class Relayed:
     """Answered by a replica: how the body is parsed, what the model must be able to do, and the
     path at which the engine's app answers, where that is not the endpoint's own. Where nothing
     `streams`, a `stream` in the body means nothing."""
 
-    parse: Callable[[Sent, bytes], Asked]
+    parse: Callable[[Sent, bytes], Asked] | Spooled
     needs: Ability
     path: str = ""
     streams: bool = True
@@ -127,7 +134,7 @@ def _audio() -> Iterator[Endpoint]:
     for path in (TRANSCRIPTIONS, TRANSLATIONS):
         for way in (path, AZURE + path.removeprefix("/v1"), "/openai" + path):
             answered = "" if way == path else path
-            answer = Relayed(parse_audio, Ability.TRANSCRIBE, answered, streams=False)
+            answer = Relayed(Spooled(AudioForm), Ability.TRANSCRIBE, answered)
             yield Endpoint("POST", way, OPENAI, answer)
 
 

@@ -27,7 +27,7 @@ from serving.api.said import Choice, Said, Usage
 from serving.api.sse import openai_error_event
 from serving.api.strict import null, raw_object, read_strictly, without_nulls
 from serving.errors import InvalidField, ServingError
-from serving.wire.messages import DEFAULT_TEMPERATURE, HttpCall
+from serving.wire.messages import DEFAULT_TEMPERATURE, JSON_HEAD, HttpCall
 
 FORM = "llm-engine"
 MAX_STOPS = 16
@@ -129,6 +129,8 @@ class CompletionAnswer:
         "logprobs": "return_token_log_probs",
         "structured_outputs": "guided_json",
     }
+
+    head = JSON_HEAD
 
     def __init__(self, call: HttpCall, body: bytes) -> None:
         self._id = encode_basestring_ascii(call.request_id)

@@ -23,7 +23,14 @@ from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
 from serving.api.said import Said, Usage
 from serving.api.strict import null, raw_object, read_strictly, without_nulls
 from serving.errors import InvalidField
-from serving.wire.messages import DEFAULT_TEMPERATURE, CompletionCall, End, HttpCall, Sampling
+from serving.wire.messages import (
+    DEFAULT_TEMPERATURE,
+    JSON_HEAD,
+    CompletionCall,
+    End,
+    HttpCall,
+    Sampling,
+)
 
 FORM = "model"
 
@@ -229,6 +236,8 @@ class ModelChatAnswer:
             for name in ("top_k", "frequency_penalty", "presence_penalty", "reasoning_effort")
         },
     }
+
+    head = JSON_HEAD
 
     def __init__(self, call: HttpCall, body: bytes) -> None:
         self._body = body

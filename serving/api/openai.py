@@ -10,6 +10,7 @@ from serving.api.asked import Ability, Sent, Target
 from serving.api.completion import MAX_MODEL_ID
 from serving.api.excerpt import excerpt
 from serving.errors import InvalidField, InvalidRequest
+from serving.wire.body import Body
 from serving.wire.messages import HttpCall
 
 # Says which betas of Anthropic's a request uses (docs.anthropic.com/en/api/beta-headers).
@@ -35,7 +36,7 @@ class OpenAIRequest:
     """An `Asked` whose body goes to the engine's app as it came."""
 
     sent: Sent
-    body: bytes
+    body: Body
     model: str
     streams: bool
     account_id: str | None = None
@@ -44,7 +45,7 @@ class OpenAIRequest:
     def check(self, abilities: frozenset[Ability]) -> None:
         """The engine's app checks the body."""
 
-    def call(self, request_id: str, target: Target) -> tuple[HttpCall, bytes]:
+    def call(self, request_id: str, target: Target) -> tuple[HttpCall, Body]:
         """See `Asked.call`."""
         sent = self.sent
         relayed = _HOSTED_HEADERS if target.hosted else _RELAYED_HEADERS

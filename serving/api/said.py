@@ -43,9 +43,11 @@ class Usage(msgspec.Struct):
 
 
 class Said(msgspec.Struct):
-    """An answer, or an event of one. The event that has the usage may have no choice."""
+    """An answer, or an event of one. The event that has the usage may have no choice. `text` is
+    that of an answer about a recording, which has no choices."""
 
     choices: list[Choice] = []
+    text: str = ""
     usage: Usage | None = None
 
     @property

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from serving.api import chat_v4, llm_engine, model_calls
+from serving.api import audio_answers, chat_v4, llm_engine, model_calls
 from serving.engine.completion_writer import run_completion
-from serving.engine.forms import Form, Rewritten, Unmarked
+from serving.engine.forms import Form, Rewritten, Transcribed, Unmarked
 from serving.engine.interface import Engine, Reply, Tally
 from serving.errors import ServingError
 from serving.wire.messages import UNMARKED, Call, CompletionCall, HttpCall
@@ -19,6 +19,7 @@ FORMS: Mapping[str, Callable[[HttpCall, bytes], Form]] = {
     chat_v4.FORM: chat_v4.ChatAnswer,
     llm_engine.FORM: llm_engine.CompletionAnswer,
     model_calls.FORM: model_calls.ModelChatAnswer,
+    audio_answers.TEXT_FORM: audio_answers.TextAnswer,
 }
 
 
@@ -35,6 +36,8 @@ async def run_call(engine: Engine, call: Call, body: bytes, reply: Reply, tally:
         await engine.http(call, body, reply, tally)
     elif call.form == UNMARKED:
         await engine.http(call, body, Unmarked(reply), tally)
+    elif call.form == audio_answers.EVENTS_FORM:
+        await engine.http(call, body, Transcribed(reply), tally)
     elif (form := FORMS.get(call.form)) is not None:
         rewritten = Rewritten(reply, form(call, body))
         try:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
+from serving.api.audio_answers import TranscriptEvents
 from serving.api.said import Said, decode_said
 from serving.engine.interface import Reply
 from serving.errors import ServingError
-from serving.wire.messages import JSON_HEAD, SSE_HEAD, Head
+from serving.wire.messages import SSE_HEAD, Head
 
 _DONE = b"data: [DONE]\n\n"
 _MARK = b"[DONE]"
@@ -18,7 +19,10 @@ _MARK = b"[DONE]"
 
 class Form(Protocol):
     """How one answer is written; an event, or the end of a stream, may need no bytes. `names` are
-    what fields of the OpenAI body are called in the caller's."""
+    what fields of the OpenAI body are called in the caller's, `head` is that of a whole answer."""
+
+    @property
+    def head(self) -> Head: ...
 
     @property
     def names(self) -> Mapping[str, str]: ...
@@ -58,6 +62,35 @@ class Unmarked:
         await self._reply.drained()
 
 
+class Transcribed:
+    """A reply whose stream is that of a recording's text. The app writes whole events."""
+
+    __slots__ = ("_events", "_reply")
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._events = TranscriptEvents()
+
+    @property
+    def writable(self) -> bool:
+        return self._reply.writable
+
+    def head(self, head: Head) -> None:
+        self._reply.head(head)
+
+    def data(self, data: bytes) -> None:
+        self._reply.data(b"".join(self._write(frame) for frame in data.split(b"\n\n") if frame))
+
+    def _write(self, frame: bytes) -> bytes:
+        said = frame.removeprefix(b"data: ")
+        if said == _MARK:
+            return b"data: %b\n\n%b" % (self._events.end(), _DONE)
+        return b"data: %b\n\n" % self._events.event(said)
+
+    async def drained(self) -> None:
+        await self._reply.drained()
+
+
 class Rewritten:
     """A reply in a form of its own. The app's events may come in pieces of any size."""
 
@@ -78,7 +111,7 @@ class Rewritten:
             name.lower() == "content-type" and value.startswith("text/event-stream")
             for name, value in head.headers
         )
-        self._reply.head(SSE_HEAD if self._streams else JSON_HEAD)
+        self._reply.head(SSE_HEAD if self._streams else self._form.head)
 
     def data(self, data: bytes) -> None:
         self._left += data

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import io
 import time
 from collections.abc import Callable
 from typing import cast
@@ -77,6 +78,8 @@ class Link(asyncio.Protocol):
         self._server = server
         self._reader = FrameReader(MAX_HELLO)
         self._calls: dict[int, asyncio.Task[None]] = {}
+        # Of calls that are yet to be opened, what has come of their bodies.
+        self._bodies: dict[int, io.BytesIO] = {}
         self.outbox = Outbox()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -86,7 +89,7 @@ class Link(asyncio.Protocol):
 
     @property
     def in_flight(self) -> int:
-        return len(self._calls)
+        return len(self._calls) + len(self._bodies)
 
     # asyncio.Protocol
 
@@ -109,6 +112,7 @@ class Link(asyncio.Protocol):
         self._transport = None
         self.outbox.close()
         self.writable.set()
+        self._bodies.clear()
         for task in list(self._calls.values()):
             task.cancel()
 
@@ -138,16 +142,36 @@ class Link(asyncio.Protocol):
             raise FrameError("a frame before HELLO")
         elif kind == Kind.OPEN:
             self._on_open(stream, payload)
+        elif kind == Kind.PART:
+            self._on_part(stream, payload)
         elif kind == Kind.CANCEL:
-            if (running := self._calls.get(stream)) is not None:
-                # Not at once: OPEN and CANCEL may arrive together, and a task that is cancelled
-                # before its first step never reaches the `finally` that removes its call.
-                self._loop.call_soon(running.cancel)
+            self._on_cancel(stream)
         else:
             raise FrameError(f"frame kind {kind}")
 
+    def _on_cancel(self, stream: int) -> None:
+        if (running := self._calls.get(stream)) is not None:
+            # Not at once: OPEN and CANCEL may arrive together, and a task that is cancelled before
+            # its first step never reaches the `finally` that removes its call.
+            self._loop.call_soon(running.cancel)
+        elif self._bodies.pop(stream, None) is not None:
+            self.outbox.send(Kind.END, stream, _encode(Tally().used()))
+            self._server.changed()
+
+    def _on_part(self, stream: int, payload: bytes) -> None:
+        body = self._bodies.get(stream)
+        if body is None:
+            body = self._bodies[stream] = io.BytesIO()
+            self._server.changed()
+        body.write(payload)
+        if body.tell() > MAX_PAYLOAD:
+            raise FrameError(f"a body of more than {MAX_PAYLOAD} bytes")
+
     def _on_open(self, stream: int, payload: bytes) -> None:
         encoded, body = split_open(payload)
+        if (parts := self._bodies.pop(stream, None)) is not None:
+            # Copies nothing: the OPENs of many large bodies may come in one read.
+            body = parts.getvalue()
         try:
             call = _decode_call(encoded)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -291,7 +315,8 @@ class LinkServer:
             raise FrameError(f"there are {MAX_LINKS} links already")
         self.strangers.discard(link)
         self._links.add(link)
-        hello = Welcome(self._replica, self._model, self.engine.max_model_len, self._load(link))
+        longest = self.engine.max_model_len
+        hello = Welcome(self._replica, self._model, longest, self._load(link), takes_parts=True)
         link.outbox.send(Kind.WELCOME, 0, _encode(hello))
         self.log.info("link_opened", router=link.router)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from backports import zstd
@@ -32,6 +32,81 @@ class Decoder(Protocol):
     def unused_data(self) -> bytes: ...
 
 
+class Decoding:
+    """Decodes one body, piece by piece.
+
+    Args:
+        name: one of `DECODERS`.
+        limit: of the decoded body, in bytes.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = self._room = limit
+        self._streams = 0
+        self._decoder: Decoder | None = None
+
+    def feed(self, piece: bytes, most: int = 0) -> Iterator[bytes]:
+        """What comes out of `piece`, in parts of at most `most` bytes; 0: in one.
+
+        Raises:
+            InvalidRequest: the body is not what its header says.
+            BodyTooLarge: it is longer than the limit.
+        """
+        # A body may be several streams, one after the other (RFC 1952, section 2.2; RFC 8878, 3).
+        while piece:
+            if self._decoder is None:
+                self._decoder = self._next_stream()
+            decoder, given = self._decoder, piece
+            while True:
+                try:
+                    part = decoder.decompress(given, min(most or self._room + 1, self._room + 1))
+                except (zlib.error, zstd.ZstdError) as error:
+                    raise InvalidRequest(f"the body is not {self._name}: {error}") from None
+                self._room -= len(part)
+                if self._room < 0:
+                    raise BodyTooLarge(f"the body is larger than {self._limit} bytes when decoded")
+                if part:
+                    yield part
+                if decoder.eof or not part:
+                    break
+                given = _rest(decoder)
+            piece = b""
+            if decoder.eof:
+                piece, self._decoder = decoder.unused_data, None
+
+    def close(self) -> None:
+        """The body is complete.
+
+        Raises:
+            InvalidRequest: it ends inside a stream.
+        """
+        if self._decoder is not None or not self._streams:
+            raise InvalidRequest(f"the body ends before its {self._name} stream does")
+
+    def _next_stream(self) -> Decoder:
+        self._streams += 1
+        if self._streams > MAX_STREAMS:
+            raise InvalidRequest(f"the body is more than {MAX_STREAMS} {self._name} streams")
+        return DECODERS[self._name]()
+
+
+def coding_of(encoding: bytes) -> str:
+    """The one of `DECODERS` that a header Content-Encoding names; empty for none.
+
+    Raises:
+        UnsupportedEncoding: it is none of them, or several.
+    """
+    name = encoding.decode("latin-1").strip().lower()
+    if name in ("", "identity"):
+        return ""
+    if name not in DECODERS:
+        raise UnsupportedEncoding(
+            f"content-encoding '{excerpt(name)}' is not decoded here; send gzip, zstd or none"
+        )
+    return name
+
+
 async def decoded(body: bytes, encoding: bytes, limit: int) -> bytes:
     """A body as it was before the client compressed it.
 
@@ -40,45 +115,28 @@ async def decoded(body: bytes, encoding: bytes, limit: int) -> bytes:
         limit: of the decoded body, in bytes.
 
     Raises:
-        UnsupportedEncoding: it is none of `DECODERS`, or several.
-        InvalidRequest: the body is not what the header says.
-        BodyTooLarge: it is longer than `limit`.
+        UnsupportedEncoding: as `coding_of`.
+        InvalidRequest, BodyTooLarge: as `Decoding`.
     """
-    name = encoding.decode("latin-1").strip().lower()
-    if name in ("", "identity"):
-        return body
-    if name not in DECODERS:
-        raise UnsupportedEncoding(
-            f"content-encoding '{excerpt(name)}' is not decoded here; send gzip, zstd or none"
-        )
-    return await asyncio.to_thread(_decode, body, name, limit)
+    name = coding_of(encoding)
+    return await asyncio.to_thread(_decode, body, name, limit) if name else body
 
 
 def _decode(body: bytes, name: str, limit: int) -> bytes:
-    parts: list[bytes] = []
-    room, sent, streams, piece = limit, 0, 0, b""
-    try:
-        # A body may be several streams, one after the other (RFC 1952, section 2.2; RFC 8878, 3).
-        while not streams or piece or sent < len(body):
-            if (streams := streams + 1) > MAX_STREAMS:
-                raise InvalidRequest(f"the body is more than {MAX_STREAMS} {name} streams")
-            decoder = DECODERS[name]()
-            while not decoder.eof:
-                if not piece:
-                    piece = body[sent : sent + PIECE_BYTES]
-                    sent += len(piece)
-                part = decoder.decompress(piece, room + 1)
-                room -= len(part)
-                if room < 0:
-                    raise BodyTooLarge(f"the body is larger than {limit} bytes when decoded")
-                parts.append(part)
-                if not piece and not part and not decoder.eof:
-                    raise InvalidRequest(f"the body ends before its {name} stream does")
-                piece = b""
-            piece = decoder.unused_data
-    except (zlib.error, zstd.ZstdError) as error:
-        raise InvalidRequest(f"the body is not {name}: {error}") from None
+    decoding = Decoding(name, limit)
+    parts = [
+        part
+        for at in range(0, len(body), PIECE_BYTES)
+        for part in decoding.feed(body[at : at + PIECE_BYTES])
+    ]
+    decoding.close()
     return b"".join(parts)
+
+
+def _rest(decoder: Decoder) -> bytes:
+    """What a decoder has not taken because of `most`: zlib gives it back, zstd keeps it."""
+    rest: bytes = getattr(decoder, "unconsumed_tail", b"")
+    return rest
 
 
 def _gzip() -> Decoder:

@@ -15,7 +15,9 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from serving.errors import BodyTooLarge, ClientLeft, HeadersTooLarge, RequestTimeout
-from serving.http.encodings import decoded
+from serving.http.encodings import Decoding, coding_of, decoded
+from serving.http.spool import Spool
+from serving.wire.body import PIECE_BYTES
 
 # Our listener's extension of ASGI's scope: a function that writes the next part of a body that
 # `send` has begun, or returns False if that has to wait for the client. Unlike `send`, which is a
@@ -94,10 +96,7 @@ class Request:
             ClientLeft: the connection closed first.
             ServingError: what the listener finds wrong with it.
         """
-        length = self.headers.get(b"content-length", b"").lstrip(b"0")
-        # Python refuses to make numbers of thousands of digits.
-        if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
-            raise _too_large(limit)
+        self._check_length(limit)
         deadline = asyncio.get_running_loop().time() + timeout_s
         parts: list[bytes] = []
         size = 0
@@ -113,6 +112,38 @@ class Request:
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         encoding = self.headers.get(b"content-encoding")
         return body if encoding is None else await decoded(body, encoding, limit)
+
+    async def spool_body(
+        self, spool: Spool, take: Callable[[bytes], None], *, limit: int, timeout_s: float
+    ) -> None:
+        """Read the body into `spool`, and show `take` each piece of it as it comes.
+
+        Raises: as `read_body`, and what `take` raises.
+            Overloaded: there is no room for it, or the disk failed.
+        """
+        self._check_length(limit)
+        coding = coding_of(self.headers.get(b"content-encoding", b""))
+        decoding = Decoding(coding, limit) if coding else None
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        size = 0
+        more = True
+        while more:
+            message = await self._receive(deadline - asyncio.get_running_loop().time())
+            data = bytes(message.get("body", b""))
+            size += len(data)
+            if size > limit:
+                raise _too_large(limit)
+            more = message.get("more_body", False)
+            if decoding is None:
+                take(data)
+                await spool.write(data)
+                continue
+            parts = decoding.feed(data, PIECE_BYTES)
+            while part := await asyncio.to_thread(next, parts, b""):
+                take(part)
+                await spool.write(part)
+        if decoding is not None:
+            decoding.close()
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send a response's head: `headers`, then the request's `reply_headers`."""
@@ -132,6 +163,16 @@ class Request:
         fixed = [(b"content-type", content_type), (b"content-length", length)]
         await self.start(status, fixed + headers)
         await self.send({"type": "http.response.body", "body": body})
+
+    def _check_length(self, limit: int) -> None:
+        """
+        Raises:
+            BodyTooLarge: the client says so.
+        """
+        length = self.headers.get(b"content-length", b"").lstrip(b"0")
+        # Python refuses to make numbers of thousands of digits.
+        if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
+            raise _too_large(limit)
 
     async def _receive(self, timeout_s: float) -> Any:
         try:

@@ -50,6 +50,11 @@ class RouterMetrics:
         self.in_flight = Gauge(
             "serving_requests_in_flight", "Requests being worked on.", model, registry=registry
         )
+        self.spooled = Gauge(
+            "serving_spooled_bytes",
+            "Recordings that this router has on disk until they are answered.",
+            registry=registry,
+        )
         self.ttft = Histogram(
             "serving_time_to_first_token_seconds",
             "From the request's last byte to the first byte of its text; streams only.",

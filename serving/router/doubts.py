@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Set
 import msgspec
 
 from serving.observability.logs import Log
+from serving.wire.body import Body
 from serving.wire.fingerprint import Doubt, Fingerprint, fingerprint, size_of
 from serving.wire.messages import Call
 
@@ -78,7 +79,7 @@ class Doubts:
         self._clock = clock
         # By model and fingerprint; the oldest comes first.
         self._doubted: OrderedDict[tuple[str, Fingerprint], _Doubted] = OrderedDict()
-        self._recent: deque[tuple[str, Call, bytes]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[str, Call, Body]] = deque(maxlen=RECENT)
         # Most requests are of no size that is here, and are not hashed.
         self._sizes: Counter[tuple[str, int]] = Counter()
 
@@ -120,13 +121,13 @@ class Doubts:
         for of, call, body in recent:
             self.passed(of, call, body)
 
-    def home(self, model: str, call: Call, body: bytes) -> str | None:
+    def home(self, model: str, call: Call, body: Body) -> str | None:
         """None unless a call is in doubt; then a name that all copies of it have. They are run on
         one replica: on several they would end them all before anybody can know."""
         key = self._find(model, call, body) if self._doubted else None
         return None if key is None else key[1].digest
 
-    def passed(self, model: str, call: Call, body: bytes) -> None:
+    def passed(self, model: str, call: Call, body: Body) -> None:
         """A call has ended well."""
         # Its images do not count in a call's size.
         if size_of(call, body) <= RECENT_SIZE and not getattr(call, "images", ()):
@@ -141,7 +142,7 @@ class Doubts:
         """How long to wait before a call in doubt is sent again, in seconds."""
         return self._rng.uniform(0, APART_S)
 
-    def _find(self, model: str, call: Call, body: bytes) -> tuple[str, Fingerprint] | None:
+    def _find(self, model: str, call: Call, body: Body) -> tuple[str, Fingerprint] | None:
         if not self._sizes[model, size_of(call, body)]:
             return None
         self._forget_old()

@@ -16,6 +16,7 @@ from serving.engine.interface import Engine, Tally
 from serving.errors import ModelUnavailable, ServingError
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
+from serving.wire.body import Body, whole
 from serving.wire.messages import Call, Head, Load
 
 # What a client that reads slowly may leave unread before the engine is made to wait, in bytes.
@@ -110,11 +111,11 @@ class LocalReplica:
         load = self.engine.load()
         return Load(self.in_flight, self.in_flight, load.running, load.waiting)
 
-    def open(self, call: Call, body: bytes = b"") -> Answer:
+    def open(self, call: Call, body: Body = b"") -> Answer:
         """Start one call."""
         stream = next(self._numbers)
         answer, tally = Answer(self, stream), Tally()
-        task = asyncio.get_running_loop().create_task(self._run(call, body, answer, tally))
+        task = asyncio.get_running_loop().create_task(self._run(call, whole(body), answer, tally))
         self._calls[stream] = task
 
         def done(task: asyncio.Task[None]) -> None:

@@ -1,7 +1,8 @@
 """What happens to a request in a router, on one page.
 
 1. **authenticate**: who calls (`auth`).
-2. **read**: the body, within its limits (`http/request`).
+2. **read**: the body, within its limits (`http/request`); a recording goes to disk and is looked at
+   as it comes (`http/spool`).
 3. **parse**: what it asks for, by its endpoint (`api/endpoints`).
 4. **admit**: whether it may pass, and who pays (`admission`).
 5. **resolve**: which route its model ID has (`resolve`).
@@ -23,9 +24,18 @@ from starlette.types import Receive, Scope, Send
 from serving.accounts.caller import ANYONE, Caller, Role
 from serving.accounts.ring import KeyRing
 from serving.api.admin import Administration, Order
-from serving.api.asked import Ability, Asked
+from serving.api.asked import Ability, Asked, Incoming
 from serving.api.dialect import Dialect
-from serving.api.endpoints import Endpoint, Endpoints, Managed, Match, Relayed, Reported, dialect_at
+from serving.api.endpoints import (
+    Endpoint,
+    Endpoints,
+    Managed,
+    Match,
+    Relayed,
+    Reported,
+    Spooled,
+    dialect_at,
+)
 from serving.api.envelope import retry_headers
 from serving.api.excerpt import excerpt
 from serving.api.pages import Ask, ShowPage
@@ -42,6 +52,7 @@ from serving.errors import (
     Unauthenticated,
 )
 from serving.http.request import Request
+from serving.http.spool import Spool, Spools
 from serving.observability.logs import Log
 from serving.router.admission import Admission
 from serving.router.answer import Answer
@@ -76,6 +87,7 @@ class Pipeline:
         accounts: Accounts,
         cross_origin: CrossOrigin,
         spaces: CacheSpaces,
+        spools: Spools,
         admission: Admission,
         usage: Ledger | None,
         relay: Relay,
@@ -91,6 +103,7 @@ class Pipeline:
         self._accounts = accounts
         self._cross_origin = cross_origin
         self._spaces = spaces
+        self._spools = spools
         self._admission = admission
         self._usage = usage
         self._resolver = Resolver(Catalogue(models=()))
@@ -192,16 +205,63 @@ class Pipeline:
         self, request: Request, endpoint: Relayed, dialect: Dialect, caller: Caller, record: Record
     ) -> None:
         """Everything from reading to relaying."""
+        if isinstance(endpoint.parse, Spooled):
+            with self._spools.open() as spool:
+                incoming = endpoint.parse.parse(request)
+                await self._spool(request, endpoint.needs, incoming, caller, record, spool)
+                record.received()
+                asked = incoming.asked(spool.body)
+                await self._run(request, endpoint, asked, dialect, caller, record)
+            return
         body = await request.read_body(
             limit=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         record.received()
-        asked = endpoint.parse(request, body)
+        await self._run(request, endpoint, endpoint.parse(request, body), dialect, caller, record)
+
+    async def _spool(
+        self,
+        request: Request,
+        needs: Ability,
+        incoming: Incoming,
+        caller: Caller,
+        record: Record,
+        spool: Spool,
+    ) -> None:
+        """Read a large body. A model that cannot answer is refused before the rest has come."""
+
+        def take(data: bytes) -> None:
+            incoming.feed(data)
+            if incoming.model and not record.model:
+                record.model = incoming.model
+                self._route(record.endpoint, needs, incoming.model, caller)
+
+        await request.spool_body(
+            spool,
+            take,
+            limit=self._settings.max_body_bytes,
+            timeout_s=self._settings.body_timeout_s,
+        )
+
+    async def _run(
+        self,
+        request: Request,
+        endpoint: Relayed,
+        asked: Asked,
+        dialect: Dialect,
+        caller: Caller,
+        record: Record,
+    ) -> None:
+        """Everything from admitting to relaying."""
         record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
         record.ticket = await self._admission.admit(caller, account, asked)
-        route = self._resolve(request, record.endpoint, endpoint.needs, asked, caller)
+        route = self._route(record.endpoint, endpoint.needs, asked.model, caller)
+        asked.check(route.abilities)
+        if route.model != asked.model:
+            # The body may have the alias.
+            request.reply_headers.append((b"x-served-model", route.model.encode()))
         record.engine, record.kind = route.engine.id, route.kind
         record.served_model = route.model
         call, body = asked.call(request.id, route)
@@ -217,21 +277,19 @@ class Pipeline:
         finally:
             response.close()
 
-    def _resolve(
-        self, request: Request, path: str, needs: Ability, asked: Asked, caller: Caller
-    ) -> Route:
-        """The route of the model ID. The response to an alias names the model that answers in a
-        header: its body may have the alias."""
-        route = self._resolver.resolve(asked.model, caller)
+    def _route(self, path: str, needs: Ability, model: str, caller: Caller) -> Route:
+        """The route of a model ID.
+
+        Raises:
+            InvalidField: the model does not answer at `path`.
+        """
+        route = self._resolver.resolve(model, caller)
         if needs not in route.abilities:
             paths = ", ".join(self._endpoints.answering(route.abilities))
             raise InvalidField(
-                f"model '{excerpt(asked.model)}' does not answer at {path}; ask it at {paths}",
+                f"model '{excerpt(model)}' does not answer at {path}; ask it at {paths}",
                 param="model",
             )
-        asked.check(route.abilities)
-        if route.model != asked.model:
-            request.reply_headers.append((b"x-served-model", route.model.encode()))
         return route
 
     async def _show(

@@ -23,6 +23,7 @@ from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
 from serving.router.response import Response
+from serving.wire.body import Body
 from serving.wire.fingerprint import Fingerprint, fingerprint, size_of
 from serving.wire.messages import Call
 
@@ -62,7 +63,7 @@ class Quarantine:
         # By model and fingerprint; the oldest comes first.
         self._held: OrderedDict[tuple[str, Fingerprint], _Held] = OrderedDict()
         self._sizes: Counter[tuple[str, int]] = Counter()
-        self._sent: dict[Answer, tuple[str, Call, bytes, Response]] = {}
+        self._sent: dict[Answer, tuple[str, Call, Body, Response]] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -101,7 +102,7 @@ class Quarantine:
             if not proved and (error := self._refusal(of, call, body)) is not None:
                 answer.on_fail(AttemptFailed(error, retryable=False))
 
-    def check(self, model: str, call: Call, body: bytes) -> None:
+    def check(self, model: str, call: Call, body: Body) -> None:
         """Refuse a call that an engine of its model died of.
 
         Raises:
@@ -112,7 +113,7 @@ class Quarantine:
 
     @contextmanager
     def sent(
-        self, answer: Answer, model: str, call: Call, body: bytes, response: Response
+        self, answer: Answer, model: str, call: Call, body: Body, response: Response
     ) -> Iterator[None]:
         """While the block runs, the call is on a replica, and fails when it becomes a suspect
         before any of its answer has come."""
@@ -122,7 +123,7 @@ class Quarantine:
         finally:
             del self._sent[answer]
 
-    def _refusal(self, model: str, call: Call, body: bytes) -> Quarantined | None:
+    def _refusal(self, model: str, call: Call, body: Body) -> Quarantined | None:
         if (model, size_of(call, body)) not in self._sizes:
             return None
         key = (model, fingerprint(call, body))

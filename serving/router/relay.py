@@ -41,6 +41,7 @@ from serving.router.resolve import Route
 from serving.router.response import Response
 from serving.router.retry_budget import RetryBudget
 from serving.router.waiting import Waiting
+from serving.wire.body import Body
 from serving.wire.messages import Call, End, Head
 
 
@@ -53,7 +54,7 @@ class Job:
     """
 
     call: Call
-    body: bytes
+    body: Body
     route: Route
     dialect: Dialect
     settle: Callable[[Answer, End], Awaitable[None]]

@@ -11,10 +11,12 @@ from typing import cast
 
 import msgspec
 
-from serving.errors import EngineFailed, error_class
+from serving.errors import EngineFailed, ServingError, error_class
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
+from serving.router.uploads import Uploads
 from serving.wire.address import host_port
+from serving.wire.body import Body, whole
 from serving.wire.fingerprint import Doubt, Fingerprint
 from serving.wire.frames import FrameError, FrameReader, Kind, open_payload
 from serving.wire.messages import Call, End, Fail, Head, Hello, Load, Welcome
@@ -83,6 +85,7 @@ class ReplicaLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
         self._outbox = Outbox()
+        self._uploads = Uploads(self._outbox, self._log, self._body_lost)
         self._loop = asyncio.get_running_loop()
         self._heard = 0.0
         self._closed = False
@@ -129,21 +132,27 @@ class ReplicaLink(asyncio.Protocol):
             return self.others + own + unreported * (self.load.routers - 1)
         return self.others + own
 
-    def open(self, call: Call, body: bytes = b"") -> Answer:
-        """Send one call.
+    def open(self, call: Call, body: Body = b"") -> Answer:
+        """Send one call; a body that is on disk is sent while the answer is waited for.
 
         Raises:
             AttemptFailed: the replica is not up (retryable).
         """
-        if not self.up:
+        if not self.up or self.welcome is None:
             raise AttemptFailed(EngineFailed("the replica went away"), retryable=True)
-        payload = open_payload(_encode(call), body)
+        if not self.welcome.takes_parts:  # it is older than this router
+            body = whole(body)
+        in_parts = None if isinstance(body, bytes) else body
+        payload = open_payload(_encode(call), body if isinstance(body, bytes) else b"")
         stream = next(self._numbers) & 0xFFFFFFFF
         answer = Answer(self, stream)
         self._streams[stream] = answer
         if call.adapter is not None and call.adapter.id not in self._adapters:
             self._set_adapters(self._adapters | {call.adapter.id})
-        self._outbox.send(Kind.OPEN, stream, payload)
+        if in_parts is None:
+            self._outbox.send(Kind.OPEN, stream, payload)
+        else:
+            self._uploads.send(stream, payload, in_parts)
         return answer
 
     def cancel(self, stream: int) -> None:
@@ -151,6 +160,7 @@ class ReplicaLink(asyncio.Protocol):
         used, if that comes within `CLOSING_S`."""
         answer = self._streams.pop(stream, None)
         if answer is not None:
+            self._uploads.cancel(stream)
             self._outbox.send(Kind.CANCEL, stream)
             self._closing[stream] = answer
             self._loop.call_later(CLOSING_S, self._closing.pop, stream, None)
@@ -223,7 +233,14 @@ class ReplicaLink(asyncio.Protocol):
             for answer in due:
                 answer.deliver(now)
 
+    def pause_writing(self) -> None:
+        self._uploads.pause()
+
+    def resume_writing(self) -> None:
+        self._uploads.resume()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._uploads.close()
         was_up = self.welcome is not None
         self._transport = None
         self._outbox.close()
@@ -243,6 +260,13 @@ class ReplicaLink(asyncio.Protocol):
         if was_up:
             self._log.warning("replica_lost", streams=len(streams))
             self._on_change()
+
+    def _body_lost(self, stream: int) -> None:
+        """A body that was being sent cannot be read any more."""
+        if (answer := self._streams.get(stream)) is not None:
+            lost = ServingError("internal error; the log has its cause")
+            answer.on_fail(AttemptFailed(lost, retryable=False, used=End()))
+            self.cancel(stream)
 
     # frames
 

@@ -14,6 +14,7 @@ from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
 from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
+from serving.http.spool import Spools
 from serving.observability.logs import Log
 from serving.observability.metrics import LedgerMetrics, RouterMetrics
 from serving.router.admission import Admission, Charged, OpenDoor, Policy
@@ -131,6 +132,8 @@ class Router:
         )
         self._log = log
         self._recorder = Recorder(metrics, log)
+        spools = Spools(settings.spool_dir, settings.spool_bytes)
+        metrics.spooled.set_function(lambda: spools.used)
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),
@@ -140,6 +143,7 @@ class Router:
             accounts=Accounts(settings.account_policy, keeper.book, metrics),
             cross_origin=CrossOrigin(settings.origins),
             spaces=CacheSpaces(settings),
+            spools=spools,
             admission=Admission(policy or self._policy()),
             usage=self.books.usage,
             relay=relay,

@@ -29,6 +29,7 @@ class Kind(enum.IntEnum):
     HELLO = 1
     OPEN = 2  # uint32 length of the JSON call, the call, the body
     CANCEL = 3
+    PART = 4  # a part of the body of the call that is opened next with this number
 
     WELCOME = 16
     HEAD = 17

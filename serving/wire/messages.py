@@ -125,12 +125,13 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, frozen=True):
-    """First frame of a replica: who it is and how busy."""
+    """First frame of a replica: who it is and how busy. `takes_parts`: a body may come in PARTs."""
 
     replica: str
     model: str
     max_model_len: int
     load: Load
+    takes_parts: bool = False
 
 
 class Head(msgspec.Struct, frozen=True):

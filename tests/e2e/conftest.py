@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ Script = Callable[..., Any]
 SHARED = dict.fromkeys(
     ("openai", "langchain", "pydantic-ai", "instructor", "litellm", "responses"), "tools"
 )
+
+
+# Those that find here what their locks leave out: torch, with CUDA's libraries or without.
+BESIDE_OURS = ("guidellm",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,24 +53,30 @@ def sdk_python(name: str) -> Path:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         pip = [str(python), "-m", "pip", "install", "--quiet", "--quiet", "--no-deps"]
         subprocess.run([*pip, "-r", str(requirements)], check=True, timeout=600)
+        if name in BESIDE_OURS:
+            (own,) = (folder / "lib").glob("python*/site-packages")
+            (own / "beside.pth").write_text(sysconfig.get_path("purelib"))
         stamped.write_text(stamp)
     return python
 
 
 @functools.cache
-def ai_sdk() -> Path:
-    """The script that uses the AI SDK, beside the packages of `requirements/sdk-ai`."""
+def node_script(name: str) -> Path:
+    """The script `scripts/NAME` beside the packages of `requirements/sdk-ai`."""
     if shutil.which("npm") is None:
-        pytest.skip("the AI SDK needs node and npm")
+        pytest.skip("the SDKs for JavaScript need node and npm")
     locks = ROOT / "requirements" / "sdk-ai"
-    script = Path(__file__).with_name("scripts") / "use_ai_sdk.mjs"
     folder = ROOT / ".venv-sdk" / "ai"
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (locks / "package.json", locks / "package-lock.json", script):
-        shutil.copy(file, folder)
-    npm = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
-    subprocess.run(npm, cwd=folder, check=True, timeout=600)
-    return folder / script.name
+    stamped = folder / "stamp"
+    lock = (locks / "package-lock.json").read_text()
+    if not stamped.exists() or stamped.read_text() != lock:
+        for file in ("package.json", "package-lock.json"):
+            shutil.copy(locks / file, folder)
+        npm = ["npm", "ci", "--silent", "--no-audit", "--no-fund"]
+        subprocess.run(npm, cwd=folder, check=True, timeout=600)
+        stamped.write_text(lock)
+    return Path(shutil.copy(Path(__file__).with_name("scripts") / name, folder))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Programs that people point at an OpenAI endpoint, unmodified and as they are by default.
 
-`vllm bench` is that of the main environment. lm-eval has most of a gigabyte: `make test-sdk` has
-it, `make test` does not.
+`vllm bench` is that of the main environment. lm-eval, guidellm and aiperf have most of a gigabyte
+each: `make test-sdk` has them, `make test` does not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import ai_sdk, sdk_python
+from tests.e2e.conftest import node_script, sdk_python
 from tests.live import BASE, INSTRUCT, KEY, Server
 
 WEIGHTS = Path(__file__).parents[2] / "local_models" / "weights"
@@ -87,7 +87,7 @@ def test_the_ai_sdk_by_its_defaults(live: Server, run: Run) -> None:
         "question": "What is the weather in Paris?",
     }
     before = live.counted(endpoint="/v1/responses"), live.counted(endpoint="/v1/messages")
-    found = json.loads(run("node", str(ai_sdk()), stdin=json.dumps(job)))
+    found = json.loads(run("node", str(node_script("use_ai_sdk.mjs")), stdin=json.dumps(job)))
     after = live.counted(endpoint="/v1/responses"), live.counted(endpoint="/v1/messages")
     # Three requests by each provider, and one with a tool by OpenAI's.
     assert (after[0] - before[0], after[1] - before[1]) == (4, 3)
@@ -149,3 +149,52 @@ def test_lm_eval_scores_it(live: Server, run: Run, tmp_path: Path) -> None:
     )
     (file,) = (tmp_path / "out").rglob("results_*.json")
     assert json.loads(file.read_text())["results"]["capitals"]["acc,none"] == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_guidellm_measures_it(live: Server, run: Run, tmp_path: Path, path: str) -> None:
+    backend = {"kind": "openai_http", "target": live.url, "api_key": KEY, "request_format": path}
+    settings: dict[str, dict[str, Any]] = {
+        "backend": {**backend, "model": INSTRUCT},
+        "profile": {"kind": "synchronous"},
+        "constraint": {"kind": "max_requests", "count": 5},
+        "tokenizer": {"kind": "huggingface_auto", "model": WEIGHTS / INSTRUCT},
+        "data": {"kind": "synthetic_text", "prompt_tokens": 20, "output_tokens": 10},
+        "output": {"kind": "json", "path": "report.json"},
+    }
+    words = [
+        word
+        for option, given in settings.items()
+        for word in (f"--{option}", ",".join(f"{name}={value}" for name, value in given.items()))
+    ]
+    run(str(sdk_python("guidellm").parent / "guidellm"), "run", *words)
+    (found,) = json.loads((tmp_path / "report.json").read_text())["benchmarks"]
+    totals = found["metrics"]["request_totals"]
+    assert (totals["successful"], totals["errored"], totals["incomplete"]) == (5, 0, 0)
+    for request in found["requests"]["successful"]:
+        assert 0 < request["output_tokens"] <= 10
+        assert request["time_to_first_token_ms"] > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["completions", "chat"])
+def test_aiperf_measures_it(live: Server, run: Run, tmp_path: Path, kind: str) -> None:
+    """Without the network it takes a tokenizer from Hugging Face's cache alone, by its name."""
+    cached = tmp_path / ".cache" / "huggingface" / "hub" / f"models--serving--{INSTRUCT}"
+    commit = "0" * 40
+    for folder in ("refs", "snapshots"):
+        (cached / folder).mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    (cached / "snapshots" / commit).symlink_to(WEIGHTS / INSTRUCT)
+    run(
+        *(str(sdk_python("aiperf").parent / "aiperf"), "profile", "--url", live.url),
+        *("--model", INSTRUCT, "--tokenizer", f"serving/{INSTRUCT}", "--api-key", KEY),
+        *("--endpoint-type", kind, "--streaming", "--request-count", "5", "--concurrency", "2"),
+        *("--synthetic-input-tokens-mean", "20", "--output-tokens-mean", "10"),
+        *("--ui", "simple", "--artifact-dir", "found"),
+    )
+    found = json.loads((tmp_path / "found" / "profile_export_aiperf.json").read_text())
+    assert found["request_count"]["avg"] == 5
+    assert not found["error_summary"]
+    assert found["time_to_first_token"]["avg"] > 0

@@ -11,7 +11,7 @@ import pytest
 
 from serving.engine.echo import EchoEngine
 from serving.engine.interface import Reply, Tally
-from serving.wire.messages import Head, HttpCall
+from serving.wire.messages import JSON_HEAD, SSE_HEAD, HttpCall
 from tests.gateway.conftest import Open, Site
 
 TASKS = ("transcriptions", "translations")
@@ -25,8 +25,16 @@ class Listening(EchoEngine):
 
     async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         self.calls.append(call)
-        reply.head(Head(200, (("content-type", "application/json"),)))
-        reply.data(json.dumps({"model": call.model, "bytes": len(body)}).encode())
+        if b'name="stream"' in body:
+            reply.head(SSE_HEAD)
+            for word in ("one", " two"):
+                chunk = {"object": "transcription.chunk", "choices": [{"delta": {"content": word}}]}
+                reply.data(f"data: {json.dumps(chunk)}\n\n".encode())
+            reply.data(b"data: [DONE]\n\n")
+            return
+        reply.head(JSON_HEAD)
+        found = {"model": call.model, "bytes": len(body), "text": "one two"}
+        reply.data(json.dumps(found).encode())
 
 
 def form(**fields: str) -> dict[str, Any]:
@@ -51,7 +59,8 @@ async def test_the_form_reaches_the_engine_untouched(hearing: Site, path: str, m
     sent = httpx.Request("POST", "http://x", **form(model=model, language="en"))
     kind = {"content-type": sent.headers["content-type"]}
     response = await hearing.client.post(path, content=sent.read(), headers=kind)
-    assert response.json() == {"model": model, "bytes": len(sent.content)}
+    found = response.json()
+    assert (found["model"], found["bytes"]) == (model, len(sent.content))
     (call,) = hearing.engines[0].calls
     assert isinstance(call, HttpCall)
     assert (call.path, call.model) == ("/v1/audio/" + path.rpartition("/")[2], model)
@@ -67,6 +76,24 @@ async def test_a_path_that_names_the_model(hearing: Site) -> None:
     assert refused.status_code == 422
     said = "the path names model 'echo', the body 'ear'"
     assert refused.json()["error"]["message"] == said
+
+
+async def test_openais_client_gets_the_text_as_it_asks_for_it(hearing: Site) -> None:
+    url = f"http://127.0.0.1:{await hearing.listen()}"
+    async with openai.AsyncOpenAI(api_key="sk-any", base_url=f"{url}/v1") as client:
+        transcribe: Any = client.audio.transcriptions.create
+        assert (await transcribe(model="ear", file=RECORDING)).text == "one two"
+        text = await transcribe(model="ear", file=RECORDING, response_format="text")
+        assert text == "one two\n"
+        events = [
+            event async for event in await transcribe(model="ear", file=RECORDING, stream=True)
+        ]
+    assert [event.type for event in events] == [
+        *["transcript.text.delta"] * 2,
+        "transcript.text.done",
+    ]
+    assert [event.delta for event in events[:-1]] == ["one", " two"]
+    assert events[-1].text == "one two"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Text:
         examples: bodies by name; a test sends each.
         profile: false if the local profile has no model for the examples.
         query: parameters of the query by name.
-        media: the type of the answer, where it is not JSON.
+        media: the type of the answer, where it is not JSON, or another than `writes`.
         refuses: where there is never an answer: the statuses of the refusals, and why they come.
     """
 
@@ -102,9 +102,9 @@ _NO_RESPONSE = Text(
     refuses={"404": "responses are not stored"},
 )
 _RECORDING = (
-    "For models with `task: transcribe`. The body is a form; of the answer's formats there is "
-    "`json`, and it comes whole. A recording that is longer than the model hears at once is cut "
-    "where it is quiet."
+    "For models with `task: transcribe`. The body is a form; a model that is named before the file "
+    "is looked at before the file has come. A recording that is longer than the model hears at "
+    "once is cut where it is quiet."
 )
 _HEARD = {"model": "whisper-large-v3", "file": "meeting.mp3", "language": "en"}
 
@@ -170,6 +170,8 @@ TEXTS: dict[str, Text] = {
         reads=("AudioRequest",),
         takes=FORM,
         writes="Transcription",
+        streams="TranscriptEvent",
+        media="text/plain",
         examples={"whole": _HEARD},
         profile=False,
     ),
@@ -180,6 +182,8 @@ TEXTS: dict[str, Text] = {
         reads=("AudioRequest",),
         takes=FORM,
         writes="Translation",
+        streams="Object",
+        media="text/plain",
         examples={"whole": {**_HEARD, "language": "fr"}},
         profile=False,
     ),

@@ -217,10 +217,10 @@ def _responses(endpoint: Endpoint, text: Text) -> dict[str, Any]:
 
 
 def _answer(endpoint: Endpoint, text: Text) -> dict[str, Any]:
-    if text.media:
-        return {text.media: {"schema": {"type": "string"}}}
     content: dict[str, Any] = {}
-    if text.writes or not text.streams:
+    if text.media:
+        content[text.media] = {"schema": {"type": "string"}}
+    if text.writes or not (text.streams or text.media):
         content[JSON] = {"schema": {"$ref": REF + (text.writes or "Object")}}
     if "format" in text.query:
         content["text/csv"] = {"schema": {"type": "string"}}

@@ -47,21 +47,42 @@ _ANTHROPIC_ERROR = {
         "request_id": {"type": "string"},
     },
 }
-_TRANSLATION = {
-    "type": "object",
-    "required": ["text"],
-    "properties": {"text": {"type": "string"}},
+_NUMBER = {"type": "number"}
+# Of `verbose_json`.
+_VERBOSE = {
+    "text": {"type": "string"},
+    "language": {"type": "string"},
+    "duration": {**_NUMBER, "description": "seconds"},
+    "segments": {
+        "type": ["array", "null"],
+        "items": {
+            "type": "object",
+            "required": ["start", "end", "text"],
+            "properties": {"start": _NUMBER, "end": _NUMBER, "text": {"type": "string"}},
+        },
+    },
 }
+_TRANSLATION = {"type": "object", "required": ["text"], "properties": _VERBOSE}
 _TRANSCRIPTION = {
     "type": "object",
-    "required": ["text", "usage"],
+    "required": ["text"],
     "properties": {
-        "text": {"type": "string"},
+        **_VERBOSE,
         "usage": {
             "type": "object",
             "required": ["type", "seconds"],
             "properties": {"type": {"const": "duration"}, "seconds": {"type": "integer"}},
         },
+    },
+}
+_TRANSCRIPT_EVENT = {
+    "type": "object",
+    "description": "As in OpenAI's API, and as in vLLM's.",
+    "required": ["type"],
+    "properties": {
+        "type": {"enum": ["transcript.text.delta", "transcript.text.done"]},
+        "delta": {"type": "string"},
+        "text": {"type": "string", "description": "all of it, at the end"},
     },
 }
 _MODEL = {
@@ -113,6 +134,7 @@ def schemas() -> dict[str, Any]:
         "AudioRequest": AudioRequest.model_json_schema(),
         "Transcription": _TRANSCRIPTION,
         "Translation": _TRANSLATION,
+        "TranscriptEvent": _TRANSCRIPT_EVENT,
         "Completion": RESPONSE_SCHEMA,
         "Error": {
             **_OPENAI_ERROR,

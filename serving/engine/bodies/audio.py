@@ -22,7 +22,7 @@ def check_audio(content_type: str, body: bytes, limits: BodyLimits) -> None:
         InvalidRequest: which field vLLM's app is not to see, and why.
     """
     given: dict[str, str | bytes] = {}
-    for name, is_file, start, end in parts_of(content_type, body):
+    for name, is_file, start, end, _ in parts_of(content_type, body):
         size = end - start
         if name in given:
             _refuse(name, "is there more than once")

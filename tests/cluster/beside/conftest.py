@@ -56,7 +56,8 @@ def _model(live: Server, name: str, more: dict[str, dict[str, Any]]) -> Model:
         return Model(name, None, more[name], {})
     served = {entry["id"]: entry for entry in yaml.safe_load(live.models.read_text())["models"]}
     own = served[name]
-    own["engine_args"] |= CACHE
+    # Ours is shown no tools that it may not call (`serving/engine/vllm/arguments.py`).
+    own["engine_args"] |= CACHE | {"exclude_tools_when_tool_choice_none": True}
     return Model(name, PIRATE if name == BASE else None, own, {"models": [own, served[PIRATE]]})
 
 

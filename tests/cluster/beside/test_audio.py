@@ -30,6 +30,7 @@ FORMS: dict[str, tuple[str, dict[str, str]]] = {
     "cut": ("whole", {**GREEDY, "max_completion_tokens": "3"}),
     "a limit above the context": ("whole", {**GREEDY, "max_completion_tokens": "1000000"}),
     "json": ("whole", {**GREEDY, "response_format": "json"}),
+    "segments": ("long", {**GREEDY, "response_format": "verbose_json"}),
     "seed": ("whole", {"language": "en", "temperature": "0.8", "seed": "42"}),
 }
 BAD: dict[str, tuple[str, dict[str, str]]] = {
@@ -41,8 +42,11 @@ BAD: dict[str, tuple[str, dict[str, str]]] = {
     "a temperature that is a text": ("short", {**GREEDY, "temperature": "hot"}),
     "a temperature below none": ("short", {**GREEDY, "temperature": "-1"}),
     "an unknown format": ("short", {**GREEDY, "response_format": "bad"}),
-    "text": ("short", {**GREEDY, "response_format": "text"}),
-    "streamed": ("short", {**GREEDY, "stream": "true"}),
+    "subtitles": ("short", {**GREEDY, "response_format": "srt"}),
+    "segments, streamed": (
+        "short",
+        {**GREEDY, "response_format": "verbose_json", "stream": "true"},
+    ),
     "a limit that is a text": ("short", {**GREEDY, "max_completion_tokens": "many"}),
     "a long prompt": ("short", {**GREEDY, "prompt": "word " * 30}),
     "an unknown model": ("short", {**GREEDY, "model": "nothing"}),
@@ -56,7 +60,6 @@ OTHERWISE = {
     "a temperature below none": FORM,
     "an unknown format": FORM,
     "a limit that is a text": FORM,
-    "text": Otherwise(400, 200, "answers are JSON"),
     "an unknown model": UNKNOWN,
 }
 

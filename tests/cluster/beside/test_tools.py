@@ -186,8 +186,30 @@ def test_what_is_called_and_said(sides: Sides) -> None:
     assert calls("one of two") == [("add", '{"a": 7, "b": 8}')]
     assert [name for name, _ in calls("required") + calls("named")] == ["get_weather"] * 2
     assert calls("none") == calls("no need") == []
+    # It was shown no tools: else it makes a call, which is told as text.
+    assert message("none")["content"].startswith(" I cannot look out of the window")
     assert message("told")["content"].strip() == "It is sunny in Paris."
     thinking = message("thinking")
     assert thinking["reasoning"] == "I have read about this."
     assert thinking["content"].strip() == "The capital of France is Paris."
     assert message("not thinking")["reasoning"] is None
+
+
+def test_no_endpoint_shows_tools_that_may_not_be_called(sides: Sides) -> None:
+    function = WEATHER["function"]
+    asked = {"model": INSTRUCT, "temperature": 0}
+    response = {
+        "input": "What is the weather in Paris?",
+        "tools": [{"type": "function", **function}],
+        "tool_choice": "none",
+    }
+    (item,) = sides.ours.post("/v1/responses", json={**asked, **response}).json()["output"]
+    assert item["content"][0]["text"].startswith(" I cannot look out of the window")
+    message = {
+        "messages": IN_PARIS,
+        "max_tokens": 60,
+        "tools": [{"name": function["name"], "input_schema": function["parameters"]}],
+        "tool_choice": {"type": "none"},
+    }
+    (block,) = sides.ours.post("/v1/messages", json={**asked, **message}).json()["content"]
+    assert block["text"].startswith(" I cannot look out of the window")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from serving.api.multipart import MOST_PARTS, parts_of
+from serving.api.multipart import MOST_PARTS, FormReader, Part, parts_of
 from serving.errors import InvalidRequest
 
 TYPE = "multipart/form-data; boundary=b"
@@ -12,10 +12,18 @@ END = b"--b--\r\n"
 
 
 def contents(content_type: str, body: bytes) -> list[tuple[str, bool, bytes]]:
-    return [
-        (part.name, part.is_file, body[part.start : part.end])
-        for part in parts_of(content_type, body)
-    ]
+    """What is read, however the body comes."""
+    found = parts_of(content_type, body)
+    for size in (1, 2, 3, 7, 64):
+        assert in_pieces(content_type, body, size) == found
+    return [(part.name, part.is_file, body[part.start : part.end]) for part in found]
+
+
+def in_pieces(content_type: str, body: bytes, size: int) -> list[Part]:
+    reader = FormReader(content_type)
+    found = [part for at in range(0, len(body), size) for part in reader.feed(body[at : at + size])]
+    reader.close()
+    return found
 
 
 def test_what_a_client_sends() -> None:
@@ -74,6 +82,9 @@ def test_content_types(content_type: str) -> None:
 def test_what_is_no_form(content_type: str, body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         parts_of(content_type, body)
+    for size in (1, 7):
+        with pytest.raises(InvalidRequest):
+            in_pieces(content_type, body, size)
 
 
 def test_what_could_be_read_in_two_ways_has_one_reading() -> None:
@@ -81,3 +92,16 @@ def test_what_could_be_read_in_two_ways_has_one_reading() -> None:
     body = FIELD.replace(b"\r\n\r\nx", b"\r\n\r\n--b--") + END
     assert contents(TYPE, body) == [("model", False, b"--b--")]
     assert contents(TYPE, FIELD * MOST_PARTS + END)[-1] == ("model", False, b"x")
+
+
+def test_what_is_asked_for_is_kept_and_nothing_else() -> None:
+    long, file = FIELD.replace(b"x", b"y" * 9), FIELD.replace(b"model", b"file")
+    for size in (1, 5, 1000):
+        body = FIELD + long + file.replace(b"x", bytes(5000)) + END
+        reader = FormReader(TYPE, keep={"model"}, most=8)
+        found = []
+        for at in range(0, len(body), size):
+            found += reader.feed(body[at : at + size])
+            assert len(reader._kept) < 200, "a line's worth"
+        reader.close()
+        assert [part.content for part in found] == [b"x", None, None]

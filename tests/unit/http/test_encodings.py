@@ -11,7 +11,7 @@ import pytest
 from backports import zstd
 
 from serving.errors import BodyTooLarge, InvalidRequest, ServingError, UnsupportedEncoding
-from serving.http.encodings import MAX_STREAMS, decoded
+from serving.http.encodings import MAX_STREAMS, Decoding, decoded
 
 LIMIT = 1 << 20
 TEXT = b'{"model": "m", "prompt": "Once upon a time"}'
@@ -103,3 +103,20 @@ async def test_the_event_loop_goes_on() -> None:
         longest, last = max(longest, now - last), now
     assert len(await decoding) == 64 * LIMIT
     assert longest < 0.1
+
+
+@pytest.mark.parametrize(("name", "compress"), CODINGS)
+@pytest.mark.parametrize("size", [1, 7, 1000, 100_000])
+def test_in_pieces_nothing_is_larger_than_it_may_be(name: str, compress: object, size: int) -> None:
+    text = bytes(range(256)) * 1000 + bytes(100_000)
+    body = compress(text) + compress(TEXT)  # type: ignore[operator]
+    decoding = Decoding(name, len(text) + len(TEXT))
+    parts = [
+        part for at in range(0, len(body), size) for part in decoding.feed(body[at : at + size], 99)
+    ]
+    decoding.close()
+    assert b"".join(parts) == text + TEXT
+    assert max(map(len, parts)) <= 99
+    decoding = Decoding(name, len(text) + len(TEXT) - 1)
+    with pytest.raises(BodyTooLarge):
+        list(decoding.feed(body, 99))

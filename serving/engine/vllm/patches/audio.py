@@ -52,6 +52,10 @@ def limit(app: FastAPI, limits: BodyLimits) -> None:
             logger.addFilter(_Once())
     for handler in _handlers(app):
         handler.max_audio_decode_duration_s = limits.audio_seconds
+        if (tokenizer := getattr(handler, "tokenizer", None)) is not None:
+            handler._get_verbose_segments = partial(
+                _segments, handler._get_verbose_segments, tokenizer.eos_token_id
+            )
         handler._decode_and_chunk_speech_async = partial(
             _decode, handler._decode_and_chunk_speech_async, limits.audio_seconds
         )
@@ -83,6 +87,12 @@ async def _decode(decode: Any, seconds: int, data: bytes) -> tuple[list[Any], fl
     if not duration:
         raise _refusal("has no sound in it")
     return chunks, duration
+
+
+def _segments(segments: Any, end: int, *, tokens: tuple[int, ...], **kwargs: Any) -> list[Any]:
+    """Of a part in which nothing is said vLLM looks for the last token but one, which is an
+    IndexError and a 500."""
+    return [] if tokens in ((), (end,)) else list(segments(tokens=tokens, **kwargs))
 
 
 def _refusal(why: str) -> VLLMValidationError:

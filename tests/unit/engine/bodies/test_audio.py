@@ -28,6 +28,8 @@ def test_what_is_taken() -> None:
         max_completion_tokens="5",
         seed="-1",
     )
+    check(response_format="text", stream="true")
+    check(**{"response_format": "verbose_json", "timestamp_granularities[]": "segment"})
 
 
 @pytest.mark.parametrize(
@@ -36,12 +38,13 @@ def test_what_is_taken() -> None:
         ("language", "e"),
         ("language", "<|en|>"),
         ("prompt", "x" * 21),
-        ("response_format", "verbose_json"),
-        ("response_format", "text"),
+        ("response_format", "srt"),
+        ("response_format", "vtt"),
+        ("response_format", "diarized_json"),
         ("temperature", "inf"),
         ("temperature", "-1"),
         ("temperature", "hot"),
-        ("stream", "true"),
+        ("stream", "maybe"),
         ("max_completion_tokens", "0"),
         ("max_completion_tokens", "1.5"),
         ("seed", "1" * 19),

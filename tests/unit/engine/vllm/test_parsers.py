@@ -50,6 +50,12 @@ def test_they_become_vllms_arguments() -> None:
     assert not args.reasoning_parser
 
 
+def test_tools_that_may_not_be_called_are_not_shown() -> None:
+    assert arguments(tool_parser="hermes").exclude_tools_when_tool_choice_none
+    shown = arguments(engine_args={"exclude_tools_when_tool_choice_none": False})
+    assert not shown.exclude_tools_when_tool_choice_none
+
+
 @pytest.fixture
 def registered() -> Iterator[dict[str, Any]]:
     parsers: dict[str, Any] = ToolParserManager.tool_parsers

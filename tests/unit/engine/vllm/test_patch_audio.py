@@ -61,8 +61,10 @@ def test_every_limit_is_named_as_it_is_looked_for() -> None:
 
 
 def test_both_endpoints_take_every_field() -> None:
-    for theirs in (TranscriptionRequest, TranslationRequest):
-        assert AudioRequest.model_fields.keys() <= theirs.model_fields.keys()
+    """Times there are of segments alone, which is what translations have without being asked."""
+    ours = AudioRequest.model_fields.keys()
+    assert ours <= TranscriptionRequest.model_fields.keys()
+    assert ours - {"timestamp_granularities"} <= TranslationRequest.model_fields.keys()
 
 
 async def test_a_refusal_says_our_limit(app: FastAPI) -> None:
@@ -141,3 +143,20 @@ def test_a_package_that_is_missing_is_told_at_the_start(monkeypatch: pytest.Monk
     monkeypatch.setattr(media, "av", PlaceholderModule("av"))
     with pytest.raises(ValueError, match="`av` has to be installed"):
         audio.check_packages()
+
+
+def test_a_part_in_which_nothing_is_said_has_no_segments() -> None:
+    """vLLM asks for the last token but one of a list that has one."""
+    handler: Any = SimpleNamespace(
+        tokenizer=SimpleNamespace(eos_token_id=9, encode=lambda *_, **__: [5])
+    )
+    segments = SpeechToTextBaseServing._get_verbose_segments.__get__(handler)
+    with pytest.raises(IndexError):
+        segments(tokens=(9,), segment_class=None, request=None, log_probs=[])
+    for tokens in ((), (9,)):
+        assert audio._segments(segments, 9, tokens=tokens, log_probs=[]) == []
+    assert audio._segments(lambda *, tokens, kind: (tokens, kind), 9, tokens=(1, 9), kind="k") == [
+        (1, 9),
+        "k",
+    ]
+    assert "self._get_verbose_segments(\n" in inspect.getsource(SpeechToTextBaseServing)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy
 import pytest
 from PIL import Image
 from vllm.multimodal.cache import BaseMultiModalProcessorCache
@@ -130,6 +131,26 @@ async def test_each_space_has_its_own_names(renderer: Renderer) -> None:
     assert found[:3] == found[3:]
     assert len({name for named in found for name in named}) == 6
     assert found[2] == names(RED, BLUE), "without spaces, vLLM's own"
+
+
+def test_recordings_have_names_of_their_space(renderer: Renderer) -> None:
+    """For models with caches; an encoder with a decoder has none (`test_audio.py`)."""
+    salts = Salts()
+    plain = heard(0.5)
+    MediaNames(renderer, salts.name)  # type: ignore[arg-type]
+    salts.enter("a")
+    first, again, other = heard(0.5), heard(0.5), heard(0.25)
+    salts.enter("b")
+    assert first == again
+    assert len({plain, first, other, heard(0.5)}) == 4
+
+
+def heard(level: float) -> str:
+    """The name of a recording, as vLLM's processor makes it."""
+    sound = numpy.full(160, level, dtype="float32")
+    items = MultiModalDataParser(target_sr=16_000).parse_mm_data({"audio": [(sound, 16_000)]})
+    (name,) = ProcessorInputs([], items).get_mm_hashes("model", "blake3")["audio"]
+    return str(name)
 
 
 async def test_media_of_a_failed_call_are_sent_again(renderer: Renderer) -> None:
