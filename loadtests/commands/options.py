@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -89,16 +90,14 @@ def reads_scenario(command: Callable[..., T]) -> Callable[..., T]:
     return wrapped
 
 
-class complaints:
-    """Ends the program with status 2 and what is wrong with the scenario."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ScenarioError):
-            click.echo(str(error), err=True)
-            sys.exit(EXIT_USAGE)
+@contextlib.contextmanager
+def complaints() -> Iterator[None]:
+    """End the program with status 2, and say what is wrong with the scenario."""
+    try:
+        yield
+    except ScenarioError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_USAGE)
 
 
 def environment(scenario: Scenario, key: str | None, key_env: str | None) -> dict[str, str]:
