@@ -323,10 +323,36 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-async def listen(server: KnownServer, port: int) -> asyncio.Server:
-    """Listen on the loopback. Port 0: any."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Connection(server), "127.0.0.1", port, backlog=4096)
+class Listener:
+    """Accepts on the loopback. Port 0: any.
+
+    uvloop's own servers accept one connection in each turn of the loop, which is too few when each
+    turn sends many events.
+    """
+
+    def __init__(self, server: KnownServer, port: int) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._accepting: set[asyncio.Task[object]] = set()
+        self._sock = socket.create_server(("127.0.0.1", port), backlog=4096)
+        self._sock.setblocking(False)
+        self._loop.add_reader(self._sock.fileno(), self._accept)
+        self.port: int = self._sock.getsockname()[1]
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            for _ in range(256):
+                sock, _ = self._sock.accept()
+                sock.setblocking(False)
+                made = self._loop.connect_accepted_socket(lambda: Connection(self._server), sock)
+                task = self._loop.create_task(made)
+                self._accepting.add(task)
+                task.add_done_callback(self._accepting.discard)
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
 
 
 async def serve(shape: Shape, seed: int, stall: Stall | None, port: int, log: Path | None) -> None:
@@ -335,8 +361,8 @@ async def serve(shape: Shape, seed: int, stall: Stall | None, port: int, log: Pa
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    listener = await listen(server, port)
-    click.echo(listener.sockets[0].getsockname()[1])
+    listener = Listener(server, port)
+    click.echo(listener.port)
     tune_collector()
     await stop.wait()
     listener.close()
