@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from loadtests.clock import Clock
 from loadtests.load.planned import Planned, Turns
@@ -17,7 +17,7 @@ from loadtests.wire.client import Client
 class Counts:
     """What one process did, beside its records."""
 
-    due: int = 0  # requests whose time has come
+    due: dict[str, int] = field(default_factory=dict)  # requests whose time has come, by phase
     ended: int = 0
     events: int = 0
     cut: int = 0  # turns that would have come after the end of the last phase
@@ -60,7 +60,8 @@ class Session:
 
     def _send(self, request: bytes) -> None:
         run, planned = self._run, self._turns[self._next]
-        run.counts.due += 1
+        due = run.counts.due
+        due[planned.phase] = due.get(planned.phase, 0) + 1
         record = record_of(planned, self._due_s, run.counted)
         last = self._next + 1 == len(self._turns)
         run.client.send(planned, record, request, self._over, keep_text=not last)
@@ -105,4 +106,5 @@ def record_of(planned: Planned, due_s: float, counted: dict[str, bool]) -> Recor
         stream=planned.stream,
         counted=counted[planned.phase],
         due_s=due_s,
+        max_tokens=planned.max_tokens,
     )

@@ -9,14 +9,16 @@ from itertools import chain
 
 from loadtests.clock import Clock
 from loadtests.load.planned import PhasePlan, Turns
+from loadtests.measure.client import ClientFigures, Watch
 from loadtests.measure.record import Record
 from loadtests.run.agenda import Agenda
 from loadtests.run.feed import Feed
-from loadtests.run.pulse import Health, Pulse
 from loadtests.run.session import Counts, Run, Session
 from loadtests.scenarios.model import Target
 from loadtests.wire.client import Client
 from loadtests.wire.service import Service
+
+LOOK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Driven:
     """How one process fared."""
 
     counts: Counts
-    health: Health
+    figures: ClientFigures
     connections: int  # opened in all
     limited: int  # requests that failed for a limit of this machine: files, ports, memory
     interrupted_s: float | None  # when the run was ended by hand
@@ -40,8 +42,10 @@ class Worker:
         client: Client,
         clock: Clock,
         sink: Callable[[Record], None],
+        name: str = "0",
     ) -> None:
         """Takes the first sessions from the plans, so that they are ready when the run begins."""
+        self._name = name
         self._agenda = Agenda(clock)
         self._clock = clock
         self._client = client
@@ -69,8 +73,10 @@ class Worker:
         return self._client.in_flight
 
     async def drive(self) -> Driven:
-        """Send everything, and wait for all answers."""
-        pulse = Pulse(self._agenda, self._clock)
+        """Send everything, and wait for all answers. The clock's start is known by now."""
+        late_s = max(0.0, self._clock.now())
+        watch = Watch(self._name)
+        self._look_at(watch, self._clock.now())
         self._next_open()
         for plan in self._plans:
             if plan.concurrency is not None:
@@ -78,17 +84,26 @@ class Worker:
         try:
             await self._over
         finally:
-            health = pulse.stop()
             self._agenda.close()
             self._client.close()
+        interrupted = self._interrupted_s is not None
         return Driven(
             self.counts,
-            health,
+            watch.figures(due=self.counts.due, interrupted=interrupted, started_late_s=late_s),
             self._client.connections,
             self._client.limited,
             self._interrupted_s,
             self._unfinished,
         )
+
+    def _look_at(self, watch: Watch, due_s: float) -> None:
+        """See every 20 ms how late it is seen: so late were events read and requests sent."""
+
+        def look() -> None:
+            watch.look(self._clock.start + due_s)
+            self._look_at(watch, max(due_s + LOOK_S, self._clock.now()))
+
+        self._agenda.at(due_s, look)
 
     def interrupt(self) -> None:
         """End the run now. What is in flight is ended and leaves no records."""
