@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from loadtests.clock import Clock
 from loadtests.load.planned import PhasePlan, Turns
 from loadtests.measure.client import ClientFigures, Watch
 from loadtests.measure.record import Record
 from loadtests.run.agenda import Agenda
-from loadtests.run.feed import Feed
+from loadtests.run.feed import DEPTH, Feed
 from loadtests.run.session import Counts, Run, Session
 from loadtests.scenarios.model import Target
 from loadtests.wire.client import Client
@@ -57,7 +58,7 @@ class Worker:
         opened = chain.from_iterable(p.sessions for p in plans if p.concurrency is None)
         self._open = Feed(opened, client.prepare)
         self._closed = {
-            plan.name: Feed(plan.sessions, client.prepare, min(plan.concurrency, 512))
+            plan.name: Feed(plan.sessions, client.prepare, max(1, min(plan.concurrency, DEPTH)))
             for plan in plans
             if plan.concurrency is not None
         }
@@ -73,7 +74,12 @@ class Worker:
         return self._client.in_flight
 
     async def drive(self) -> Driven:
-        """Send everything, and wait for all answers. The clock's start is known by now."""
+        """Send everything, and wait for all answers. The clock's start is known by now.
+
+        What goes wrong in a callback (a trace's file that breaks off, say) is raised here: a run
+        that went on without it would not be the one that was asked for.
+        """
+        asyncio.get_running_loop().set_exception_handler(self._failed)
         late_s = max(0.0, self._clock.now())
         watch = Watch(self._name)
         self._look_at(watch, self._clock.now())
@@ -95,6 +101,13 @@ class Worker:
             self._interrupted_s,
             self._unfinished,
         )
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is None or self._over.done():
+            loop.default_exception_handler(context)
+        else:
+            self._over.set_exception(error)
 
     def _look_at(self, watch: Watch, due_s: float) -> None:
         """See every 20 ms how late it is seen: so late were events read and requests sent."""
