@@ -100,6 +100,9 @@ class Connection(asyncio.Protocol):
         self._request_id = ""
         self._bounded = False
         self._headed = False
+        self._whole = False
+        self._more = False
+        self._keep = False
 
     # --- asyncio ---
 
@@ -207,6 +210,8 @@ class Connection(asyncio.Protocol):
                 if reader is not None:
                     reader.broken(at, "not HTTP")
                 return
+            if self._whole:
+                self._let_go()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep the few headers that matter."""
@@ -231,22 +236,30 @@ class Connection(asyncio.Protocol):
         if self._reader is not None:
             self._reader.feed(self._at, data)
 
+    def on_message_begin(self) -> None:
+        """Note an answer that nobody asked for, right behind the one that somebody did."""
+        self._more = self._whole
+
     def on_message_complete(self) -> None:
-        """Let go of the reader, and of the connection where it cannot be kept."""
-        if not self._headed:
+        """Note that the answer is whole; an interim one is nothing."""
+        if self._headed:
+            self._whole = True
+            self._keep = self._parser.should_keep_alive()
+        else:
             self._clear()
-            return
+
+    def _let_go(self) -> None:
+        """Let go of the reader, and of the connection where it cannot be kept."""
         reader, self._reader = self._reader, None
-        if reader is None:
-            return
         self.answers += 1
         # A service may answer before it has all of a request; the rest would be the next one's.
-        if self._slow is None and not self._flushing and self._parser.should_keep_alive():
+        if self._keep and self._slow is None and not self._flushing and not self._more:
             self.idle_since = self._at
             self._pool.put(self)
         else:
             self.abort()
-        reader.complete(self._at)
+        if reader is not None:
+            reader.complete(self._at)
 
     # --- slow readers ---
 

@@ -55,7 +55,7 @@ class Said(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: list[msgspec.Raw] | None = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -107,7 +107,7 @@ def read_part(endpoint: Endpoint, data: bytes) -> Part:
         if endpoint == "create_completion":
             return _create_completion(_CREATE_COMPLETION.decode(data))
         return _openai(_OPENAI.decode(data))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreadable(str(error)) from None
 
 
@@ -132,7 +132,7 @@ def _openai(said: OpenAI) -> Part:
         message = choice.delta or choice.message
         if message is not None:
             part.text += message.content or ""
-            if message.reasoning_content or message.reasoning or _calls(message.tool_calls):
+            if message.reasoning_content or message.reasoning or message.tool_calls:
                 part.carries = True
         elif choice.text is not None:
             part.text += choice.text
@@ -145,10 +145,6 @@ def _openai(said: OpenAI) -> Part:
         if usage.prompt_tokens_details is not None:
             part.cached_tokens = usage.prompt_tokens_details.cached_tokens or 0
     return part
-
-
-def _calls(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bytes(raw) not in (b"null", b"[]")
 
 
 def error_kind(error: Any) -> str:
@@ -167,7 +163,7 @@ def body_kind(body: bytes) -> str:
     """Return the kind of error in an error's body; empty where it names none."""
     try:
         said = _ANY.decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return ""
     if not isinstance(said, dict):
         return ""

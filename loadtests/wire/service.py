@@ -33,6 +33,7 @@ class Service:
         self.authority = parts.netloc.rpartition("@")[2]
         self._addresses: list[Address] = []
         self._looked_up = float("-inf")
+        self._lookup: asyncio.Task[None] | None = None
 
     def path(self, path: str) -> str:
         """Return the whole path of an endpoint."""
@@ -41,28 +42,34 @@ class Service:
         return self.prefix.removesuffix("/v1") + path
 
     async def addresses(self) -> list[Address]:
-        """Return where to connect, in the order to try. Raises OSError for an unknown name."""
-        now = time.monotonic()
-        if now - self._looked_up > LOOKUP_S:
-            self._looked_up = now
-            try:
-                self._addresses = await self._look_up()
-            except OSError:
-                if not self._addresses:
-                    self._looked_up = float("-inf")
-                    raise
+        """Return where to connect, in the order to try. Raises OSError for an unknown name.
+
+        Only the first look-up is waited for; later ones go on beside the requests.
+        """
+        if self._lookup is None and time.monotonic() - self._looked_up > LOOKUP_S:
+            self._lookup = asyncio.create_task(self._refresh())
+        if not self._addresses and self._lookup is not None:
+            await asyncio.shield(self._lookup)
         return self._addresses
+
+    async def _refresh(self) -> None:
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM
+            )
+            self._addresses = [(socket.AddressFamily(each[0]), each[4]) for each in found]
+            self._looked_up = time.monotonic()
+        except OSError:
+            if not self._addresses:
+                raise
+            self._looked_up = time.monotonic()  # those of before may still answer
+        finally:
+            self._lookup = None
 
     def prefer(self, address: Address) -> None:
         """Try this address first from now on: it answered when one before it did not."""
         if self._addresses and self._addresses[0] != address:
             self._addresses = [address, *(each for each in self._addresses if each != address)]
-
-    async def _look_up(self) -> list[Address]:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            self.host, self.port, type=socket.SOCK_STREAM
-        )
-        return [(socket.AddressFamily(family), address) for family, _, _, _, address in found]
 
 
 def _context(verify: bool) -> ssl.SSLContext:
