@@ -61,7 +61,11 @@ def test_the_encoded_form_says_the_same(count: int) -> None:
     histogram = filled(us)
     decoded = HdrHistogram.decode(histogram.encode())
     assert decoded.get_total_count() == count
-    counted = [(bucket, n) for bucket in range(decoded.counts_len) if (n := decoded.get_count_at_index(bucket))]
+    counted = [
+        (bucket, n)
+        for bucket in range(decoded.counts_len)
+        if (n := decoded.get_count_at_index(bucket))
+    ]
     assert counted == histogram.buckets()
     latency = histogram.latency()
     assert latency is not None
@@ -75,7 +79,9 @@ def test_the_encoded_form_says_the_same(count: int) -> None:
 def test_any_split_merges_to_the_whole(data: st.DataObject) -> None:
     """Sizes on both sides of the place where values become counts."""
     seed = data.draw(st.integers(0, 2**32))
-    sizes = data.draw(st.lists(st.sampled_from([0, 1, 7, 500, FOLD - 1, FOLD + 3]), min_size=1, max_size=5))
+    sizes = data.draw(
+        st.lists(st.sampled_from([0, 1, 7, 500, FOLD - 1, FOLD + 3]), min_size=1, max_size=5)
+    )
     rng = random.Random(seed)
     parts = [[min(TOP, int(rng.lognormvariate(9, 2.5))) for _ in range(size)] for size in sizes]
     whole = filled([us for part in parts for us in part])
