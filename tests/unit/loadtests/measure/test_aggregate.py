@@ -46,8 +46,8 @@ def test_any_split_in_any_order_merges_to_the_whole(
     for record in found:
         parts[data.draw(st.integers(0, 2))].append(record)
     merged = Aggregate.of(scenario())
-    for part in data.draw(st.permutations(parts)):
-        merged.merge(Aggregate.from_bytes(of(part).to_bytes()))
+    for place in data.draw(st.permutations(range(3))):
+        merged.merge(Aggregate.from_bytes(of(parts[place]).to_bytes()))
     whole = of(found)
     assert merged.to_bytes() == whole.to_bytes()
     windows = windows_of(scenario())
