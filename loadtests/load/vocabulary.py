@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ COMMON = tuple(Path(__file__).with_name("words.txt").read_text(encoding="utf-8")
 FEWEST = 32
 
 
+@lru_cache(maxsize=8)
 def vocabulary_of(tokenizer: str) -> tuple[str, ...]:
     """Return words that are one token each wherever they stand, so that words are tokens.
 

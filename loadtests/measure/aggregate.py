@@ -54,11 +54,17 @@ class Live(msgspec.Struct, kw_only=True):
 
 
 class Aggregate:
-    """`slos` by traffic; `ends`: when each phase ends, in seconds since the run's start, and as much
-    later as a client may send."""
+    """`slos` by traffic; `ends`: when each phase ends, in seconds since the run's start; `late_s`:
+    by how much a client may be late."""
 
-    def __init__(self, slos: Mapping[str, Slo], ends: Mapping[str, float], step_s: int = 1) -> None:
-        self._slos, self._ends = slos, ends
+    def __init__(
+        self,
+        slos: Mapping[str, Slo],
+        ends: Mapping[str, float],
+        late_s: float = 0.0,
+        step_s: int = 1,
+    ) -> None:
+        self._slos, self._ends, self._late_s = slos, ends, late_s
         self.cells: dict[Key, Cell] = {}
         self.timeline = Timeline(step_s)
         self.clients: list[ClientFigures] = []
@@ -71,12 +77,12 @@ class Aggregate:
     @classmethod
     def of(cls, scenario: Scenario) -> Self:
         """An empty one for this scenario."""
-        late = scenario.client.max_lag_p99_ms / 1000
-        ends = accumulate(phase.seconds for phase in scenario.phases)
+        ends = list(accumulate(phase.seconds for phase in scenario.phases))
         return cls(
             {traffic.name: traffic.slo for traffic in scenario.traffic},
-            {phase.name: end + late for phase, end in zip(scenario.phases, ends, strict=True)},
-            step_for(sum(phase.seconds for phase in scenario.phases)),
+            {phase.name: end for phase, end in zip(scenario.phases, ends, strict=True)},
+            scenario.client.max_lag_p99_ms / 1000,
+            step_for(ends[-1]),
         )
 
     def add(self, record: Record) -> None:
@@ -87,7 +93,7 @@ class Aggregate:
         if cell is None:
             cell = self.cells[key] = Cell(record.counted)
         begun = record.begun_s
-        in_time = 0 < begun <= max(record.due_s, self._ends.get(phase, begun))
+        in_time = 0 < begun <= max(record.due_s, self._ends.get(phase, begun)) + self._late_s
         cell.add(record, is_good(record, self._slos.get(record.traffic)), in_time)
         self.timeline.add(record)
         self._show(record)

@@ -1,9 +1,10 @@
-"""What is counted of the requests that have model, account, priority, traffic and phase in common."""
+"""What is counted of the requests of one model, account, priority, traffic and phase."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from loadtests.measure.histogram import TOP, Histogram, State, micros
@@ -177,7 +178,7 @@ class Cell:
 
 def gaps(events: array[float]) -> array[int]:
     """Microseconds between events that follow each other."""
-    found = [int((b - a) * 1e6 + 0.5) for a, b in zip(events, events[1:], strict=False)]
+    found = [int((b - a) * 1e6 + 0.5) for a, b in pairwise(events)]
     try:
         return array("I", found)
     except OverflowError:  # a clock that stepped, or more than an hour

@@ -7,8 +7,8 @@ whose V2 form other tools read. The library's own object takes 188 kB from its f
 with a few values. So values are kept as they are (4 bytes each) until there are `FOLD` of them, and
 then as counts of the range of buckets that they cover.
 
-Everything is an integer, so merging is exact and its order does not matter: what a histogram says is
-a function of the values in it.
+Everything is an integer, so merging is exact and its order does not matter: what a histogram says
+is a function of the values in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The run second by second. In a long run a step is longer than a second, so that it stays small."""
+"""The run second by second. In a long run a step is longer than one, so that it stays small."""
 
 from __future__ import annotations
 

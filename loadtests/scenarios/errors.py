@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class ScenarioError(Exception):
+class ScenarioError(ValueError):
     """A scenario cannot be used. Each line of its message says where, what, and how to mend it."""

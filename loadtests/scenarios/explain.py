@@ -22,13 +22,24 @@ NUMBERS = ("float_parsing", "float_type", "int_parsing", "int_type", "int_from_f
 
 
 def explain(source: Source, error: ValidationError) -> list[str]:
-    """Return a line for each thing that is wrong."""
+    """Return a line for each thing that is wrong, in the order of the file."""
     found = []
-    for each in error.errors(include_url=False):
-        path, owner, inner = _walk(each["loc"])
-        message = _message(path, owner, inner, each)
-        found.append(f"{source.place(path)}: {dotted(path)}: {message}")
-    return found
+    errors = [(*_walk(each["loc"]), each) for each in error.errors(include_url=False)]
+    paths = [path for path, _, _, _ in errors]
+    for path, owner, inner, each in errors:
+        # A list without its items that are wrong may look empty.
+        if each["type"] == "too_short" and any(
+            other[: len(path)] == path and other != path for other in paths
+        ):
+            continue
+        found.append((path, _message(path, owner, inner, each)))
+    return tell(source, found)
+
+
+def tell(source: Source, found: Iterable[tuple[Path, str]]) -> list[str]:
+    """Return a line for each problem, with its place, in the order of the file."""
+    ordered = sorted(found, key=lambda each: source.line(each[0]))
+    return [f"{source.place(path)}: {dotted(path)}: {message}" for path, message in ordered]
 
 
 def dotted(path: Path) -> str:

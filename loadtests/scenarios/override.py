@@ -119,6 +119,7 @@ def _put(source: Source, dotted: str, value: Any, option: str) -> None:
                 # A bare number may stand where a distribution has fields.
                 if not isinstance(at.get(part), dict | list):
                     at[part] = {}
+                    source.given[tuple(path)] = option
                 at = at[part]
         else:
             raise ScenarioError(f"{option}: `{'.'.join(map(str, path))}` has no fields")

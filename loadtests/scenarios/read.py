@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from loadtests.scenarios.check import check
 from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.explain import dotted, explain, nearest
+from loadtests.scenarios.explain import explain, nearest, tell
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.override import Overrides, apply, scaled
-from loadtests.scenarios.source import Source, parse
+from loadtests.scenarios.source import parse
 
 SHIPPED = Path(__file__).with_name("shipped")
 # The fields that name files; they are meant relative to the scenario's own file.
@@ -47,7 +47,7 @@ def read_scenario(path_or_name: str, overrides: Overrides | None = None) -> Scen
         raise ScenarioError("\n".join(explain(source, error))) from None
     problems = list(check(scenario))
     if problems:
-        raise ScenarioError("\n".join(_line(source, *problem) for problem in problems))
+        raise ScenarioError("\n".join(tell(source, problems)))
     return scaled(scenario, overrides.seconds_scale, overrides.rate_scale)
 
 
@@ -75,7 +75,3 @@ def _resolve(data: Any, folder: Path) -> None:
                 data[key] = str((folder / value).absolute())
             elif key not in ("body", "headers"):
                 _resolve(value, folder)
-
-
-def _line(source: Source, path: tuple[str | int, ...], message: str) -> str:
-    return f"{source.place(path)}: {dotted(path)}: {message}"

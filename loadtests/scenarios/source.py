@@ -34,6 +34,11 @@ class Source:
                 return f"{self.name}:{self.lines[path[:length]]}"
         return self.name
 
+    def line(self, path: Path) -> int:
+        """Return the line of a value, or of what it belongs to."""
+        lengths = range(len(path), -1, -1)
+        return next((self.lines[path[:n]] for n in lengths if path[:n] in self.lines), 0)
+
 
 def parse(name: str, text: str) -> Source:
     """Read a YAML document. Raises ScenarioError for bad syntax and for a field given twice."""
