@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
 from loadtests.clock import Clock
 from loadtests.measure.summary import Mark
@@ -32,40 +34,36 @@ async def run_faults(
 async def _run(fault: Fault, url: str, clock: Clock, mark: Callable[[Mark], None]) -> None:
     await asyncio.sleep(max(0.0, fault.at_s - clock.now()))
     at_s = clock.now()
-    process = await asyncio.create_subprocess_exec(
-        "/bin/sh",
-        "-c",
-        fault.command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "LOADTEST_URL": url},
-        start_new_session=True,
-    )
-    assert process.stdout is not None
     status: int | None = None
-    output = bytearray()
-    reading = asyncio.create_task(_tail(process.stdout, output))
-    try:
-        async with asyncio.timeout(fault.timeout_s):
-            # Not until its output ends: what it leaves running in the background may keep that.
-            status = await process.wait()
-    except TimeoutError:
-        output += f"\nit took longer than {fault.timeout_s:g} s and was killed".encode()
-    finally:
-        if process.returncode is None:
-            # With all that it has started.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await reading
-    text = output.decode(errors="replace")
+    note = ""
+    # A file and no pipe: what a command leaves running in the background would keep a pipe open.
+    with tempfile.TemporaryFile() as output:
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            fault.command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "LOADTEST_URL": url},
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(fault.timeout_s):
+                status = await process.wait()
+        except TimeoutError:
+            note = f"\nit took longer than {fault.timeout_s:g} s and was killed"
+        finally:
+            if process.returncode is None:
+                # With all that it has started.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+        text = _tail(output) + note
     mark(Mark(at_s=at_s, name=fault.name, status=status, output=text, took_s=clock.now() - at_s))
 
 
-async def _tail(stream: asyncio.StreamReader, kept: bytearray) -> None:
-    while data := await stream.read(65536):
-        kept += data
-        del kept[:-OUTPUT]
+def _tail(output: BinaryIO) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - OUTPUT))
+    return output.read().decode(errors="replace")
