@@ -31,7 +31,9 @@ COUNTS = (
     "unseen_tokens",  # tokens that they asked for at most
     "unbounded",  # those of which that is not known
     "refused",  # errors and rejections with a status that refuses: 4xx, 501, 503, 505
-    "unanswered",  # begun, without a status
+    "failed",  # further ones with a status of 5xx
+    "broken",  # begun, and errors without such a status: no answer, or one that broke off
+    "unanswered",  # of those: without any status
     "unsent",  # never begun
     "in_time",  # begun before their phase's end, or as late as a client may be
     "good",
@@ -52,7 +54,8 @@ class Cell:
         self.requests = self.ok = self.error = self.cancelled = self.rejected = 0
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
         self.usage_missing = self.unseen_events = self.unseen_tokens = self.unbounded = 0
-        self.refused = self.unanswered = self.unsent = self.in_time = 0
+        self.refused = self.failed = self.broken = self.unanswered = 0
+        self.unsent = self.in_time = 0
         self.good = self.checked = self.wrong = 0
         # Made when the first value comes: thousands of models have a cell each.
         self.ttft: Histogram | None = None
@@ -78,11 +81,13 @@ class Cell:
                 self.error += 1
             if 400 <= status < 500 or status in (501, 503, 505):
                 self.refused += 1
+            elif status >= 500:
+                self.failed += 1
+            elif begun:
+                self.broken += 1
+                self.unanswered += not status
             self.kind(record.error or f"HTTP {status}")
-        if not begun:
-            self.unsent += 1
-        elif not status:
-            self.unanswered += 1
+        self.unsent += not begun
         self.prompt_tokens += record.prompt_tokens
         self.cached_tokens += record.cached_tokens
         self.completion_tokens += record.completion_tokens
