@@ -61,5 +61,5 @@ async def test_a_later_look_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_an_unknown_name() -> None:
-    with pytest.raises(OSError, match="not known|resolution"):
+    with pytest.raises(OSError, match=r"not known|resolution"):
         await Service("http://nowhere.invalid").addresses()
