@@ -32,8 +32,8 @@ from typing import Any
 
 from loadtests import router_alone
 from loadtests.client import CREATE_COMPLETION, OPENAI
-from loadtests.measure import Case, Figures, idle, net, run, stack_cases
 from loadtests.report import findings, text
+from loadtests.stack_cases import Case, Figures, idle, net, run, stack_cases
 from loadtests.stacks import Model, Stack, bare, ours, ray_serve_llm
 
 MODELS = Path("deployments/models/local.yaml")

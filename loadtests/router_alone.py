@@ -27,7 +27,7 @@ import aiohttp
 import psutil
 
 from loadtests.client import CREATE_COMPLETION, OPENAI, capture, request_body
-from loadtests.measure import KEY
+from loadtests.stack_cases import KEY
 from loadtests.stacks import cpu_of_tree, free_port, wait_until
 
 STREAMS = 64

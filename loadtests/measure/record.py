@@ -35,7 +35,7 @@ class Record:
     stream: bool
     counted: bool
     due_s: float
-    sent_s: float = 0.0  # the last byte of the request was handed to the kernel
+    sent_s: float = 0.0  # the last byte of the request was handed to the kernel; 0: never was
     first_s: float | None = None  # the first event with text arrived (streams)
     end_s: float = 0.0  # the answer was complete, or had failed
     # When each event with text arrived (streams). Events of one read have the same time.
@@ -48,6 +48,7 @@ class Record:
     cached_tokens: int = 0
     completion_tokens: int = 0
     usage_seen: bool = False  # False: the tokens above are not known
+    max_tokens: int = 0  # as it was asked for; 0: not known
     text_bytes: int = 0
     checked: bool = False  # it had a reference text
     wrong: bool = False  # its text differs from it, or what came is no beginning of it

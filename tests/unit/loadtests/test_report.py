@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from loadtests.measure import net, quantile, stack_cases
 from loadtests.report import ROWS, findings, text
+from loadtests.stack_cases import net, quantile, stack_cases
 
 
 def run(**figures: float) -> dict[str, Any]:
