@@ -35,6 +35,7 @@ class Record:
     stream: bool
     counted: bool
     due_s: float
+    begun_s: float = 0.0  # the client took it up: it took a connection, or began to open one
     sent_s: float = 0.0  # the last byte of the request was handed to the kernel; 0: never was
     first_s: float | None = None  # the first event with text arrived (streams)
     end_s: float = 0.0  # the answer was complete, or had failed
@@ -55,8 +56,8 @@ class Record:
 
     @property
     def lag_s(self) -> float:
-        """How long the client itself made it wait."""
-        return self.sent_s - self.due_s
+        """How long the client itself made it wait. Connecting and sending take the service, too."""
+        return self.begun_s - self.due_s
 
     @property
     def ttft_s(self) -> float | None:
