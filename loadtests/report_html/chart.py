@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from loadtests.report_html.html import Child, Markup, escape, identifier, markup, tag
@@ -16,7 +16,8 @@ from loadtests.report_html.scales import Scale, clock_step, linear, logarithmic
 from loadtests.report_html.words import clock, digits
 
 COLOURS = 8  # the style sheet has so many, each with a dash of its own
-LEFT, RIGHT, TOP, BOTTOM = 62.0, 14.0, 12.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 62.0, 24.0, 12.0, 34.0
+NAMES = 30.0  # above a plot, where the names of bands and the flags of rules stand
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,16 @@ class Chart:
     height: float = 200.0
     # Names of the bands and rules are written where there is room: once in a stack of charts.
     named: bool = True
-    level: int = 4
-    extra: Child = field(default=None)
+
+    @property
+    def top(self) -> float:
+        """Where the plot begins."""
+        return TOP + NAMES if self.x_kind == "time" and self.named else TOP
+
+    @property
+    def bottom(self) -> float:
+        """Where the plot ends."""
+        return self.height - (BOTTOM - 12 if self.x_kind == "time" else BOTTOM)
 
 
 def figure(chart: Chart) -> Markup:
@@ -80,17 +89,16 @@ def figure(chart: Chart) -> Markup:
     if not any(value is not None for series in chart.series for value in series.values):
         return tag(
             "figure",
-            tag(f"h{chart.level}", chart.title),
+            tag("h4", chart.title),
             tag("p", "Nothing was measured.", class_="none"),
             class_="chart",
         )
     x_scale, y_scale = _scales(chart)
     return tag(
         "figure",
-        tag("figcaption", tag(f"h{chart.level}", chart.title), _legend(chart.series)),
+        tag("figcaption", tag("h4", chart.title), _legend(chart.series)),
         tag("p", chart.about, class_="about") if chart.about else None,
         tag("div", _svg(chart, x_scale, y_scale), class_="plot"),
-        chart.extra,
         _table(chart, x_scale),
         class_="chart",
     )
@@ -112,7 +120,8 @@ def _scales(chart: Chart) -> tuple[Scale, Scale]:
     elif chart.x_kind == "time":
         x_scale = Scale(min(chart.x), max(max(chart.x), min(chart.x) + 1), left, right)
     else:
-        x_scale = linear([*chart.x, *(r.at for r in chart.rules if r.axis == "x")], left, right)
+        furthest = max([*chart.x, *(rule.at for rule in chart.rules if rule.axis == "x")])
+        x_scale = Scale(0.0, 1.03 * furthest or 1.0, left, right)
     values = [
         value
         for series in chart.series
@@ -120,7 +129,7 @@ def _scales(chart: Chart) -> tuple[Scale, Scale]:
         for value in values
         if value is not None
     ] + [rule.at for rule in chart.rules if rule.axis == "y"]
-    top, bottom = TOP, chart.height - BOTTOM
+    top, bottom = chart.top, chart.bottom
     if chart.y_kind == "share":
         y_scale = Scale(0, 1, bottom, top)
     elif chart.y_kind == "log":
@@ -131,24 +140,23 @@ def _scales(chart: Chart) -> tuple[Scale, Scale]:
 
 
 def _svg(chart: Chart, x_scale: Scale, y_scale: Scale) -> Markup:
-    plot_bottom = chart.height - BOTTOM
     summary = f"{chart.title}: {chart.y_name} against {chart.x_name}. {_spoken(chart)}"
     return tag(
         "svg",
         tag("title", chart.title),
-        [_band(band, x_scale, plot_bottom, chart.named) for band in chart.bands],
+        [_band(band, x_scale, chart) for band in chart.bands],
         _axes(chart, x_scale, y_scale),
         [_line(series, chart.x, x_scale, y_scale) for series in chart.series],
         [
             _rule(rule, number, chart, x_scale, y_scale)
             for number, rule in enumerate(chart.rules, 1)
         ],
-        tag("line", class_="cross", y1=TOP, y2=plot_bottom, x1=-9, x2=-9),
+        tag("line", class_="cross", y1=chart.top, y2=chart.bottom, x1=-9, x2=-9),
         viewBox=f"0 0 {chart.width:g} {chart.height:g}",
         role="img",
         tabindex=0,
         aria_label=summary,
-        style=f"min-width:{min(chart.width, 560) * 0.9:g}px",
+        style=f"min-width:{chart.width * 0.75:g}px",
     )
 
 
@@ -163,7 +171,7 @@ def _spoken(chart: Chart) -> str:
 
 
 def _axes(chart: Chart, x_scale: Scale, y_scale: Scale) -> Markup:
-    bottom, right = chart.height - BOTTOM, chart.width - RIGHT
+    bottom, right = chart.bottom, chart.width - RIGHT
     rows = [0.0, 0.25, 0.5, 0.75, 1.0] if chart.y_kind == "share" else y_scale.ticks(4)
     drawn: list[Child] = []
     for value in rows:
@@ -254,21 +262,21 @@ def _point(x: float, y: float, style: int, place: str) -> Markup:
             return tag("polygon", class_=name, points=corners)
 
 
-def _band(band: Band, scale: Scale, bottom: float, named: bool) -> Markup:
+def _band(band: Band, scale: Scale, chart: Chart) -> Markup:
     start, end = scale(band.start), scale(band.end)
-    room = int((end - start) / 6.2)
+    room = int((end - start - 6) / 6.4)
     name = band.name if len(band.name) <= room else f"{band.name[: room - 1]}…"
     return tag(
         "g",
         tag("title", band.name),
-        tag("rect", x=start, y=TOP - 8, width=max(0.0, end - start), height=bottom - TOP + 8),
-        tag("text", name, x=start + 5, y=TOP + 3) if named and room > 3 else None,
+        tag("rect", x=start, y=4, width=max(0.0, end - start), height=chart.bottom - 4),
+        tag("text", name, x=start + 4, y=15) if chart.named and room > 3 else None,
         class_="band hatched" if band.hatched else "band",
     )
 
 
 def _rule(rule: Rule, number: int, chart: Chart, x_scale: Scale, y_scale: Scale) -> Markup:
-    bottom, right = chart.height - BOTTOM, chart.width - RIGHT
+    bottom, right = chart.bottom, chart.width - RIGHT
     if rule.axis == "y":
         y = y_scale(rule.at)
         return tag(
@@ -282,8 +290,8 @@ def _rule(rule: Rule, number: int, chart: Chart, x_scale: Scale, y_scale: Scale)
     if chart.x_kind == "time":
         # A flag with its number: the list below says what it was.
         flag: Child = [
-            tag("path", d=f"M{x:.1f} {TOP - 8:.1f}h13v13h-13z", class_="flag"),
-            tag("text", str(number), x=x + 6.5, y=TOP + 2, text_anchor="middle", class_="flag"),
+            tag("path", d=f"M{x:.1f} 22h13v13h-13z", class_="flag"),
+            tag("text", str(number), x=x + 6.5, y=32, text_anchor="middle", class_="flag"),
         ]
     else:
         left_of = x > chart.width * 0.7
@@ -297,7 +305,7 @@ def _rule(rule: Rule, number: int, chart: Chart, x_scale: Scale, y_scale: Scale)
     return tag(
         "g",
         tag("title", rule.name),
-        tag("line", x1=x, x2=x, y1=TOP - 8, y2=bottom),
+        tag("line", x1=x, x2=x, y1=22 if chart.top > TOP else 4, y2=bottom),
         flag if chart.named else None,
         class_="rule",
     )

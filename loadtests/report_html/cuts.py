@@ -49,7 +49,7 @@ def tables(summary: Summary) -> Markup | None:
         return None
     return section(
         "cuts",
-        "By model, account, traffic, priority and phase",
+        "Cuts",
         tag("p", "Counted requests; latencies from due. A click on a column's name sorts by it."),
         parts,
     )
@@ -102,8 +102,11 @@ def _table(
     left = len(ranked) - len(shown)
     return markup(
         tag("h3", title),
+        tag("p", f"{left} with fewer requests are in summary.json.", class_="note")
+        if left
+        else None,
         table(
-            title + (f"; {left} with fewer requests are in summary.json" if left else ""),
+            title,
             [
                 what,
                 "requests",
@@ -117,7 +120,6 @@ def _table(
                 "TTFT p99",
                 "TPOT p50",
                 "gap p99",
-                "e2e p50",
                 "e2e p99",
                 "tokens/s",
             ],
@@ -143,7 +145,6 @@ def _figures(cut: Cut, most: int, slowest: dict[str, float]) -> list[Cell]:
         _time(cut.ttft, "p99", slowest["ttft"]),
         _time(cut.tpot, "p50"),
         _time(cut.gap, "p99"),
-        _time(cut.e2e, "p50"),
         _time(cut.e2e, "p99", slowest["e2e"]),
         Cell(digits(cut.tokens_per_s), cut.tokens_per_s),
     ]

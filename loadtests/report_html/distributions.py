@@ -136,7 +136,17 @@ def _tails(total: int) -> list[float]:
     """1/(1 - p) for percentiles p, eight to a nine, as far as there are values for."""
     nines = min(5.0, max(1.0, math.log10(max(total, 1))))
     exact = [10 ** (number / 8) for number in range(int(nines * 8) + 1)]
-    return sorted({*exact, 2.0, 4.0, *(t for t in (10.0, 20.0, 100.0, 1000.0) if t <= exact[-1])})
+    return sorted(
+        {
+            *exact,
+            1.03,
+            1.1,
+            1.2,
+            2.0,
+            4.0,
+            *(t for t in (10.0, 20.0, 100.0, 1000.0) if t <= exact[-1]),
+        }
+    )
 
 
 def _percentile(tail: float) -> str:

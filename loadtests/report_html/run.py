@@ -102,18 +102,18 @@ def _tiles(summary: Summary) -> Markup:
     cut = summary.cuts[0]
     bad = cut.requests - cut.outcomes.get("ok", 0) - cut.outcomes.get("cancelled", 0)
     tiles = [
-        ("Requests", digits(cut.requests, 9), f"{digits(cut.requests_per_s)} per second"),
+        ("Requests", digits(cut.requests, 9), f"{digits(cut.requests_per_s)} per s"),
         _latency_tile("First token p50", cut.ttft, "p50", cut.service_ttft),
         _latency_tile("First token p99", cut.ttft, "p99", cut.service_ttft),
-        _latency_tile("Per output token p50", cut.tpot, "p50", None),
+        _latency_tile("Per token p50", cut.tpot, "p50", None),
         _latency_tile("End to end p99", cut.e2e, "p99", cut.service_e2e),
         (
-            "Tokens per second",
+            "Tokens/s",
             amount(cut.tokens_per_s),
-            f"{digits(cut.completion_tokens, 12)} in all",
+            f"{digits(cut.completion_tokens, 12)} tokens",
         ),
-        ("Goodput per second", digits(cut.goodput_per_s), f"{share(_part(cut.good, cut))} good"),
-        ("Failed or rejected", share(_part(bad, cut)), f"{digits(bad, 9)} requests"),
+        ("Goodput/s", digits(cut.goodput_per_s), f"{share(_part(cut.good, cut))} good"),
+        ("Not ok", share(_part(bad, cut)), f"{digits(bad, 9)} requests"),
     ]
     if cut.checked:
         tiles.append(
@@ -141,7 +141,7 @@ def _latency_tile(
     def value(of: Latency | None) -> str:
         return milliseconds(getattr(of, percentile)) if of and of.count else "–"
 
-    return (name, value(latency), f"service time {value(service)}" if service else "\u00a0")
+    return (name, value(latency), f"service {value(service)}" if service else "\u00a0")
 
 
 def _part(count: int, cut: Cut) -> float:
@@ -192,7 +192,7 @@ def _client(summary: Summary) -> Markup:
     ]
     return section(
         "honesty",
-        "Was it measured honestly?",
+        "Measured honestly?",
         tag("p", HONEST),
         tag(
             "p",
@@ -267,7 +267,7 @@ def _counts(summary: Summary) -> Markup | None:
     open_ones = sum(bool(count.unexplained) for count in summary.counts)
     return section(
         "counts",
-        "The client's counts beside the service's",
+        "Reconciliation",
         tag(
             "p",
             "All agree, or the difference is explained."

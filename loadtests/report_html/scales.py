@@ -39,8 +39,9 @@ class Scale:
 
     def _decades(self, count: int) -> list[float]:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        every = max(1, math.ceil(len(powers) / (count + 1)))
-        parts = (1, 2, 5) if len(powers) <= 3 else (1,)
+        wide = math.log10(self.high / self.low)
+        every = max(1, math.ceil(wide / (count + 1)))
+        parts = (1, 2, 5) if wide < 0.5 * count else (1, 3) if wide < 0.8 * count else (1,)
         return [
             part * 10.0**power
             for power in powers

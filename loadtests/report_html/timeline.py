@@ -161,7 +161,7 @@ def timeline(summary: Summary, shared: Axis) -> Markup:
 
 
 def server(summary: Summary, shared: Axis) -> Markup | None:
-    """The service's own metrics beside them."""
+    """Server metrics beside them."""
     by_name: dict[str, list[Scrape]] = {}
     for scrape in summary.scrapes:
         if scrape.samples and not scrape.name.endswith(("_bucket", "_created", "_sum")):
@@ -186,7 +186,7 @@ def server(summary: Summary, shared: Axis) -> Markup | None:
             shown.append(markup(tag("h3", kind), charts))
     return section(
         "server",
-        "The service's own metrics",
+        "Server metrics",
         tag("p", "Read from the service while the run went on; counters are shown per second."),
         shown,
         tag("p", "Not drawn, but in summary.json: ", ", ".join(hidden), class_="note")

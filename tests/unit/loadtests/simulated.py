@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 from hdrh.histogram import HdrHistogram
 
@@ -82,7 +83,8 @@ def serve(
         record = Record(
             index, phase, who.choice(mix.traffics),
             mix.models[min(len(mix.models) - 1, int(who.paretovariate(0.7)) - 1)],
-            who.choice(mix.accounts), who.choice(mix.priorities), index, 0, True, due >= warm_s, due,
+            who.choice(mix.accounts), who.choice(mix.priorities), index, 0, True,
+            due >= warm_s, due,
         )  # fmt: skip
         record.begun_s, record.sent_s = begun, begun + 0.0002
         if chance.random() < service.failing:
@@ -127,13 +129,14 @@ def cut(records: Sequence[Record], seconds: float, slo_s: float = 0.5, **of: obj
         dict(
             of, requests=len(records), outcomes=Counter(str(r.outcome) for r in records),
             errors=Counter(r.error for r in records if r.error),
-            prompt_tokens=sum(r.prompt_tokens for r in ok), cached_tokens=0, completion_tokens=tokens,
+            prompt_tokens=sum(r.prompt_tokens for r in ok), cached_tokens=0,
+            completion_tokens=tokens,
             usage_missing=len(records) - len(ok), seconds=seconds, requests_per_s=len(ok) / seconds,
             tokens_per_s=tokens / seconds, good=good, goodput_per_s=good / seconds,
             checked=sum(r.checked for r in records), wrong=sum(r.wrong for r in records),
             ttft=latency([r.ttft_s for r in firsts if r.ttft_s is not None]),
             tpot=latency([r.tpot_s for r in firsts if r.tpot_s is not None]),
-            gap=latency([b - a for r in ok for a, b in zip(r.event_s, r.event_s[1:], strict=False)]),
+            gap=latency([b - a for r in ok for a, b in pairwise(r.event_s)]),
             e2e=latency([r.e2e_s for r in ok]),
             service_ttft=latency([r.first_s - r.sent_s for r in firsts if r.first_s is not None]),
             service_e2e=latency([r.end_s - r.sent_s for r in ok]),
@@ -143,7 +146,10 @@ def cut(records: Sequence[Record], seconds: float, slo_s: float = 0.5, **of: obj
 
 
 def summary(
-    records: Sequence[Record], end_s: float, phases: Sequence[tuple[str, float]] = (), **more: object
+    records: Sequence[Record],
+    end_s: float,
+    phases: Sequence[tuple[str, float]] = (),
+    **more: object,
 ) -> Summary:
     """The summary of a run with these records."""
     counted = [record for record in records if record.counted]
@@ -156,8 +162,10 @@ def summary(
         of: dict[object, list[Record]] = {}
         for record in counted:
             of.setdefault(getattr(record, dimension), []).append(record)
-        cuts += [cut(each, seconds, **{dimension: name}) for name, each in of.items() if name is not None]
-    fields: dict[str, object] = dict(
+        cuts += [
+            cut(each, seconds, **{dimension: name}) for name, each in of.items() if name is not None
+        ]
+    fields = dict[str, object](
         scenario="simulated", about="", seed=1, url="http://127.0.0.1:8000",
         started_at="2026-01-02T03:04:05Z", seconds=end_s, processes=1,
         client={"python": "3.11.7", "machine": "x86_64, 2 cores"}, invalid=[], cuts=cuts,
@@ -207,7 +215,9 @@ def quantile(ordered: Sequence[float], share: float) -> float | None:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 
-def loads(records: Sequence[Record], parts: Sequence[tuple[float, float]], phase: str) -> list[Load]:
+def loads(
+    records: Sequence[Record], parts: Sequence[tuple[float, float]], phase: str
+) -> list[Load]:
     """The figures of these parts of a run."""
     made = []
     for start, end in parts:
@@ -258,9 +268,7 @@ def showcase(hostile: bool = False) -> Summary:
     service = Service(
         servers=4, wave=lambda at: 3.0 if 150 < at < 160 else 1.0, failing=0.01, wrong=0.002
     )
-    records = serve(
-        list(poisson(rate, 50, 200, 7)), service, 7, mix, warm_s=20, phases=phases
-    )
+    records = serve(list(poisson(rate, 50, 200, 7)), service, 7, mix, warm_s=20, phases=phases)
     wave = [(t + 0.3, max(0.0, math.sin(t / 9) * 4 + t / 20)) for t in range(0, 200, 2)]
     scrapes = [
         Scrape(target=f"10.0.0.{n}:8080", name=name, labels={"model": mix.models[n]},
@@ -272,11 +280,11 @@ def showcase(hostile: bool = False) -> Summary:
         )
     ] + [
         Scrape(target="10.0.0.1:8080", name="serving_requests_total", labels={},
-               samples=[(float(t), 20.0 * t if t < 150 else 20.0 * (t - 150)) for t in range(0, 200, 2)])
+               samples=[(float(t), 20.0 * (t if t < 150 else t - 150)) for t in range(0, 200, 2)])
     ]  # fmt: skip
     return summary(
         records, 200.0, phases, scenario=HOSTILE[3] if hostile else "ramp",
-        about="A rate that grows until the service no longer follows, and a replica that is killed.",
+        about="A rate that grows until the service cannot follow, and a replica that is killed.",
         marks=[Mark(at_s=150, name=HOSTILE[1] if hostile else "kill a replica", status=0,
                     output="killed 4711"),
                Mark(at_s=165, name="drain", status=1, output="no such replica")],
