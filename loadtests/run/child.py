@@ -17,7 +17,6 @@ from loadtests.load.plan import plans
 from loadtests.loop import run, tune_collector
 from loadtests.measure.aggregate import Aggregate
 from loadtests.measure.record import Record
-from loadtests.output.records import RecordWriter
 from loadtests.run.messages import Beat, Channel, Failed, Finished, Go, Job, Ready, Stop
 from loadtests.run.worker import Worker
 from loadtests.scenarios.model import Scenario
@@ -76,6 +75,8 @@ def _sinks(aggregate: Aggregate, job: Job) -> tuple[Callable[[Record], None], Ca
     """Return what takes a record, and what is to be called after the last."""
     if job.records is None:
         return aggregate.add, lambda: None
+    from loadtests.output.records import RecordWriter
+
     writer = RecordWriter(Path(job.records))
 
     def sink(record: Record) -> None:

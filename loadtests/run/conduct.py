@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from loadtests.clock import Clock
 from loadtests.measure.aggregate import Live
-from loadtests.measure.reconcile import reconcile
-from loadtests.measure.scrape import Scraper, Snapshot, every_for
-from loadtests.measure.summary import Count, Mark, Summary
+from loadtests.measure.scrape import Scraper, every_for
+from loadtests.measure.summary import Mark, Summary
 from loadtests.run.faults import run_faults
 from loadtests.run.processes import Processes, Sent
 from loadtests.run.rendezvous import LEAD_S, Meeting
@@ -76,9 +75,7 @@ class Conductor:
     async def run(self) -> State:
         """Run it. Raises ProcessFailed if the processes cannot start, and what `meet` raises."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        processes = await Processes.start(
-            self._scenario, self._keys, self._shard, lambda name: self._records(name)
-        )
+        processes = await Processes.start(self._scenario, self._keys, self._shard, self._records)
         try:
             before = None if self._scraper.idle else await self._scraper.scrape()
             meeting = await self._meet()
@@ -88,7 +85,7 @@ class Conductor:
             self._watcher.began(self._scenario)
             async with self._beside(processes):
                 sent = await processes.finish()
-            counts = await self._reconcile(before, sent)
+            after = None if self._scraper.idle else await self._scraper.settle()
         finally:
             await processes.end()
             self._join_records()
@@ -100,7 +97,8 @@ class Conductor:
             seconds=sent.end_s,
             marks=self._marks,
             scrapes=self._scraper.scrapes(),
-            counts=counts,
+            before=before,
+            after=after,
             problems=list(problems(sent)),
         )
 
@@ -157,12 +155,6 @@ class Conductor:
             clock=lambda: self._clock.now(),
         )
 
-    async def _reconcile(self, before: Snapshot | None, sent: Sent) -> Sequence[Count]:
-        # Of several shards each knows its own requests alone.
-        if before is None or self._shard.count > 1:
-            return ()
-        return reconcile(before, await self._scraper.settle(), sent.aggregate)
-
     # --- records ---
 
     def _records(self, name: str) -> Path:
@@ -205,7 +197,7 @@ async def conduct(
 ) -> Summary | None:
     """Run a scenario, or a shard of it; return the summary, and leave it in `folder`.
 
-    Of several shards each leaves its state there, for `loadtest merge`, and there is no summary yet.
+    Of several shards each leaves its state there, for `loadtest merge`; None, then.
     Raises ProcessFailed, NoMeeting and OSError.
     """
     state = await Conductor(scenario, keys, watcher, folder, shard=shard, meet=meet).run()

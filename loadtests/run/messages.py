@@ -127,7 +127,7 @@ Message = (
     | Refused
 )
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Message)
+_DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)  # type: ignore[arg-type]
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -92,9 +91,13 @@ class Sender:
             async with asyncio.timeout(STOP_S):
                 await self._process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self.kill()
             await self._process.wait()
+
+    def kill(self) -> None:
+        """End it whatever it is doing."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
 
 class Processes:
@@ -104,6 +107,7 @@ class Processes:
         self._scenario = scenario
         self._senders = senders
         self._beats: dict[str, Beat] = {}
+        self._stopping = False
 
     @classmethod
     async def start(
@@ -140,9 +144,13 @@ class Processes:
             sender.channel.send(Go(start))
 
     def stop(self) -> None:
-        """Have the run end now."""
+        """Have the run end now; asked again, end the processes whatever they are doing."""
         for sender in self._senders:
-            sender.channel.send(Stop())
+            if self._stopping:
+                sender.kill()
+            else:
+                sender.channel.send(Stop())
+        self._stopping = True
 
     async def finish(self) -> Sent:
         """Wait for all of them. One that dies is told of; the figures of the others count."""
@@ -189,7 +197,3 @@ class Processes:
         """End all processes."""
         await asyncio.gather(*(sender.end() for sender in self._senders))
 
-
-def environment() -> dict[str, str]:
-    """Return the variables that a scenario may name its keys by."""
-    return dict(os.environ)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -86,7 +87,7 @@ class Worker:
         self._next_open()
         for plan in self._plans:
             if plan.concurrency is not None:
-                self._agenda.at(plan.start_s, lambda plan=plan: self._begin_closed(plan))
+                self._agenda.at(plan.start_s, partial(self._begin_closed, plan))
         try:
             await self._over
         finally:

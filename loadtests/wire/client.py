@@ -19,7 +19,7 @@ from loadtests.measure.record import Record
 from loadtests.wire.answer import Answer
 from loadtests.wire.bodies import Said, request
 from loadtests.wire.connection import Connection, Inbox, error_kind
-from loadtests.wire.service import Service
+from loadtests.wire.service import Address, Service
 
 IDLE_S = 5.0
 # The kernel doubles it. A slow reader with the usual buffers would have read megabytes at once.
@@ -253,7 +253,7 @@ class Client:
             return connection
         raise OSError(errno.EADDRNOTAVAIL, "the name has no address")
 
-    async def _connect_to(self, address: tuple, slow: float | None) -> Connection:  # type: ignore[type-arg]
+    async def _connect_to(self, address: Address, slow: float | None) -> Connection:
         family, where = address
         tls = self._service.tls
         sock = socket.socket(family, socket.SOCK_STREAM)
