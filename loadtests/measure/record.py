@@ -35,8 +35,9 @@ class Record:
     stream: bool
     counted: bool
     due_s: float
-    begun_s: float = 0.0  # the client took it up: it took a connection, or began to open one
-    sent_s: float = 0.0  # the last byte of the request was handed to the kernel; 0: never was
+    # The client took it up: it took a connection, or began to open one. 0: it never did.
+    begun_s: float = 0.0
+    sent_s: float = 0.0  # the last byte of the request was handed to the kernel
     first_s: float | None = None  # the first event with text arrived (streams)
     end_s: float = 0.0  # the answer was complete, or had failed
     # When each event with text arrived (streams). Events of one read have the same time.
