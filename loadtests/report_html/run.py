@@ -9,7 +9,7 @@ from loadtests.report_html.html import Child, Markup, identifier, markup, tag
 from loadtests.report_html.load import against_load
 from loadtests.report_html.page import page, section
 from loadtests.report_html.tables import Cell, table
-from loadtests.report_html.timeline import axis, server, timeline
+from loadtests.report_html.timeline import server, timeline
 from loadtests.report_html.words import amount, clock, digits, milliseconds, share
 
 # A client that measures a service tells its own share of the latency apart from the service's.
@@ -21,7 +21,6 @@ HONEST = (
 
 def render(summary: Summary) -> str:
     """One HTML file, whole in itself: it asks no network, and needs no script to be read."""
-    shared = axis(summary)
     return page(
         f"{summary.scenario}: load test",
         _header(summary),
@@ -29,13 +28,13 @@ def render(summary: Summary) -> str:
             _banner(summary),
             _tiles(summary),
             _goals(summary),
-            timeline(summary, shared),
+            timeline(summary),
             against_load(summary),
             distributions(summary),
             tables(summary),
             multiples(summary),
             errors(summary),
-            server(summary, shared),
+            server(summary),
             _client(summary),
             _counts(summary),
             _scenario(summary),

@@ -17,6 +17,7 @@ from loadtests.report_html.tables import Cell, table
 from loadtests.report_html.words import amount, clock, digits, milliseconds
 
 POINTS = 360  # more than these are not told apart on a page, and each is a row of a table
+METRIC_POINTS = 150  # there are many charts of metrics
 LINES = 8  # of one metric
 CHARTS = 24  # of metrics
 
@@ -76,13 +77,13 @@ class Axis:
         )
 
 
-def axis(summary: Summary) -> Axis:
+def axis(summary: Summary, points: int = POINTS) -> Axis:
     """The axis of a run: a part has a second, or more where they were too many to be seen."""
     end = max(
         [summary.seconds, *(s.at_s + s.seconds for s in summary.timeline)]
         + [phase.end_s for phase in summary.phases]
     )
-    step = max(1, clock_step(end, POINTS), *(second.seconds for second in summary.timeline))
+    step = max(1, clock_step(end, points), *(second.seconds for second in summary.timeline))
     bands = [
         Band(
             phase.start_s,
@@ -95,8 +96,9 @@ def axis(summary: Summary) -> Axis:
     return Axis(end, step, bands, [Rule(mark.at_s, mark.name) for mark in summary.marks])
 
 
-def timeline(summary: Summary, shared: Axis) -> Markup:
+def timeline(summary: Summary) -> Markup:
     """The client's side."""
+    shared = axis(summary)
     parts = _parts(summary.timeline, shared)
 
     def rate(name: str) -> list[float | None]:
@@ -160,7 +162,7 @@ def timeline(summary: Summary, shared: Axis) -> Markup:
     )
 
 
-def server(summary: Summary, shared: Axis) -> Markup | None:
+def server(summary: Summary) -> Markup | None:
     """Server metrics beside them."""
     by_name: dict[str, list[Scrape]] = {}
     for scrape in summary.scrapes:
@@ -168,6 +170,7 @@ def server(summary: Summary, shared: Axis) -> Markup | None:
             by_name.setdefault(scrape.name, []).append(scrape)
     if not by_name:
         return None
+    shared = axis(summary, METRIC_POINTS)
     kinds: dict[str, list[str]] = {}
     for name in by_name:
         kinds.setdefault(_kind(name), []).append(name)

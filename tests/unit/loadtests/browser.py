@@ -50,6 +50,8 @@ class Page:
                         deviceScaleFactor=1, mobile=False)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.loaded = False
+        self.requests.clear()
         await self.call("Page.navigate", url=path.as_uri())
         while not self.loaded:
             message = await self.socket.receive_json(timeout=20)
