@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 
 from loadtests.commands.options import environment, reads_scenario
-from loadtests.commands.watch import Lines
+from loadtests.commands.watch import Shown
 from loadtests.loop import run as run_loop
 from loadtests.measure.summary import Summary
+from loadtests.output.live import Live
 from loadtests.report_html import render
 from loadtests.run.conduct import Meet, at_once, conduct
 from loadtests.run.processes import ProcessFailed
@@ -144,8 +145,9 @@ def run(
     (folder / "scenario.yaml").write_text(to_yaml(scenario), encoding="utf-8")
 
     async def conducted() -> Summary | None:
-        async with meeting(scenario, shard, listen, leader, start_at) as meet:
-            return await conduct(scenario, keys, Lines(), folder, shard=shard, meet=meet)
+        with Live(scenario) as live:
+            async with meeting(scenario, shard, listen, leader, start_at) as meet:
+                return await conduct(scenario, keys, Shown(live), folder, shard=shard, meet=meet)
 
     try:
         summary = run_loop(conducted())
