@@ -13,6 +13,7 @@ import click
 
 from loadtests.commands.options import environment, reads_scenario
 from loadtests.commands.watch import Shown
+from loadtests.load.plan import sources
 from loadtests.loop import run as run_loop
 from loadtests.measure.summary import Summary
 from loadtests.output.live import Live
@@ -141,6 +142,7 @@ def run(
         raise click.UsageError("shards start together; give --listen, --join or --start-at")
     if (listen is not None) != (shard.number == 0) and (listen or leader):
         raise click.UsageError("shard 0 listens and the others join it")
+    sources(scenario, keys)  # a key that is missing is told here
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scenario.yaml").write_text(to_yaml(scenario), encoding="utf-8")
 
