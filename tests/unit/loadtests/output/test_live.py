@@ -46,11 +46,11 @@ class Shown:
 def test_rates_and_percentiles_are_of_the_last_seconds() -> None:
     shown = Shown(terminal=False)
     for n in range(20):
-        shown.live.update(n / 2, figures(n), in_flight=7)
+        shown.live.show(n / 2, figures(n), in_flight=7)
     # Ten times as fast, from now on; after five seconds the old rate is forgotten.
     for n in range(20, 40):
         quick = figures(19 + (n - 19) * 10)
-        shown.live.update(n / 2, quick, in_flight=7)
+        shown.live.show(n / 2, quick, in_flight=7)
     view = shown.view()
     assert "100.0/s due" in view
     assert "100.0/s ended" in view
@@ -63,7 +63,7 @@ def test_lines_without_a_terminal() -> None:
     shown = Shown(terminal=False)
     with shown.live as live:
         for n in range(60):
-            live.update(n / 2, figures(n), in_flight=1)
+            live.show(n / 2, figures(n), in_flight=1)
     lines = shown.text.splitlines()
     # One with each phase, and one each ten seconds, which is the same here.
     assert [line.split()[2] for line in lines] == ["warm", "steady", "spike"]
@@ -75,6 +75,7 @@ def test_marks_and_notes_are_lines_too() -> None:
     shown = Shown(terminal=False)
     with shown.live as live:
         live.note("waiting for [2] shards")
+        live.began(scenario())
         live.mark(Mark(at_s=3, name="kill", status=0, output="killed 5\n"))
         live.mark(Mark(at_s=4, name="drain", status=None, output=""))
     assert shown.text.splitlines() == [
@@ -87,11 +88,13 @@ def test_marks_and_notes_are_lines_too() -> None:
 def test_what_a_terminal_shows() -> None:
     shown = Shown(terminal=True)
     with shown.live as live:
-        live.update(-1.0, Figures(), in_flight=0)
+        live.show(-1.0, Figures(), in_flight=0)
         assert "before the start" in shown.view()
-        live.update(12.0, figures(24, errors={f"kind [{n}]": n for n in range(1, 8)}, wrong=2), 3)
+        live.show(12.0, figures(24, errors={f"kind [{n}]": n for n in range(1, 8)}, wrong=2), 3)
         live.mark(Mark(at_s=3, name="kill", status=1, output=""))
-        live.note("interrupted")
+        live.note("waiting")
+        live.began(scenario())
+        live.stopping(17)
         view = shown.view()
     for words in (
         "12 of 30 s",
@@ -101,10 +104,11 @@ def test_what_a_terminal_shows() -> None:
         "and 2 further kinds of errors",
         "2 wrong",
         "kill: exit 1",
-        "interrupted",
+        "interrupted: ending 17 requests in flight",
     ):
         assert words in view
     assert "2 kind [2]" not in view
+    assert "waiting" not in view
     assert shown.text.endswith("\x1b[?25h") or "\x1b[?25h" in shown.text  # the cursor is back
 
 
@@ -113,7 +117,7 @@ def test_a_run_that_is_interrupted_leaves_the_terminal_as_it_was() -> None:
 
     def interrupted() -> None:
         with shown.live as live:
-            live.update(1.0, figures(2), in_flight=0)
+            live.show(1.0, figures(2), in_flight=0)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -123,5 +127,5 @@ def test_a_run_that_is_interrupted_leaves_the_terminal_as_it_was() -> None:
 
 def test_after_the_last_phase() -> None:
     shown = Shown(terminal=False)
-    shown.live.update(31.0, figures(62), in_flight=4)
+    shown.live.show(31.0, figures(62), in_flight=4)
     assert "waiting for the last answers" in shown.text
