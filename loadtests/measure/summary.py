@@ -110,8 +110,9 @@ class Mark(Figures):
 
     at_s: float
     name: str
-    status: int | None
+    status: int | None  # None: it was killed, as it took too long
     output: str
+    took_s: float | None = None
 
 
 class Scrape(Figures):

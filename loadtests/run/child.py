@@ -1,0 +1,123 @@
+"""A process that sends: `python -m loadtests.run.child FD`, started by `processes.py`.
+
+It speaks with the process that conducts the run over the socket FD, and ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from loadtests.clock import Clock
+from loadtests.load.plan import plans
+from loadtests.loop import run, tune_collector
+from loadtests.measure.aggregate import Aggregate
+from loadtests.measure.record import Record
+from loadtests.run.messages import Beat, Channel, Failed, Finished, Go, Job, Ready, Stop
+from loadtests.run.worker import Worker
+from loadtests.scenarios.model import Scenario
+from loadtests.wire.client import Client
+from loadtests.wire.service import Service
+
+BEAT_S = 0.5
+# Before the run's start there is no time.
+NEVER = float("inf")
+
+
+async def work(channel: Channel) -> None:
+    """Do one job, as far as the conductor lets it be done."""
+    job = await channel.expect(Job)
+    scenario = Scenario.model_validate_json(job.scenario)
+    aggregate = Aggregate.of(scenario)
+    sink, close = _sinks(aggregate, job)
+    clock = Clock(NEVER)
+    service = Service(scenario.target.url)
+    await service.addresses()
+    client = Client(service, clock, scenario.target.timeout_s)
+    shares = plans(scenario, job.keys, job.shard, job.shards)
+    worker = Worker(shares, client, clock, sink, job.name)
+    tune_collector()
+    channel.send(Ready())
+    go = await channel.receive()
+    if not isinstance(go, Go):
+        return
+    clock.start = go.start
+    sending = asyncio.create_task(worker.drive())
+    listening = asyncio.create_task(_listen(channel, worker))
+    beating = asyncio.create_task(_beat(channel, worker, aggregate))
+    try:
+        driven = await sending
+    finally:
+        listening.cancel()
+        beating.cancel()
+        close()
+    aggregate.clients.append(driven.figures)
+    counts = driven.counts
+    channel.send(
+        Finished(
+            aggregate.to_bytes(),
+            driven.limited,
+            driven.unfinished,
+            counts.cut,
+            counts.lost,
+            driven.connections,
+            clock.now(),
+        )
+    )
+    await channel.flush()
+
+
+def _sinks(aggregate: Aggregate, job: Job) -> tuple[Callable[[Record], None], Callable[[], None]]:
+    """Return what takes a record, and what is to be called after the last."""
+    if job.records is None:
+        return aggregate.add, lambda: None
+    from loadtests.output.records import RecordWriter
+
+    writer = RecordWriter(Path(job.records))
+
+    def sink(record: Record) -> None:
+        aggregate.add(record)
+        writer.write(record)
+
+    return sink, writer.close
+
+
+async def _listen(channel: Channel, worker: Worker) -> None:
+    """End the run when it is told to, or when nobody is there any more."""
+    try:
+        while not isinstance(await channel.receive(), Stop):
+            pass
+    except EOFError:
+        pass
+    worker.interrupt()
+
+
+async def _beat(channel: Channel, worker: Worker, aggregate: Aggregate) -> None:
+    while True:
+        await asyncio.sleep(BEAT_S)
+        due = sum(worker.counts.due.values())
+        channel.send(Beat(aggregate.live(due=due, sent=due), worker.in_flight))
+
+
+async def main(fd: int) -> None:
+    """Work for whoever holds the other end."""
+    # Ctrl-C reaches all processes of the terminal; the conductor decides what follows from it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
+    channel = Channel(reader, writer)
+    try:
+        await work(channel)
+    except (OSError, ValueError) as error:
+        channel.send(Failed(f"{type(error).__name__}: {error}"))
+        await channel.flush()
+    finally:
+        channel.close()
+        await writer.wait_closed()
+
+
+if __name__ == "__main__":
+    run(main(int(sys.argv[1])))
