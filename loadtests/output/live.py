@@ -24,7 +24,7 @@ _MARKS = 5
 
 
 class Live:
-    """Shows one run. It is told how things stand (`update`), twice a second or so."""
+    """Shows one run, as its conductor tells it (`loadtests.run.conduct.Watcher`)."""
 
     def __init__(self, scenario: Scenario, console: Console | None = None) -> None:
         self._scenario = scenario
@@ -55,8 +55,16 @@ class Live:
             self._screen.__exit__(kind, error, trace)
             self._screen = None
 
+    def began(self, scenario: Scenario) -> None:
+        """The run begins: what it was waiting for is there."""
+        self._note = ""
+
+    def stopping(self, outstanding: int) -> None:
+        """It was interrupted."""
+        self.note(f"interrupted: ending {outstanding} requests in flight")
+
     def note(self, text: str) -> None:
-        """Say what the run waits for, or that it was interrupted."""
+        """Say what the run waits for."""
         self._note = text
         if self._screen is None:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -71,10 +79,11 @@ class Live:
         else:
             self._draw()
 
-    def update(self, at_s: float, figures: Figures, in_flight: int) -> None:
-        """How all processes together stand, so many seconds after the run's start."""
+    def show(self, at_s: float, live: Figures, in_flight: int) -> None:
+        """How all processes together stand, so many seconds after the run's start; twice a second
+        or so."""
         self._now, self._in_flight = at_s, in_flight
-        self._looks.append((at_s, figures))
+        self._looks.append((at_s, live))
         while len(self._looks) > 2 and self._looks[1][0] <= at_s - _WINDOW_S:
             self._looks.popleft()
         if self._screen is not None:

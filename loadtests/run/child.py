@@ -9,6 +9,7 @@ import asyncio
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,8 +34,8 @@ async def work(channel: Channel) -> None:
     job = await channel.expect(Job)
     scenario = Scenario.model_validate_json(job.scenario)
     aggregate = Aggregate.of(scenario)
-    sink, close = _sinks(aggregate, job)
     clock = Clock(NEVER)
+    sink, close = _sinks(aggregate, job, clock)
     service = Service(scenario.target.url)
     await service.addresses()
     client = Client(service, clock, scenario.target.timeout_s)
@@ -71,13 +72,15 @@ async def work(channel: Channel) -> None:
     await channel.flush()
 
 
-def _sinks(aggregate: Aggregate, job: Job) -> tuple[Callable[[Record], None], Callable[[], None]]:
+def _sinks(
+    aggregate: Aggregate, job: Job, clock: Clock
+) -> tuple[Callable[[Record], None], Callable[[], None]]:
     """Return what takes a record, and what is to be called after the last."""
     if job.records is None:
         return aggregate.add, lambda: None
     from loadtests.output.records import RecordWriter
 
-    writer = RecordWriter(Path(job.records))
+    writer = RecordWriter(Path(job.records), lambda: time.time() - clock.now(), job.name)
 
     def sink(record: Record) -> None:
         aggregate.add(record)
