@@ -10,13 +10,14 @@ from datetime import datetime
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from loadtests.commands.options import environment, reads_scenario
-from loadtests.commands.watch import Shown
 from loadtests.load.plan import sources
 from loadtests.loop import run as run_loop
 from loadtests.measure.summary import Summary
 from loadtests.output.live import Live
+from loadtests.output.text import table
 from loadtests.report_html import render
 from loadtests.run.conduct import Meet, at_once, conduct
 from loadtests.run.processes import ProcessFailed
@@ -149,7 +150,9 @@ def run(
     async def conducted() -> Summary | None:
         with Live(scenario) as live:
             async with meeting(scenario, shard, listen, leader, start_at) as meet:
-                return await conduct(scenario, keys, Shown(live), folder, shard=shard, meet=meet)
+                if shard.count > 1:
+                    live.note("waiting for the start of all shards")
+                return await conduct(scenario, keys, live, folder, shard=shard, meet=meet)
 
     try:
         summary = run_loop(conducted())
@@ -160,6 +163,9 @@ def run(
         click.echo(f"{folder}: the part of shard {shard.number}; put all together: loadtest merge")
         return
     (folder / "report.html").write_text(render(summary), encoding="utf-8")
+    console = Console()
+    console.print(table(summary))
+    console.print(f"\nreport: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     sys.exit(status_of(summary))
 
 

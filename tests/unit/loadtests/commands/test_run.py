@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,6 +57,7 @@ def test_every_shipped_scenario_can_be_run(name: str, server: KnownProcess, tmp_
     assert {phase.name for phase in found.phases} == {
         phase.name for phase in read_scenario(name).phases
     }
+    assert read_scenario(name).traffic[0].name in found.source
     records = (tmp_path / "records.jsonl").read_text().splitlines()
     assert len(records) == total
     assert "<html" in (tmp_path / "report.html").read_text()
@@ -117,12 +118,13 @@ def test_an_interrupt_keeps_what_there_is(server: KnownProcess, tmp_path: Path) 
 
 
 def test_two_shards_start_together_and_merge(server: KnownProcess, tmp_path: Path) -> None:
-    args = ("smoke", "--seconds-scale", "0.1", "--start-at")
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 8))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    args = ("smoke", "--seconds-scale", "0.1")
+    ways = (("--shard", "0/2", "--listen", address), ("--shard", "1/2", "--join", address))
     parts = [
         subprocess.Popen(
-            [*command(server, *args, at, "--shard", f"{n}/2"), "--out", str(tmp_path / str(n))],
-            env=os.environ | {"LOADTEST_API_KEY": "sk-x"},
+            [*command(server, *args, *ways[n]), "--out", str(tmp_path / str(n))],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
