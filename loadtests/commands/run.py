@@ -10,12 +10,14 @@ from datetime import datetime
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from loadtests.commands.options import environment, reads_scenario
-from loadtests.commands.watch import Shown
+from loadtests.load.plan import sources
 from loadtests.loop import run as run_loop
 from loadtests.measure.summary import Summary
 from loadtests.output.live import Live
+from loadtests.output.text import table
 from loadtests.report_html import render
 from loadtests.run.conduct import Meet, at_once, conduct
 from loadtests.run.processes import ProcessFailed
@@ -141,13 +143,16 @@ def run(
         raise click.UsageError("shards start together; give --listen, --join or --start-at")
     if (listen is not None) != (shard.number == 0) and (listen or leader):
         raise click.UsageError("shard 0 listens and the others join it")
+    sources(scenario, keys)  # a key that is missing is told here
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scenario.yaml").write_text(to_yaml(scenario), encoding="utf-8")
 
     async def conducted() -> Summary | None:
         with Live(scenario) as live:
             async with meeting(scenario, shard, listen, leader, start_at) as meet:
-                return await conduct(scenario, keys, Shown(live), folder, shard=shard, meet=meet)
+                if shard.count > 1:
+                    live.note("waiting for the start of all shards")
+                return await conduct(scenario, keys, live, folder, shard=shard, meet=meet)
 
     try:
         summary = run_loop(conducted())
@@ -158,6 +163,9 @@ def run(
         click.echo(f"{folder}: the part of shard {shard.number}; put all together: loadtest merge")
         return
     (folder / "report.html").write_text(render(summary), encoding="utf-8")
+    console = Console()
+    console.print(table(summary))
+    console.print(f"\nreport: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     sys.exit(status_of(summary))
 
 
