@@ -36,7 +36,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -50,6 +50,7 @@ help:
 	make fuzz-http [CASES=20000]          random bytes to the HTTP listener (a few thousand in make test)
 	make loadtest [SCENARIO=smoke] [URL=http://127.0.0.1:8000] [LOADTEST_FLAGS=...]
 	                                      put load on a running service and report what it bears
+	make loadtest-accuracy                every percentile it reports beside the truth, at 20,000 events/s
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
 	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
@@ -149,6 +150,10 @@ test-suspects: setup-dev
 loadtest: .venv-loadtests/installed
 	@export LOADTEST_API_KEY=$${LOADTEST_API_KEY:-sk-local}
 	exec .venv-loadtests/bin/python -m loadtests run $(SCENARIO) --url $(URL) $(LOADTEST_FLAGS)
+
+# Needs two cores that have nothing else to do; half a minute.
+loadtest-accuracy: .venv-loadtests/installed
+	@.venv-loadtests/bin/python -m loadtests.known.accuracy
 
 .venv-loadtests/installed: requirements/loadtests.txt | $(VENV)/bin/python
 	@echo "==> installing what the load tests need"

@@ -18,6 +18,7 @@ from loadtests.load.plan import plans
 from loadtests.loop import run, tune_collector
 from loadtests.measure.aggregate import Aggregate
 from loadtests.measure.record import Record
+from loadtests.output.records import RecordWriter
 from loadtests.run.messages import Beat, Channel, Failed, Finished, Go, Job, Ready, Stop
 from loadtests.run.worker import Worker
 from loadtests.scenarios.model import Scenario
@@ -35,12 +36,14 @@ async def work(channel: Channel) -> None:
     scenario = Scenario.model_validate_json(job.scenario)
     aggregate = Aggregate.of(scenario)
     clock = Clock(NEVER)
-    sink, close = _sinks(aggregate, job, clock)
+    writer = None
+    if job.records is not None:
+        writer = RecordWriter(Path(job.records), lambda: time.time() - clock.now(), job.name)
     service = Service(scenario.target.url)
     await service.addresses()
     client = Client(service, clock, scenario.target.timeout_s)
     shares = plans(scenario, job.keys, job.shard, job.shards)
-    worker = Worker(shares, client, clock, sink, job.name)
+    worker = Worker(shares, client, clock, _both(aggregate, writer), job.name)
     tune_collector()
     channel.send(Ready())
     go = await channel.receive()
@@ -55,7 +58,8 @@ async def work(channel: Channel) -> None:
     finally:
         listening.cancel()
         beating.cancel()
-        close()
+        if writer is not None:
+            writer.close()
     aggregate.clients.append(driven.figures)
     counts = driven.counts
     channel.send(
@@ -67,26 +71,21 @@ async def work(channel: Channel) -> None:
             counts.lost,
             driven.connections,
             clock.now(),
+            None if writer is None else writer.problem,
         )
     )
     await channel.flush()
 
 
-def _sinks(
-    aggregate: Aggregate, job: Job, clock: Clock
-) -> tuple[Callable[[Record], None], Callable[[], None]]:
-    """Return what takes a record, and what is to be called after the last."""
-    if job.records is None:
-        return aggregate.add, lambda: None
-    from loadtests.output.records import RecordWriter
-
-    writer = RecordWriter(Path(job.records), lambda: time.time() - clock.now(), job.name)
+def _both(aggregate: Aggregate, writer: RecordWriter | None) -> Callable[[Record], None]:
+    if writer is None:
+        return aggregate.add
 
     def sink(record: Record) -> None:
         aggregate.add(record)
         writer.write(record)
 
-    return sink, writer.close
+    return sink
 
 
 async def _listen(channel: Channel, worker: Worker) -> None:

@@ -57,6 +57,7 @@ class Finished(msgspec.Struct, tag=True):
     lost: int
     connections: int
     end_s: float
+    records_problem: str | None  # why records are missing
 
 
 class Failed(msgspec.Struct, tag=True):

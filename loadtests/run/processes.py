@@ -46,6 +46,7 @@ class Sent:
     lost: int = 0
     connections: int = 0
     failures: tuple[str, ...] = ()
+    records_problems: tuple[str, ...] = ()
 
 
 class Sender:
@@ -160,6 +161,8 @@ class Processes:
                 sent.failures += (outcome,)
                 continue
             sent.aggregate.merge(Aggregate.from_bytes(outcome.aggregate))
+            if outcome.records_problem is not None:
+                sent.records_problems += (outcome.records_problem,)
             sent.end_s = max(sent.end_s, outcome.end_s)
             sent.limited += outcome.limited
             sent.unfinished += outcome.unfinished
@@ -196,4 +199,3 @@ class Processes:
     async def end(self) -> None:
         """End all processes."""
         await asyncio.gather(*(sender.end() for sender in self._senders))
-

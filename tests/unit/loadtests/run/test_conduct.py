@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -36,6 +37,7 @@ class Notes:
     def __init__(self) -> None:
         self.shown: list[Live] = []
         self.marks: list[Mark] = []
+        self.notes: list[str] = []
         self.outstanding: int | None = None
         self.running = asyncio.Event()
 
@@ -49,6 +51,9 @@ class Notes:
 
     def mark(self, mark: Mark) -> None:
         self.marks.append(mark)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def stopping(self, outstanding: int) -> None:
         self.outstanding = outstanding
@@ -92,22 +97,25 @@ async def test_processes_start_together_and_send_all_of_it(
     alone = await conduct(scenario(server.url, processes=1), {}, notes, tmp_path / "one")
     assert alone is not None
     assert arrived(summary) == arrived(alone)
-    served = server.stop()
-    assert sum(map(arrived_requests, (summary, alone))) == len(served)
     assert (summary.invalid, summary.processes, alone.processes) == ([], 2, 1)
     assert [(mark.name, mark.output) for mark in summary.marks] == [("f", "hi\n")]
     assert notes.marks == summary.marks
     assert notes.shown
+    # A later run in the same folder does not take over what an earlier one has left.
+    (tmp_path / "one" / "records-7.jsonl").write_text("x\n")
+    await conduct(scenario(server.url, processes=1, seconds=0.2), {}, notes, tmp_path / "one")
+    assert b"x" not in (tmp_path / "one" / "records.jsonl").read_bytes().splitlines()
     records = (tmp_path / "two" / "records.jsonl").read_bytes().splitlines()
     assert len(records) == summary.cuts[0].requests
     left = {path.name for path in (tmp_path / "two").iterdir()}
     assert left == {"records.jsonl", "summary.json"}
+    assert [json.loads(line)["metadata"]["worker_id"] for line in records] == sorted(
+        json.loads(line)["metadata"]["worker_id"] for line in records
+    )
+    served = server.stop()
+    assert len(served) >= summary.cuts[0].requests * 2
     written = Summary.model_validate_json((tmp_path / "two" / "summary.json").read_bytes())
     assert written == summary
-
-
-def arrived_requests(summary: Summary) -> int:
-    return summary.cuts[0].requests
 
 
 async def test_shards_send_what_one_machine_would(
@@ -129,6 +137,8 @@ async def test_shards_send_what_one_machine_would(
     assert abs(states[0].started_at - states[1].started_at) < 0.05
     whole, turned = merge(states), merge(states[::-1])
     assert whole == turned
+    assert whole.client["clocks"].startswith("the clock of shard 1 is")
+    assert whole.client["clocks"] in notes.notes
     assert (whole.processes, whole.invalid) == (2, [])
     assert arrived(whole) == arrived(alone)
     with pytest.raises(CannotMerge, match=r"these are \[0\]"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,10 +45,8 @@ class Service:
             pass
 
     def end(self) -> None:
-        try:
-            os.kill(self.engine, 15)
-        except ProcessLookupError:
-            pass
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.engine, signal.SIGTERM)
         self.up.wait(10)
 
 
@@ -76,7 +76,8 @@ def test_no_engine() -> None:
 
 def kubectl(folder: Path, pods: str) -> None:
     script = folder / "kubectl"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\n[ "$1" = get ] && echo "{pods}"\n:\n')
+    asked = folder / "asked"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" = get ] && echo "{pods}"\n:\n')
     script.chmod(0o755)
 
 
