@@ -81,6 +81,8 @@ def test_percentages_and_bare_numbers(tmp_path: Path) -> None:
          "mean `rate`?"),
         ("rate: 5", "rate: 0", "5: phases.0.arrivals.rate: must be more than 0, and is 0"),
         ("rate: 5", "rate: fast", "5: phases.0.arrivals.rate: must be a number, and is 'fast'"),
+        ("rate: 5", "rate: .inf", "5: phases.0.arrivals.rate: must be a number with an end, and is inf"),
+        ("seconds: 30", "seconds: .nan", "4: phases.0.seconds: must be a number with an end, and is nan"),
         ("rate: 5", "rate:", "5: phases.0.arrivals.rate: must be a number, and is empty"),
         ("seconds: 30", "seconds: -1", "4: phases.0.seconds: must be more than 0, and is -1"),
         ("endpoint: chat", "endpoint: char", "8: traffic.0.endpoint: 'char' is none of "
