@@ -336,6 +336,9 @@ def test_models_replace_models_and_custom_ids(tmp_path: Path) -> None:
 def test_url_seed_and_processes(tmp_path: Path) -> None:
     found = read(tmp_path, GOOD, url="http://x:1", seed=7, processes=3)
     assert (found.target.url, found.seed, found.client.processes) == ("http://x:1", 7, 3)
+    found = read(tmp_path, GOOD, metrics=("http://x/a", "http://x/b"), metrics_targets="http://x/t")
+    assert found.target.metrics == ("http://x/a", "http://x/b")
+    assert found.target.metrics_targets == "http://x/t"
     assert mistakes(tmp_path, GOOD, processes=0) == [
         "--processes 0: client.processes: must be more than 0, and is 0"
     ]
