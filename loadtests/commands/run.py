@@ -10,15 +10,13 @@ from datetime import datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from loadtests.commands.options import environment, reads_scenario
+from loadtests.commands.results import EXIT_FAILED, finish
 from loadtests.load.plan import sources
 from loadtests.loop import run as run_loop
 from loadtests.measure.summary import Summary
 from loadtests.output.live import Live
-from loadtests.output.text import table
-from loadtests.report_html import render
 from loadtests.run.conduct import Meet, at_once, conduct
 from loadtests.run.processes import ProcessFailed
 from loadtests.run.rendezvous import Leader, Meeting, NoMeeting, join, start_at
@@ -26,9 +24,6 @@ from loadtests.run.shard import Shard
 from loadtests.run.state import checksum
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.write import to_yaml
-
-EXIT_MISSED, EXIT_INVALID, EXIT_FAILED = 1, 3, 4
-
 
 def check_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> Shard:
     if value is None:
@@ -162,11 +157,7 @@ def run(
     if summary is None:
         click.echo(f"{folder}: the part of shard {shard.number}; put all together: loadtest merge")
         return
-    (folder / "report.html").write_text(render(summary), encoding="utf-8")
-    console = Console()
-    console.print(table(summary))
-    console.print(f"\nreport: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-    sys.exit(status_of(summary))
+    sys.exit(finish(summary, folder))
 
 
 @contextlib.asynccontextmanager
@@ -196,10 +187,3 @@ async def meeting(
         yield at_that_time
     else:
         yield at_once
-
-
-def status_of(summary: Summary) -> int:
-    """Return the exit status: an invalid run tells nothing about goals."""
-    if summary.invalid:
-        return EXIT_INVALID
-    return EXIT_MISSED if any(not verdict.met for verdict in summary.verdicts) else 0

@@ -1,4 +1,4 @@
-"""`pip install ./loadtests` in an empty environment gives the command and nothing of the service."""
+"""`pip install ./loadtests` in an empty environment gives the command and none of the service."""
 
 from __future__ import annotations
 
