@@ -6,6 +6,7 @@ It speaks with the process that conducts the run over the socket FD, and ends wi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from loadtests.measure.record import Record
 from loadtests.output.records import RecordWriter
 from loadtests.run.messages import Beat, Channel, Failed, Finished, Go, Job, Ready, Stop
 from loadtests.run.worker import Worker
+from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.model import Scenario
 from loadtests.wire.client import Client
 from loadtests.wire.service import Service
@@ -113,12 +115,15 @@ async def main(fd: int) -> None:
     channel = Channel(reader, writer)
     try:
         await work(channel)
-    except (OSError, ValueError) as error:
-        channel.send(Failed(f"{type(error).__name__}: {error}"))
+    except (EOFError, ConnectionError):
+        pass  # the conductor is gone
+    except (OSError, ScenarioError, ValueError) as error:
+        channel.send(Failed(str(error)))
         await channel.flush()
     finally:
         channel.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Sender:
         self._process = process
 
     @classmethod
-    async def start(cls, name: str, env: Mapping[str, str] | None = None) -> Self:
+    async def start(cls, name: str) -> Self:
         """Start a process."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -69,7 +69,6 @@ class Sender:
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=None if env is None else dict(env),
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         return cls(name, Channel(reader, writer), process)

@@ -15,7 +15,8 @@ from loadtests.known.process import KnownProcess
 from loadtests.measure.aggregate import Live
 from loadtests.measure.summary import Mark, Summary
 from loadtests.run.conduct import Conductor, conduct
-from loadtests.run.processes import ProcessFailed
+from loadtests.run.messages import Beat, Go, Job, Ready
+from loadtests.run.processes import ProcessFailed, Sender
 from loadtests.run.rendezvous import Leader, join
 from loadtests.run.shard import Shard
 from loadtests.run.state import CannotMerge, checksum, merge, read_state
@@ -27,6 +28,7 @@ from loadtests.scenarios.model import (
     Poisson,
     Scenario,
     Target,
+    Trace,
     Traffic,
 )
 
@@ -198,3 +200,34 @@ async def test_a_scenario_that_cannot_be_sent_is_told_of_before_the_run(
 ) -> None:
     with pytest.raises(ProcessFailed, match=r"(not known|resolution)"):
         await conduct(scenario("http://nowhere.invalid"), {}, notes, tmp_path)
+
+
+async def test_a_trace_that_breaks_off_ends_the_run(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    """Nobody takes a part of a trace for the whole of it."""
+    lines = [
+        json.dumps({"timestamp": 0, "input_length": 3, "output_length": 2, "hash_ids": [0]})
+        for _ in range(3)
+    ]
+    (tmp_path / "trace.jsonl").write_text("\n".join([*lines, "{broken"]) + "\n")
+    trace = Trace(kind="trace", format="mooncake", path=str(tmp_path / "trace.jsonl"))
+    of = scenario(server.url, processes=1).model_copy(
+        update={"phases": (Phase(name="steady", seconds=1, arrivals=trace),)}
+    )
+    with pytest.raises(ProcessFailed, match=r"trace\.jsonl"):
+        await conduct(of, {}, notes, tmp_path / "out")
+
+
+async def test_the_processes_end_with_the_conductor(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    sender = await Sender.start("0")
+    of = scenario(server.url, processes=1, seconds=60)
+    sender.channel.send(Job(of.model_dump_json().encode(), {}, 0, 1, "0", None))
+    assert isinstance(await sender.receive(), Ready)
+    sender.channel.send(Go(time.monotonic()))
+    assert isinstance(await sender.receive(), Beat)
+    sender.channel.close()
+    async with asyncio.timeout(5):
+        assert await sender._process.wait() == 0
