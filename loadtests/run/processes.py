@@ -196,4 +196,3 @@ class Processes:
     async def end(self) -> None:
         """End all processes."""
         await asyncio.gather(*(sender.end() for sender in self._senders))
-
