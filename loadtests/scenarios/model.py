@@ -319,7 +319,8 @@ class Goal(Strict):
 
     measure: str = Field(
         description="ttft_p99_ms, tpot_p50_ms, gap_p99_ms, e2e_p90_ms, error_share, "
-        "rejected_share, goodput_share, wrong_answers, tokens_per_s, requests_per_s, unreconciled"
+        "rejected_share, goodput_share, wrong_answers, tokens_per_s, requests_per_s, "
+        "goodput_per_s, unreconciled"
     )
     at_most: Part | None = None
     at_least: Part | None = None
