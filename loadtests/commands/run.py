@@ -25,6 +25,7 @@ from loadtests.run.state import checksum
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.write import to_yaml
 
+
 def check_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> Shard:
     if value is None:
         return Shard()
