@@ -16,10 +16,10 @@ def test_smoke(live: Server, tmp_path: Path) -> None:
 
     Engines, routers and this client share two cores here: how late the client is does not matter.
     """
+    options = ("--metrics-targets", f"{live.url}/metrics/targets", "--out", str(tmp_path))
+    late = ("--set", "client.max_lag_p99_ms=2000")
     done = subprocess.run(
-        [sys.executable, "-m", "loadtests", "run", "smoke", "--url", live.url]
-        + ["--metrics-targets", f"{live.url}/metrics/targets", "--out", str(tmp_path)]
-        + ["--set", "client.max_lag_p99_ms=2000"],
+        [sys.executable, "-m", "loadtests", "run", "smoke", "--url", live.url, *options, *late],
         env=os.environ | {"LOADTEST_API_KEY": KEY},
         capture_output=True,
         text=True,
@@ -34,4 +34,4 @@ def test_smoke(live: Server, tmp_path: Path) -> None:
     assert everything.requests > 40
     assert summary.counts
     for count in summary.counts:
-        assert count.client == count.server, count
+        assert count.unexplained == 0, count
