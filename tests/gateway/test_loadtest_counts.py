@@ -1,0 +1,105 @@
+"""The load generator's counts against a real router's metrics, over sockets, to the token."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from loadtests.clock import Clock
+from loadtests.load.plan import plans
+from loadtests.measure.aggregate import Aggregate
+from loadtests.measure.cuts import select, span
+from loadtests.measure.reconcile import reconcile
+from loadtests.measure.scrape import Scraper
+from loadtests.measure.summary import Count
+from loadtests.run.worker import drive
+from loadtests.scenarios.model import Scenario
+from tests.gateway.conftest import KEY, Open, Site
+
+STREAMED = {"name": "streamed", "models": {"echo": 1}, "output": 12, "prompt": {"tokens": 12}}
+
+
+async def run(site: Site, *traffic: dict[str, Any], rate: float = 60) -> dict[str, Count]:
+    """A second of requests; the counts by what they are of."""
+    url = f"http://127.0.0.1:{await site.listen()}"
+    scenario = Scenario.model_validate(
+        {
+            "name": "counts",
+            "target": {"url": url},
+            "phases": [
+                {"name": "all", "seconds": 1, "arrivals": {"kind": "poisson", "rate": rate}}
+            ],
+            "traffic": traffic,
+        }
+    )
+    scraper = Scraper((f"{url}/metrics",))
+    before = await scraper.scrape()
+    aggregate = Aggregate.of(scenario)
+    keys = {"LOADTEST_API_KEY": KEY["x-api-key"]}
+    await drive(plans(scenario, keys), scenario.target, Clock(time.monotonic()), aggregate.add)
+    after = await scraper.settle(every_s=0.05)
+    assert scraper.failures == {}
+    counts = reconcile(before, after, aggregate)
+    everything = span(select(aggregate.cells, {})).cell
+    assert everything.requests > rate / 3
+    assert counts[0].source == "metrics of the routers"
+    return {f"{c.what} {c.model}" if c.model else c.what: c for c in counts}
+
+
+def findings(counts: dict[str, Count]) -> dict[str, int]:
+    return {what: count.unexplained for what, count in counts.items() if count.unexplained}
+
+
+async def test_to_the_token(open_site: Open) -> None:
+    site = await open_site(replicas=2, engine={"interval_s": 0.005})
+    counts = await run(site, STREAMED, {**STREAMED, "name": "whole", "stream": False})
+    assert findings(counts) == {}
+    assert all(count.client == count.server for count in counts.values())
+    tokens = counts["completion tokens"]
+    assert tokens.client == 12 * counts["requests ok"].client > 0
+
+
+async def test_callers_that_leave_and_requests_that_are_refused(open_site: Open) -> None:
+    site = await open_site(engine={"interval_s": 0.01})
+    leaving = {**STREAMED, "name": "leaving", "cancel": {"share": 1, "after_tokens": 2}}
+    unknown = {**STREAMED, "name": "unknown", "models": {"no-such-model": 1}}
+    counts = await run(site, STREAMED, leaving, unknown)
+    assert findings(counts) == {}
+    assert counts["requests cancelled"].client > 0
+    assert counts["requests failed"].client == counts["requests failed"].server > 0
+    # The service has counted what those that left never saw.
+    tokens = counts["completion tokens"]
+    assert "usage of" in tokens.note or tokens.client == tokens.server
+
+
+async def test_adapters_are_compared_in_total(site: Site) -> None:
+    counts = await run(site, {**STREAMED, "models": {"echo": 1, "echo.pirate": 1}})
+    assert findings(counts) == {}
+    assert "echo.pirate" in counts["requests"].note
+
+
+async def test_a_token_that_is_not_counted_is_found(site: Site) -> None:
+    """The router counts one too few."""
+    counted = site.metrics.completion_tokens.labels("echo")
+    real, lost = counted.inc, [0]
+
+    def inc(amount: float) -> None:
+        lost[0] += 1
+        real(amount - (lost[0] == 5))
+
+    counted.inc = inc  # type: ignore[method-assign]
+    site.metrics.completion_tokens.labels = lambda *_: counted  # type: ignore[method-assign]
+    assert findings(await run(site, STREAMED)) == {"completion tokens": 1}
+
+
+async def test_other_callers_are_found(site: Site) -> None:
+    running = asyncio.create_task(run(site, STREAMED))
+    async with site.wire() as other:
+        await asyncio.sleep(0.4)
+        for _ in range(3):
+            body = {"model": "echo", "prompt": "one two three"}
+            assert (await other.post("/v4/completions", json=body)).status_code == 200
+        counts = await running
+    assert findings(counts)["requests"] == 3
+    assert "others have called" in counts["requests"].note
