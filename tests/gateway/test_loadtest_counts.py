@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
-from loadtests.clock import Clock
-from loadtests.load.plan import plans
-from loadtests.measure.aggregate import Aggregate
-from loadtests.measure.cuts import select, span
-from loadtests.measure.reconcile import reconcile
 from loadtests.measure.scrape import Scraper
-from loadtests.measure.summary import Count
-from loadtests.run.worker import drive
-from loadtests.scenarios.model import Scenario
+from tests.counting import Counts, counted, findings
 from tests.gateway.conftest import KEY, Open, Site
 
 STREAMED = {"name": "streamed", "models": {"echo": 1}, "output": 12, "prompt": {"tokens": 12}}
 
 
-async def run(site: Site, *traffic: dict[str, Any], rate: float = 60) -> dict[str, Count]:
-    """A second of requests; the counts by what they are of."""
+async def run(site: Site, *traffic: dict[str, Any]) -> Counts:
+    """A second of requests."""
     url = f"http://127.0.0.1:{await site.listen()}"
-    scenario = Scenario.model_validate(
-        {
-            "name": "counts",
-            "target": {"url": url},
-            "phases": [
-                {"name": "all", "seconds": 1, "arrivals": {"kind": "poisson", "rate": rate}}
-            ],
-            "traffic": traffic,
-        }
-    )
-    scraper = Scraper((f"{url}/metrics",))
-    before = await scraper.scrape()
-    aggregate = Aggregate.of(scenario)
-    keys = {"LOADTEST_API_KEY": KEY["x-api-key"]}
-    await drive(plans(scenario, keys), scenario.target, Clock(time.monotonic()), aggregate.add)
-    after = await scraper.settle(every_s=0.05)
-    assert scraper.failures == {}
-    counts = reconcile(before, after, aggregate)
-    everything = span(select(aggregate.cells, {})).cell
-    assert everything.requests > rate / 3
-    assert counts[0].source == "metrics of the routers"
-    return {f"{c.what} {c.model}" if c.model else c.what: c for c in counts}
-
-
-def findings(counts: dict[str, Count]) -> dict[str, int]:
-    return {what: count.unexplained for what, count in counts.items() if count.unexplained}
+    return await counted(url, KEY["x-api-key"], Scraper((f"{url}/metrics",)), *traffic, rate=60)
 
 
 async def test_to_the_token(open_site: Open) -> None:
@@ -81,15 +48,15 @@ async def test_adapters_are_compared_in_total(site: Site) -> None:
 
 async def test_a_token_that_is_not_counted_is_found(site: Site) -> None:
     """The router counts one too few."""
-    counted = site.metrics.completion_tokens.labels("echo")
-    real, lost = counted.inc, [0]
+    counter = site.metrics.completion_tokens.labels("echo")
+    real, lost = counter.inc, [0]
 
     def inc(amount: float) -> None:
         lost[0] += 1
         real(amount - (lost[0] == 5))
 
-    counted.inc = inc  # type: ignore[method-assign]
-    site.metrics.completion_tokens.labels = lambda *_: counted  # type: ignore[method-assign]
+    counter.inc = inc  # type: ignore[method-assign]
+    site.metrics.completion_tokens.labels = lambda *_: counter  # type: ignore[method-assign]
     assert findings(await run(site, STREAMED)) == {"completion tokens": 1}
 
 
