@@ -105,6 +105,22 @@ class PhaseFigures(Figures):
     achieved_rate: float
 
 
+class Load(Figures):
+    """A part of an open-loop phase under one load: a step, or a tenth or so of a ramp.
+
+    What latency against load is drawn from, and its knee. Requests count where they were due.
+    """
+
+    phase: str
+    start_s: float
+    end_s: float
+    due_rate: float  # requests/s that were due in it
+    ended_rate: float  # requests/s that ended in it, well or not
+    ttft: Latency | None
+    tpot: Latency | None
+    e2e: Latency | None
+
+
 class Mark(Figures):
     """Something that happened at a time: a fault's command and how it ended."""
 
@@ -169,3 +185,5 @@ class Summary(Figures):
     scrapes: list[Scrape]
     counts: list[Count]
     verdicts: list[Verdict]
+    loads: list[Load] = []  # of ramps and steps, and of phases that follow each other as steps
+    source: str = ""  # the scenario as it ran, in YAML

@@ -46,6 +46,7 @@ class Sent:
     lost: int = 0
     connections: int = 0
     failures: tuple[str, ...] = ()
+    records_problems: tuple[str, ...] = ()
 
 
 class Sender:
@@ -57,7 +58,7 @@ class Sender:
         self._process = process
 
     @classmethod
-    async def start(cls, name: str, env: Mapping[str, str] | None = None) -> Self:
+    async def start(cls, name: str) -> Self:
         """Start a process."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -68,7 +69,6 @@ class Sender:
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=None if env is None else dict(env),
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         return cls(name, Channel(reader, writer), process)
@@ -160,6 +160,8 @@ class Processes:
                 sent.failures += (outcome,)
                 continue
             sent.aggregate.merge(Aggregate.from_bytes(outcome.aggregate))
+            if outcome.records_problem is not None:
+                sent.records_problems += (outcome.records_problem,)
             sent.end_s = max(sent.end_s, outcome.end_s)
             sent.limited += outcome.limited
             sent.unfinished += outcome.unfinished

@@ -35,6 +35,7 @@ class State(msgspec.Struct):
     before: Snapshot | None
     after: Snapshot | None
     problems: list[str]
+    clocks: str  # how far the shards' clocks differ, as far as this one knows
 
 
 class CannotMerge(ValueError):
@@ -53,6 +54,7 @@ def pack(
     before: Snapshot | None,
     after: Snapshot | None,
     problems: Sequence[str],
+    clocks: str = "",
 ) -> State:
     """Return a shard's part as it is kept."""
     return State(
@@ -68,6 +70,7 @@ def pack(
         before,
         after,
         list(problems),
+        clocks,
     )
 
 
@@ -115,7 +118,7 @@ def merge(states: Sequence[State]) -> Summary:
     aggregate = Aggregate.of(scenario)
     for part in parts:
         aggregate.merge(Aggregate.from_bytes(part.aggregate))
-    return summarise(
+    summary = summarise(
         scenario,
         aggregate,
         started_at=first.started_at,
@@ -129,6 +132,9 @@ def merge(states: Sequence[State]) -> Summary:
             for problem in part.problems
         ],
     )
+    if first.shards > 1:
+        summary.client["clocks"] = first.clocks or "not compared: the shards started by their own"
+    return summary
 
 
 def _counts(first: State, aggregate: Aggregate) -> list[Count]:

@@ -105,7 +105,12 @@ class Worker:
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is None or self._over.done():
+        if "transport" in context or "protocol" in context:
+            # What a service did to a connection, as a TLS record that is none: the request's
+            # record tells it.
+            if not isinstance(error, OSError):
+                loop.default_exception_handler(context)
+        elif error is None or self._over.done():
             loop.default_exception_handler(context)
         else:
             self._over.set_exception(error)

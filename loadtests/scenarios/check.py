@@ -20,9 +20,12 @@ def check(scenario: Scenario) -> Iterator[Problem]:
         yield from _phase(("phases", number), phase, scenario)
     if not any(phase.counted for phase in scenario.phases):
         yield ("phases",), "none is counted; leave out `counted: false` in one of them"
+    known = {traffic.name for traffic in scenario.traffic}
+    sent = {name for phase in scenario.phases for name in (phase.traffic or known)}
     for number, traffic in enumerate(scenario.traffic):
         yield from check_traffic(("traffic", number), traffic)
-        if all(phase.traffic and traffic.name not in phase.traffic for phase in scenario.phases):
+        # A name that is misspelt in a phase is told there.
+        if traffic.name not in sent and sent <= known:
             yield (
                 ("traffic", number),
                 f"no phase sends {traffic.name!r}; name it in `traffic` of one, or leave it out",

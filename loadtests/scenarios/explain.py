@@ -82,6 +82,10 @@ def _message(
     if kind == "too_short":
         return "is empty; it needs at least one item"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
+        if len(kinds) > 1:
+            number = "a number, or have " if "fixed" in kinds else ""
+            shown = ", ".join(f"`{each}`" for each in kinds)
+            return f"must be {number}fields with a `kind:` ({shown}), and is {_shown(given)}"
         names = ", ".join(f"`{each}`" for each in inner[0].model_fields) if inner else ""
         fields = f" ({names})" if names else ""
         return f"must have fields of its own{fields}, and is {_shown(given)}"

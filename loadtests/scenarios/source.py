@@ -42,13 +42,15 @@ class Source:
 
 def parse(name: str, text: str) -> Source:
     """Read a YAML document. Raises ScenarioError for bad syntax and for a field given twice."""
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ScenarioError(f"{name}:{line}: no YAML: {error.reason}") from None
     try:
         node = loader.get_single_node()
         if node is None:
-            raise ScenarioError(
-                f"{name}:1: the file is empty; it needs `name`, `phases`, `traffic`"
-            )
+            raise ScenarioError(f"{name}:1: is empty; it needs `name`, `phases` and `traffic`")
         lines = dict(_lines(name, node, ()))
         return Source(name, loader.construct_document(node), lines)
     except yaml.MarkedYAMLError as error:
@@ -56,8 +58,6 @@ def parse(name: str, text: str) -> Source:
         at = 1 if mark is None else mark.line + 1
         context = f" ({error.context})" if error.context else ""
         raise ScenarioError(f"{name}:{at}: no YAML: {error.problem}{context}") from None
-    except yaml.YAMLError as error:  # characters that YAML does not have
-        raise ScenarioError(f"{name}:1: no YAML: {str(error).splitlines()[0]}") from None
     finally:
         loader.dispose()
 

@@ -177,7 +177,7 @@ class Client:
         self.connections = 0  # opened so far
         self._service = service
         self._inbox = Inbox(self.loop)
-        self._idle: list[Connection] = []
+        self._idle: dict[Connection, None] = {}  # in the order of their last use
         self._running: set[Exchange] = set()
 
     def prepare(self, planned: Planned, history: Sequence[Said] = ()) -> bytes:
@@ -216,7 +216,7 @@ class Client:
     def close(self) -> None:
         """Close the kept connections, and end what is in flight."""
         self.abandon()
-        for connection in self._idle:
+        for connection in list(self._idle):
             connection.abort()
         self._idle.clear()
 
@@ -226,17 +226,19 @@ class Client:
         """Return the connection that was used last, if one is still good."""
         oldest = self.clock.now() - IDLE_S
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.open:
-                continue
-            if connection.idle_since >= oldest:
+            connection, _ = self._idle.popitem()
+            if connection.open and connection.idle_since >= oldest:
                 return connection
             connection.abort()
         return None
 
     def put(self, connection: Connection) -> None:
         """Keep a connection."""
-        self._idle.append(connection)
+        self._idle[connection] = None
+
+    def drop(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._idle.pop(connection, None)
 
     async def connect(self, slow_bytes_per_s: float | None) -> Connection:
         """Open a connection, to the first address that takes it. Raises OSError."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -14,7 +15,8 @@ from loadtests.known.process import KnownProcess
 from loadtests.measure.aggregate import Live
 from loadtests.measure.summary import Mark, Summary
 from loadtests.run.conduct import Conductor, conduct
-from loadtests.run.processes import ProcessFailed
+from loadtests.run.messages import Beat, Go, Job, Ready
+from loadtests.run.processes import ProcessFailed, Sender
 from loadtests.run.rendezvous import Leader, join
 from loadtests.run.shard import Shard
 from loadtests.run.state import CannotMerge, checksum, merge, read_state
@@ -26,6 +28,7 @@ from loadtests.scenarios.model import (
     Poisson,
     Scenario,
     Target,
+    Trace,
     Traffic,
 )
 
@@ -36,6 +39,7 @@ class Notes:
     def __init__(self) -> None:
         self.shown: list[Live] = []
         self.marks: list[Mark] = []
+        self.notes: list[str] = []
         self.outstanding: int | None = None
         self.running = asyncio.Event()
 
@@ -49,6 +53,9 @@ class Notes:
 
     def mark(self, mark: Mark) -> None:
         self.marks.append(mark)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def stopping(self, outstanding: int) -> None:
         self.outstanding = outstanding
@@ -92,22 +99,25 @@ async def test_processes_start_together_and_send_all_of_it(
     alone = await conduct(scenario(server.url, processes=1), {}, notes, tmp_path / "one")
     assert alone is not None
     assert arrived(summary) == arrived(alone)
-    served = server.stop()
-    assert sum(map(arrived_requests, (summary, alone))) == len(served)
     assert (summary.invalid, summary.processes, alone.processes) == ([], 2, 1)
     assert [(mark.name, mark.output) for mark in summary.marks] == [("f", "hi\n")]
     assert notes.marks == summary.marks
     assert notes.shown
+    # A later run in the same folder does not take over what an earlier one has left.
+    (tmp_path / "one" / "records-7.jsonl").write_text("x\n")
+    await conduct(scenario(server.url, processes=1, seconds=0.2), {}, notes, tmp_path / "one")
+    assert b"x" not in (tmp_path / "one" / "records.jsonl").read_bytes().splitlines()
     records = (tmp_path / "two" / "records.jsonl").read_bytes().splitlines()
     assert len(records) == summary.cuts[0].requests
     left = {path.name for path in (tmp_path / "two").iterdir()}
     assert left == {"records.jsonl", "summary.json"}
+    assert [json.loads(line)["metadata"]["worker_id"] for line in records] == sorted(
+        json.loads(line)["metadata"]["worker_id"] for line in records
+    )
+    served = server.stop()
+    assert len(served) >= summary.cuts[0].requests * 2
     written = Summary.model_validate_json((tmp_path / "two" / "summary.json").read_bytes())
     assert written == summary
-
-
-def arrived_requests(summary: Summary) -> int:
-    return summary.cuts[0].requests
 
 
 async def test_shards_send_what_one_machine_would(
@@ -129,6 +139,8 @@ async def test_shards_send_what_one_machine_would(
     assert abs(states[0].started_at - states[1].started_at) < 0.05
     whole, turned = merge(states), merge(states[::-1])
     assert whole == turned
+    assert whole.client["clocks"].startswith("the clock of shard 1 is")
+    assert whole.client["clocks"] in notes.notes
     assert (whole.processes, whole.invalid) == (2, [])
     assert arrived(whole) == arrived(alone)
     with pytest.raises(CannotMerge, match=r"these are \[0\]"):
@@ -188,3 +200,34 @@ async def test_a_scenario_that_cannot_be_sent_is_told_of_before_the_run(
 ) -> None:
     with pytest.raises(ProcessFailed, match=r"(not known|resolution)"):
         await conduct(scenario("http://nowhere.invalid"), {}, notes, tmp_path)
+
+
+async def test_a_trace_that_breaks_off_ends_the_run(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    """Nobody takes a part of a trace for the whole of it."""
+    lines = [
+        json.dumps({"timestamp": 0, "input_length": 3, "output_length": 2, "hash_ids": [0]})
+        for _ in range(3)
+    ]
+    (tmp_path / "trace.jsonl").write_text("\n".join([*lines, "{broken"]) + "\n")
+    trace = Trace(kind="trace", format="mooncake", path=str(tmp_path / "trace.jsonl"))
+    of = scenario(server.url, processes=1).model_copy(
+        update={"phases": (Phase(name="steady", seconds=1, arrivals=trace),)}
+    )
+    with pytest.raises(ProcessFailed, match=r"trace\.jsonl"):
+        await conduct(of, {}, notes, tmp_path / "out")
+
+
+async def test_the_processes_end_with_the_conductor(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    sender = await Sender.start("0")
+    of = scenario(server.url, processes=1, seconds=60)
+    sender.channel.send(Job(of.model_dump_json().encode(), {}, 0, 1, "0", None))
+    assert isinstance(await sender.receive(), Ready)
+    sender.channel.send(Go(time.monotonic()))
+    assert isinstance(await sender.receive(), Beat)
+    sender.channel.close()
+    async with asyncio.timeout(5):
+        assert await sender._process.wait() == 0
