@@ -286,11 +286,13 @@ def _why(error: Exception) -> str:
 
 
 def _requests(snapshot: Snapshot) -> dict[Series, float]:
-    """The counts that stand still once the service works on nothing."""
+    """The counts that stand still once the service works on nothing: not those of the pages that
+    are read here."""
     return {
-        series: value
-        for series, value in snapshot.counters.items()
-        if series[1].endswith(("requests_total", "tokens_total", "request_success_total"))
+        (target, name, labels): value
+        for (target, name, labels), value in snapshot.counters.items()
+        if name.endswith(("requests_total", "tokens_total", "request_success_total"))
+        and not dict(labels).get("endpoint", "").startswith("/metrics")
     }
 
 

@@ -110,6 +110,7 @@ def line(record: Record, start_ns: int, worker: str) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "session_num": record.session,
         "turn_index": record.turn,
+        "conversation_id": str(record.session),
         "credit_issued_ns": start_ns + round(record.due_s * 1e9),
         "request_start_ns": start_ns + round(begun_s * 1e9),
         "request_end_ns": start_ns + round(record.end_s * 1e9),

@@ -66,11 +66,12 @@ def _invalid(reasons: Iterable[str]) -> list[Text]:
     return found
 
 
-def _grid(*columns: str, title: str | None = None) -> Table:
-    """A table whose first column is text and whose others are figures."""
-    found = Table(box=None, title=title, title_justify="left", title_style="bold", padding=(0, 1))
-    for place, name in enumerate(columns):
-        found.add_column(name, justify="left" if place == 0 else "right", header_style="dim")
+def _grid(*columns: str) -> Table:
+    """A table whose first column is text, folded where it is long, and whose others are figures."""
+    found = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    found.add_column(columns[0], overflow="fold", header_style="dim")
+    for name in columns[1:]:
+        found.add_column(name, justify="right", no_wrap=True, header_style="dim")
     return found
 
 
@@ -147,8 +148,8 @@ def _cuts(cuts: Iterable[Cut]) -> list[RenderableType]:
         if len(rows) < 2:
             continue
         figures = _grid(
-            f"by {dimension}", "requests", "errors", "ttft p50", "ttft p99", "tpot p50", "e2e p99",
-            "tokens/s", "goodput/s",
+            f"by {dimension}", "requests", "errors", "ttft p50", "p99", "tpot p50", "e2e p99",
+            "tokens/s", "good/s",
         )  # fmt: skip
         for cut in rows[:_ROWS]:
             failed = cut.outcomes.get("error", 0) + cut.outcomes.get("rejected", 0)
@@ -180,7 +181,7 @@ def _mark(at_s: float, name: str, status: int | None) -> Text:
 
 def _counts(counts: Iterable[Count]) -> Table:
     found = _grid("client and service", "client", "service", "explained", "finding", "")
-    found.columns[-1].justify = "left"
+    found.columns[-1].justify, found.columns[-1].no_wrap = "left", False
     for count in counts:
         finding = count.unexplained
         found.add_row(

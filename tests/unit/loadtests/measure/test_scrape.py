@@ -192,6 +192,21 @@ async def test_settling_waits_for_what_runs() -> None:
     assert snapshot.running == 0
 
 
+async def test_settling_does_not_wait_for_itself() -> None:
+    """A page that counts how often it was read never counts the same twice."""
+    service = Service()
+    reads = [0]
+
+    def fetch(url: str, headers: Mapping[str, str]) -> bytes:
+        reads[0] += 1
+        page = f'serving_requests_total{{endpoint="/metrics",outcome="ok"}} {reads[0]}\n'
+        return page.encode()
+
+    scraper = Scraper((PAGE,), fetch=fetch, clock=lambda: service.now)
+    await scraper.settle(every_s=0.01)  # its clock stands still: it would wait for ever
+    assert reads[0] == 2
+
+
 async def test_settling_ends() -> None:
     service = Service()
     scraper = service.scraper(PAGE)

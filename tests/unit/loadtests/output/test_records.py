@@ -41,6 +41,7 @@ def test_a_stream(tmp_path: Path) -> None:
     assert found["metadata"] == {
         "session_num": 0,
         "turn_index": 0,
+        "conversation_id": "0",
         "credit_issued_ns": 1_700_000_001_500_000_000,
         "request_start_ns": 1_700_000_001_550_000_000,
         "request_end_ns": 1_700_000_002_250_000_000,

@@ -13,10 +13,10 @@ from tests.unit.loadtests.measure.records import failed, streamed
 from tests.unit.loadtests.measure.test_validity import run, steady
 
 
-def shown(summary: Summary, color: bool = False) -> str:
+def shown(summary: Summary, color: bool = False, width: int = 160) -> str:
     out = io.StringIO()
     console = Console(
-        file=out, width=160, force_terminal=color, color_system="standard" if color else None
+        file=out, width=width, force_terminal=color, color_system="standard" if color else None
     )
     console.print(table(summary))
     return out.getvalue()
@@ -69,6 +69,15 @@ def test_cuts_where_there_are_several() -> None:
     assert "by account" not in text
     assert ["m00", "1", "0", "100.0", "100.0", "100.0", "300.0"] in [row[:7] for row in rows(text)]
     assert "and 18 more in summary.json" in text
+
+
+def test_figures_are_whole_in_a_narrow_terminal() -> None:
+    name = "a-model-with-a-rather-long-name.240601-120000"
+    records = [streamed(10 + n / 100, model=name if n % 2 else "b") for n in range(900)]
+    text = shown(run(records), width=80)
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "service time, from sent" in text
 
 
 def test_verdicts_marks_and_counts() -> None:
