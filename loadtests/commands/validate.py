@@ -30,6 +30,6 @@ def validate(scenario: Scenario) -> None:
     sources(scenario, AnyKey())
     seconds = sum(phase.seconds for phase in scenario.phases)
     click.echo(
-        f"{scenario.name}: {len(scenario.phases)} phases, {seconds:g} s, "
-        f"{len(scenario.traffic)} kinds of traffic, {len(scenario.goals)} goals"
+        f"{scenario.name}: phases: {len(scenario.phases)} ({seconds:g} s), "
+        f"traffic: {len(scenario.traffic)}, goals: {len(scenario.goals)}"
     )

@@ -13,8 +13,7 @@ from loadtests.measure.summary import Cut, Latency
 Dimension = Literal["model", "account", "priority", "traffic", "phase"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 
-# What a report is cut by, after all requests together.
-SINGLES: tuple[tuple[Dimension, ...], ...] = tuple((one,) for one in DIMENSIONS)
+# What a report is cut by, after all requests together and each dimension alone.
 PAIRS: tuple[tuple[Dimension, ...], ...] = (
     ("model", "account"),
     ("model", "phase"),
@@ -82,14 +81,21 @@ def cuts(cells: Mapping[Key, Cell], windows: Mapping[str, Window]) -> list[Cut]:
     """All counted requests, then each dimension, then the pairs; of one with a single value only
     the cut by it alone."""
     counted = list(select(cells, {}))
-    found = [cut({}, span(counted), windows)]
-    varied = {
-        dimension
-        for place, dimension in enumerate(DIMENSIONS)
-        if len({key[place] for key, _ in counted}) > 1
+    everything = cut({}, span(counted), windows)
+    found = [everything]
+    values = {
+        dimension: {key[place] for key, _ in counted} for place, dimension in enumerate(DIMENSIONS)
     }
-    for by in SINGLES:
-        found += _cut_by(by, counted, windows, _NAMES)
+    varied = {dimension for dimension in DIMENSIONS if len(values[dimension]) > 1}
+    for dimension in DIMENSIONS:
+        if dimension in varied:
+            found += _cut_by((dimension,), counted, windows, _NAMES)
+        else:  # the same figures again
+            found += [
+                everything.model_copy(update={dimension: value})
+                for value in values[dimension]
+                if value is not None
+            ]
     for by in PAIRS:
         if varied.issuperset(by):
             found += _cut_by(by, counted, windows, _NAMES_OF_PAIRS)

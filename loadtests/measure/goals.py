@@ -28,17 +28,6 @@ _COUNTED: dict[str, Callable[[Cell, float], float | None]] = {
     "goodput_per_s": lambda cell, seconds: rate(cell.good, seconds),
 }
 
-MEASURES = (
-    "{ttft,tpot,gap,e2e,service_ttft,service_e2e,lag}_{mean,min,p50,p75,p90,p95,p99,p999,max}_ms",
-    *_COUNTED,
-    "unreconciled",
-)
-
-
-def is_measure(name: str) -> bool:
-    """Whether a goal may name it."""
-    return name in _COUNTED or name == "unreconciled" or _TIME.fullmatch(name) is not None
-
 
 def verdicts(
     goals: Sequence[Goal],
@@ -93,7 +82,7 @@ def _value(measure: str, together: Span, windows: Mapping[str, Window]) -> float
         return _COUNTED[measure](cell, together.seconds(windows)) if cell.requests else None
     time = _TIME.fullmatch(measure)
     if time is None:
-        raise ValueError(f"there is no measure {measure!r}; there are {', '.join(MEASURES)}")
+        raise ValueError(f"there is no measure {measure!r}")
     histogram: Histogram | None = getattr(cell, time["time"])
     if histogram is None:
         return None

@@ -23,6 +23,7 @@ from loadtests.measure.server import ServerCounts, from_metrics
 from loadtests.measure.summary import Count
 
 _MODELS = 50  # that are compared one by one
+_UNCOUNTED = "vLLM does not count what it refuses, nor every request that its client has left"
 
 
 def reconcile(
@@ -108,7 +109,10 @@ class Comparison:
         if server.running:
             less += server.running
             notes.append(f"{server.running} still ran at the service")
-        if model is not None and mine.refused:
+        if not server.counts_all:
+            less += mine.refused + mine.failed + mine.cancelled
+            notes.append(_UNCOUNTED)
+        elif model is not None and mine.refused:
             # Before a model was looked up, so under none.
             less += mine.refused
             notes.append(f"{mine.refused} were refused, maybe before the model was known")
@@ -138,9 +142,9 @@ class Comparison:
         if ended:
             notes.append(f"{ended} had been answered before the service saw that the client left")
         uncounted = 0
-        if self._source_skips_cancelled():
+        if not server.counts_all:
             uncounted = mine.cancelled
-            notes.append("vLLM does not count every request that its client has left")
+            notes.append(_UNCOUNTED)
         less = ended + uncounted + server.running
         return self._count(
             "requests cancelled", None, mine.cancelled, counted,
@@ -155,9 +159,9 @@ class Comparison:
         less = mine.broken
         if mine.broken:
             notes.append(f"{mine.broken} broke off at the client, or had no answer in time")
-        if self._source_skips_cancelled():
+        if not server.counts_all:
             less += mine.refused + mine.failed
-            notes.append("vLLM does not count what it refuses")
+            notes.append(_UNCOUNTED)
         return self._count("requests failed", None, client, counted, more=0, less=less, notes=notes)
 
     def _tokens(self, what: str, model: str | None, cell: Cell) -> Count:
@@ -186,9 +190,6 @@ class Comparison:
             less = max(0, mine - theirs)
             notes.append(f"{server.running} requests still ran at the service")
         return self._count(what, model, mine, theirs, more=more, less=less, notes=notes)
-
-    def _source_skips_cancelled(self) -> bool:
-        return self._server.source == "metrics of vLLM"
 
 
 def _join(*notes: str) -> str:

@@ -37,6 +37,8 @@ class ServerCounts:
     """What a source has counted between two times."""
 
     source: str
+    # False: it does not count what it refuses, nor every request that its client has left.
+    counts_all: bool = True
     requests: Counter[str] = field(default_factory=Counter)  # by model
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     prompt_tokens: Counter[str] = field(default_factory=Counter)  # by model
@@ -75,7 +77,7 @@ def routers(before: Snapshot, after: Snapshot) -> ServerCounts | None:
 
 def engines(before: Snapshot, after: Snapshot) -> ServerCounts | None:
     """The counts of vLLM's own servers."""
-    counts = ServerCounts("metrics of vLLM")
+    counts = ServerCounts("metrics of vLLM", counts_all=False)
     found = Counting(before, after, lambda name: name == "vllm:request_success_total")
     for labels, value in found.of("vllm:request_success_total"):
         reason = labels.get("finished_reason", "")

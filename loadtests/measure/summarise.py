@@ -17,6 +17,7 @@ from loadtests.measure.goals import verdicts
 from loadtests.measure.summary import Count, Mark, PhaseFigures, Scrape, Summary
 from loadtests.measure.validity import reasons
 from loadtests.scenarios.model import Closed, Scenario
+from loadtests.scenarios.write import to_yaml
 
 
 def summarise(
@@ -63,6 +64,7 @@ def summarise(
         scrapes=list(scrapes),
         counts=list(counts),
         verdicts=verdicts(scenario.goals, aggregate.cells, windows, counts),
+        source=to_yaml(scenario),
     )
 
 

@@ -22,9 +22,15 @@ class Agenda:
         self._count = 0
         self._alarm = make_alarm(asyncio.get_running_loop(), self._ring)
         self._ringing = False
+        self._closed = False
 
     def at(self, when_s: float, call: Callable[[], None]) -> None:
-        """Call at this time; calls for one time are made in the order in which they came."""
+        """Call at this time; calls for one time are made in the order in which they came.
+
+        After `close` nothing is called.
+        """
+        if self._closed:
+            return
         self._count += 1
         entry = (when_s, self._count, call)
         heapq.heappush(self._heap, entry)
@@ -48,5 +54,6 @@ class Agenda:
 
     def close(self) -> None:
         """Call nothing more."""
+        self._closed = True
         self._heap.clear()
         self._alarm.close()

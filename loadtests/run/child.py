@@ -6,9 +6,11 @@ It speaks with the process that conducts the run over the socket FD, and ends wi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from loadtests.measure.record import Record
 from loadtests.output.records import RecordWriter
 from loadtests.run.messages import Beat, Channel, Failed, Finished, Go, Job, Ready, Stop
 from loadtests.run.worker import Worker
+from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.model import Scenario
 from loadtests.wire.client import Client
 from loadtests.wire.service import Service
@@ -34,13 +37,15 @@ async def work(channel: Channel) -> None:
     job = await channel.expect(Job)
     scenario = Scenario.model_validate_json(job.scenario)
     aggregate = Aggregate.of(scenario)
-    sink, close = _sinks(aggregate, job)
     clock = Clock(NEVER)
+    writer = None
+    if job.records is not None:
+        writer = RecordWriter(Path(job.records), lambda: time.time() - clock.now(), job.name)
     service = Service(scenario.target.url)
     await service.addresses()
     client = Client(service, clock, scenario.target.timeout_s)
     shares = plans(scenario, job.keys, job.shard, job.shards)
-    worker = Worker(shares, client, clock, sink, job.name)
+    worker = Worker(shares, client, clock, _both(aggregate, writer), job.name)
     tune_collector()
     channel.send(Ready())
     go = await channel.receive()
@@ -55,7 +60,8 @@ async def work(channel: Channel) -> None:
     finally:
         listening.cancel()
         beating.cancel()
-        close()
+        if writer is not None:
+            writer.close()
     aggregate.clients.append(driven.figures)
     counts = driven.counts
     channel.send(
@@ -67,22 +73,21 @@ async def work(channel: Channel) -> None:
             counts.lost,
             driven.connections,
             clock.now(),
+            None if writer is None else writer.problem,
         )
     )
     await channel.flush()
 
 
-def _sinks(aggregate: Aggregate, job: Job) -> tuple[Callable[[Record], None], Callable[[], None]]:
-    """Return what takes a record, and what is to be called after the last."""
-    if job.records is None:
-        return aggregate.add, lambda: None
-    writer = RecordWriter(Path(job.records))
+def _both(aggregate: Aggregate, writer: RecordWriter | None) -> Callable[[Record], None]:
+    if writer is None:
+        return aggregate.add
 
     def sink(record: Record) -> None:
         aggregate.add(record)
         writer.write(record)
 
-    return sink, writer.close
+    return sink
 
 
 async def _listen(channel: Channel, worker: Worker) -> None:
@@ -110,12 +115,15 @@ async def main(fd: int) -> None:
     channel = Channel(reader, writer)
     try:
         await work(channel)
-    except (OSError, ValueError) as error:
-        channel.send(Failed(f"{type(error).__name__}: {error}"))
+    except (EOFError, ConnectionError):
+        pass  # the conductor is gone
+    except (OSError, ScenarioError, ValueError) as error:
+        channel.send(Failed(str(error)))
         await channel.flush()
     finally:
         channel.close()
-        await writer.wait_closed()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 if __name__ == "__main__":

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from loadtests.clock import Clock
 from loadtests.measure.aggregate import Live
-from loadtests.measure.reconcile import reconcile
-from loadtests.measure.scrape import Scraper, Snapshot, every_for
-from loadtests.measure.summary import Count, Mark, Summary
+from loadtests.measure.scrape import Scraper, every_for
+from loadtests.measure.summary import Mark, Summary
+from loadtests.output.records import join as join_records
+from loadtests.output.summary_file import write_summary
 from loadtests.run.faults import run_faults
 from loadtests.run.processes import Processes, Sent
 from loadtests.run.rendezvous import LEAD_S, Meeting
@@ -39,6 +40,9 @@ class Watcher(Protocol):
 
     def mark(self, mark: Mark) -> None:
         """A fault's command has ended."""
+
+    def note(self, text: str) -> None:
+        """Something that is worth a line."""
 
     def stopping(self, outstanding: int) -> None:
         """It is being interrupted."""
@@ -76,19 +80,26 @@ class Conductor:
     async def run(self) -> State:
         """Run it. Raises ProcessFailed if the processes cannot start, and what `meet` raises."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        processes = await Processes.start(
-            self._scenario, self._keys, self._shard, lambda name: self._records(name)
-        )
+        for part in self._parts():  # of a run that has died here
+            part.unlink()
+        self._watcher.note(f"starting {self._scenario.client.processes} processes")
+        processes = await Processes.start(self._scenario, self._keys, self._shard, self._records)
         try:
             before = None if self._scraper.idle else await self._scraper.scrape()
+            if self._shard.count > 1:
+                self._watcher.note("ready; waiting for the other shards")
             meeting = await self._meet()
+            for clock in meeting.clocks:
+                self._watcher.note(str(clock))
             self._clock.start = meeting.start
             started_at = time.time() + meeting.start - time.monotonic()
             processes.go(meeting.start)
             self._watcher.began(self._scenario)
             async with self._beside(processes):
                 sent = await processes.finish()
-            counts = await self._reconcile(before, sent)
+            for problem in sent.records_problems:
+                self._watcher.note(problem)
+            after = None if self._scraper.idle else await self._scraper.settle()
         finally:
             await processes.end()
             self._join_records()
@@ -100,39 +111,44 @@ class Conductor:
             seconds=sent.end_s,
             marks=self._marks,
             scrapes=self._scraper.scrapes(),
-            counts=counts,
+            before=before,
+            after=after,
             problems=list(problems(sent)),
+            clocks="; ".join(map(str, meeting.clocks)),
         )
 
     @contextlib.asynccontextmanager
     async def _beside(self, processes: Processes) -> AsyncIterator[None]:
         """What goes on beside the requests. A signal ends the run: what was is still told."""
         loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
+        over = asyncio.Event()
+        url, given = self._scenario.target.url, self._scenario.faults
+        faults = asyncio.create_task(
+            run_faults(given if self._shard.number == 0 else (), url, self._clock, self._mark, over)
+        )
 
         def stop() -> None:
             self._watcher.stopping(processes.live()[1])
             processes.stop()
-            ended.set()
+            faults.cancel()
 
         signals = (signal.SIGINT, signal.SIGTERM)
         for number in signals:
             loop.add_signal_handler(number, stop)
         tasks = [asyncio.create_task(self._show(processes))]
-        if self._shard.number == 0:
-            url, faults = self._scenario.target.url, self._scenario.faults
-            tasks.append(asyncio.create_task(run_faults(faults, url, self._clock, self._mark)))
         if not self._scraper.idle:
             seconds = sum(phase.seconds for phase in self._scenario.phases)
             tasks.append(asyncio.create_task(self._scraper.run(every_for(seconds))))
         try:
             yield
+            over.set()
+            await asyncio.wait([faults])
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
-            for task in tasks:
+            for task in (*tasks, faults):
                 task.cancel()
-            failed = await asyncio.gather(*tasks, return_exceptions=True)
+            failed = await asyncio.gather(*tasks, faults, return_exceptions=True)
         for each in failed:
             if isinstance(each, Exception):
                 raise each
@@ -157,12 +173,6 @@ class Conductor:
             clock=lambda: self._clock.now(),
         )
 
-    async def _reconcile(self, before: Snapshot | None, sent: Sent) -> Sequence[Count]:
-        # Of several shards each knows its own requests alone.
-        if before is None or self._shard.count > 1:
-            return ()
-        return reconcile(before, await self._scraper.settle(), sent.aggregate)
-
     # --- records ---
 
     def _records(self, name: str) -> Path:
@@ -170,15 +180,11 @@ class Conductor:
 
     def _join_records(self) -> None:
         """Put the processes' records into one file, process by process."""
-        parts = sorted(
-            self._folder.glob("records-*.jsonl"), key=lambda path: int(path.stem.split("-")[1])
-        )
-        with (self._folder / "records.jsonl").open("wb") as whole:
-            for part in parts:
-                with part.open("rb") as source:
-                    while data := source.read(1 << 20):
-                        whole.write(data)
-                part.unlink()
+        join_records(self._parts(), self._folder / "records.jsonl")
+
+    def _parts(self) -> list[Path]:
+        found = self._folder.glob("records-*.jsonl")
+        return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
 
 
 def problems(sent: Sent) -> list[str]:
@@ -205,7 +211,7 @@ async def conduct(
 ) -> Summary | None:
     """Run a scenario, or a shard of it; return the summary, and leave it in `folder`.
 
-    Of several shards each leaves its state there, for `loadtest merge`, and there is no summary yet.
+    Of several shards each leaves its state there, for `loadtest merge`; None, then.
     Raises ProcessFailed, NoMeeting and OSError.
     """
     state = await Conductor(scenario, keys, watcher, folder, shard=shard, meet=meet).run()
@@ -213,5 +219,5 @@ async def conduct(
         write_state(folder / f"shard-{shard.number}-of-{shard.count}.state", state)
         return None
     summary = merge([state])
-    (folder / "summary.json").write_text(summary.model_dump_json(indent=1))
+    write_summary(summary, folder / "summary.json")
     return summary

@@ -63,8 +63,3 @@ class Feed:
         self._ready.append((turns, request))
         self._bytes += len(request)
         return True
-
-    def stop(self) -> None:
-        """Give out nothing more."""
-        self._dry = True
-        self._ready.clear()

@@ -57,6 +57,7 @@ class Finished(msgspec.Struct, tag=True):
     lost: int
     connections: int
     end_s: float
+    records_problem: str | None  # why records are missing
 
 
 class Failed(msgspec.Struct, tag=True):
@@ -127,7 +128,7 @@ Message = (
     | Refused
 )
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Message)
+_DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)  # type: ignore[arg-type]
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
@@ -143,7 +144,9 @@ class Channel:
         self._most = most
 
     def send(self, message: Message) -> None:
-        """Send a message; it may leave a little later."""
+        """Send a message; it may leave a little later. Nothing happens when nobody is there."""
+        if self._writer.is_closing():
+            return
         data = _ENCODER.encode(message)
         self._writer.write(len(data).to_bytes(4, "big") + data)
 
@@ -161,7 +164,10 @@ class Channel:
             data = await self._reader.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise EOFError("the connection has ended") from error
-        return _DECODER.decode(data)
+        try:
+            return _DECODER.decode(data)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"no message: {error}") from error
 
     async def expect(self, kind: type[Kind]) -> Kind:
         """Wait for a message of one kind. Raises EOFError, and ValueError for another kind."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -47,6 +46,7 @@ class Sent:
     lost: int = 0
     connections: int = 0
     failures: tuple[str, ...] = ()
+    records_problems: tuple[str, ...] = ()
 
 
 class Sender:
@@ -58,7 +58,7 @@ class Sender:
         self._process = process
 
     @classmethod
-    async def start(cls, name: str, env: Mapping[str, str] | None = None) -> Self:
+    async def start(cls, name: str) -> Self:
         """Start a process."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -69,7 +69,6 @@ class Sender:
                 str(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=None if env is None else dict(env),
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         return cls(name, Channel(reader, writer), process)
@@ -92,9 +91,13 @@ class Sender:
             async with asyncio.timeout(STOP_S):
                 await self._process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self.kill()
             await self._process.wait()
+
+    def kill(self) -> None:
+        """End it whatever it is doing."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
 
 class Processes:
@@ -104,6 +107,7 @@ class Processes:
         self._scenario = scenario
         self._senders = senders
         self._beats: dict[str, Beat] = {}
+        self._stopping = False
 
     @classmethod
     async def start(
@@ -140,9 +144,13 @@ class Processes:
             sender.channel.send(Go(start))
 
     def stop(self) -> None:
-        """Have the run end now."""
+        """Have the run end now; asked again, end the processes whatever they are doing."""
         for sender in self._senders:
-            sender.channel.send(Stop())
+            if self._stopping:
+                sender.kill()
+            else:
+                sender.channel.send(Stop())
+        self._stopping = True
 
     async def finish(self) -> Sent:
         """Wait for all of them. One that dies is told of; the figures of the others count."""
@@ -152,6 +160,8 @@ class Processes:
                 sent.failures += (outcome,)
                 continue
             sent.aggregate.merge(Aggregate.from_bytes(outcome.aggregate))
+            if outcome.records_problem is not None:
+                sent.records_problems += (outcome.records_problem,)
             sent.end_s = max(sent.end_s, outcome.end_s)
             sent.limited += outcome.limited
             sent.unfinished += outcome.unfinished
@@ -188,8 +198,3 @@ class Processes:
     async def end(self) -> None:
         """End all processes."""
         await asyncio.gather(*(sender.end() for sender in self._senders))
-
-
-def environment() -> dict[str, str]:
-    """Return the variables that a scenario may name its keys by."""
-    return dict(os.environ)

@@ -45,6 +45,13 @@ class ClockDifference:
     ahead_s: float
     within_s: float
 
+    def __str__(self) -> str:
+        way = "ahead of" if self.ahead_s >= 0 else "behind"
+        return (
+            f"the clock of shard {self.shard} is {abs(self.ahead_s) * 1000:.1f} ms {way} "
+            f"the leader's (within {self.within_s * 1000:.1f} ms)"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Meeting:

@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 
 from loadtests.measure.aggregate import Aggregate
+from loadtests.measure.reconcile import reconcile
+from loadtests.measure.scrape import Snapshot
 from loadtests.measure.summarise import summarise
 from loadtests.measure.summary import Count, Mark, Scrape, Summary
 from loadtests.run.shard import Shard
@@ -29,8 +31,11 @@ class State(msgspec.Struct):
     aggregate: bytes
     marks: list[bytes]
     scrapes: list[bytes]
-    counts: list[bytes]
+    # What the service had counted before and after; shard 0 alone asks it.
+    before: Snapshot | None
+    after: Snapshot | None
     problems: list[str]
+    clocks: str  # how far the shards' clocks differ, as far as this one knows
 
 
 class CannotMerge(ValueError):
@@ -46,8 +51,10 @@ def pack(
     seconds: float,
     marks: Sequence[Mark],
     scrapes: Sequence[Scrape],
-    counts: Sequence[Count],
+    before: Snapshot | None,
+    after: Snapshot | None,
     problems: Sequence[str],
+    clocks: str = "",
 ) -> State:
     """Return a shard's part as it is kept."""
     return State(
@@ -60,8 +67,10 @@ def pack(
         aggregate.to_bytes(),
         [mark.model_dump_json().encode() for mark in marks],
         [scrape.model_dump_json().encode() for scrape in scrapes],
-        [count.model_dump_json().encode() for count in counts],
+        before,
+        after,
         list(problems),
+        clocks,
     )
 
 
@@ -109,17 +118,27 @@ def merge(states: Sequence[State]) -> Summary:
     aggregate = Aggregate.of(scenario)
     for part in parts:
         aggregate.merge(Aggregate.from_bytes(part.aggregate))
-    return summarise(
+    summary = summarise(
         scenario,
         aggregate,
         started_at=first.started_at,
         seconds=max(part.seconds for part in parts),
         marks=[Mark.model_validate_json(mark) for part in parts for mark in part.marks],
         scrapes=[Scrape.model_validate_json(each) for part in parts for each in part.scrapes],
-        counts=[Count.model_validate_json(each) for part in parts for each in part.counts],
+        counts=_counts(first, aggregate),
         problems=[
             problem if first.shards == 1 else f"shard {part.shard}: {problem}"
             for part in parts
             for problem in part.problems
         ],
     )
+    if first.shards > 1:
+        summary.client["clocks"] = first.clocks or "not compared: the shards started by their own"
+    return summary
+
+
+def _counts(first: State, aggregate: Aggregate) -> list[Count]:
+    """Compare all shards' requests together: the service does not know of shards."""
+    if first.before is None or first.after is None:
+        return []
+    return reconcile(first.before, first.after, aggregate)

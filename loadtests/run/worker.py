@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -86,7 +87,7 @@ class Worker:
         self._next_open()
         for plan in self._plans:
             if plan.concurrency is not None:
-                self._agenda.at(plan.start_s, lambda plan=plan: self._begin_closed(plan))
+                self._agenda.at(plan.start_s, partial(self._begin_closed, plan))
         try:
             await self._over
         finally:
@@ -104,7 +105,12 @@ class Worker:
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is None or self._over.done():
+        if "transport" in context or "protocol" in context:
+            # What a service did to a connection, as a TLS record that is none: the request's
+            # record tells it.
+            if not isinstance(error, OSError):
+                loop.default_exception_handler(context)
+        elif error is None or self._over.done():
             loop.default_exception_handler(context)
         else:
             self._over.set_exception(error)

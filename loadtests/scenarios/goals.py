@@ -14,6 +14,7 @@ OTHERS = (
     "wrong_answers",
     "tokens_per_s",
     "requests_per_s",
+    "goodput_per_s",
     "unreconciled",
 )
 MEASURES = (*(f"{a}_{p}_ms" for a, p in product(LATENCIES, POINTS)), *OTHERS)

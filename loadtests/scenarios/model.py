@@ -13,9 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloa
 
 
 class Strict(BaseModel):
-    """Refuses fields that it does not know."""
+    """Refuses fields that it does not know, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def from_percent(value: Any) -> Any:
@@ -319,7 +319,8 @@ class Goal(Strict):
 
     measure: str = Field(
         description="ttft_p99_ms, tpot_p50_ms, gap_p99_ms, e2e_p90_ms, error_share, "
-        "rejected_share, goodput_share, wrong_answers, tokens_per_s, requests_per_s, unreconciled"
+        "rejected_share, goodput_share, wrong_answers, tokens_per_s, requests_per_s, "
+        "goodput_per_s, unreconciled"
     )
     at_most: Part | None = None
     at_least: Part | None = None

@@ -19,7 +19,7 @@ from loadtests.measure.record import Record
 from loadtests.wire.answer import Answer
 from loadtests.wire.bodies import Said, request
 from loadtests.wire.connection import Connection, Inbox, error_kind
-from loadtests.wire.service import Service
+from loadtests.wire.service import Address, Service
 
 IDLE_S = 5.0
 # The kernel doubles it. A slow reader with the usual buffers would have read megabytes at once.
@@ -177,7 +177,7 @@ class Client:
         self.connections = 0  # opened so far
         self._service = service
         self._inbox = Inbox(self.loop)
-        self._idle: list[Connection] = []
+        self._idle: dict[Connection, None] = {}  # in the order of their last use
         self._running: set[Exchange] = set()
 
     def prepare(self, planned: Planned, history: Sequence[Said] = ()) -> bytes:
@@ -216,7 +216,7 @@ class Client:
     def close(self) -> None:
         """Close the kept connections, and end what is in flight."""
         self.abandon()
-        for connection in self._idle:
+        for connection in list(self._idle):
             connection.abort()
         self._idle.clear()
 
@@ -226,17 +226,19 @@ class Client:
         """Return the connection that was used last, if one is still good."""
         oldest = self.clock.now() - IDLE_S
         while self._idle:
-            connection = self._idle.pop()
-            if not connection.open:
-                continue
-            if connection.idle_since >= oldest:
+            connection, _ = self._idle.popitem()
+            if connection.open and connection.idle_since >= oldest:
                 return connection
             connection.abort()
         return None
 
     def put(self, connection: Connection) -> None:
         """Keep a connection."""
-        self._idle.append(connection)
+        self._idle[connection] = None
+
+    def drop(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._idle.pop(connection, None)
 
     async def connect(self, slow_bytes_per_s: float | None) -> Connection:
         """Open a connection, to the first address that takes it. Raises OSError."""
@@ -253,7 +255,7 @@ class Client:
             return connection
         raise OSError(errno.EADDRNOTAVAIL, "the name has no address")
 
-    async def _connect_to(self, address: tuple, slow: float | None) -> Connection:  # type: ignore[type-arg]
+    async def _connect_to(self, address: Address, slow: float | None) -> Connection:
         family, where = address
         tls = self._service.tls
         sock = socket.socket(family, socket.SOCK_STREAM)

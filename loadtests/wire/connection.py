@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -42,6 +42,9 @@ class Pool(Protocol):
 
     def put(self, connection: Connection) -> None:
         """Keep this connection for another request."""
+
+    def drop(self, connection: Connection) -> None:
+        """This connection has ended."""
 
 
 class Inbox:
@@ -89,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         self._read: list[tuple[float, bytes]] = []
         self._at = 0.0
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._clear()
         self.answers = 0  # that it has carried
         self.idle_since = 0.0
@@ -128,6 +131,9 @@ class Connection(asyncio.Protocol):
         self.open = False
         if self._resume is not None:
             self._resume.cancel()
+        # They point back here: a circle, which would wait for the garbage collector.
+        self._parser = self._transport = None
+        self._pool.drop(self)
         reader = self._reader
         if reader is None:
             return

@@ -6,13 +6,15 @@ import asyncio
 import socket
 import ssl
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 # Names are looked up again at most so often: a service's addresses change as its pods do, and a
 # look-up for each connection would load the resolver in the place of the service.
 LOOKUP_S = 10.0
 
-Address = tuple[socket.AddressFamily, tuple[str | int, ...]]
+# A family of addresses, and one as the functions of `socket` take it.
+Address = tuple[socket.AddressFamily, Any]
 
 
 class Service:

@@ -6,9 +6,10 @@ import pytest
 
 from loadtests.measure.aggregate import Aggregate
 from loadtests.measure.cuts import Window
-from loadtests.measure.goals import describe, is_measure, verdicts
+from loadtests.measure.goals import describe, verdicts
 from loadtests.measure.record import Outcome
 from loadtests.measure.summary import Count, Verdict
+from loadtests.scenarios.goals import MEASURES
 from loadtests.scenarios.model import Goal, Slo
 from tests.unit.loadtests.measure.records import failed, streamed
 
@@ -55,13 +56,18 @@ def judge(goal: Goal, counts: list[Count] | None = None) -> Verdict:
     ],
 )
 def test_measures(measure: str, value: float) -> None:
-    assert is_measure(measure)
+    assert measure in MEASURES
     verdict = judge(Goal(measure=measure, at_most=1e9))
     assert verdict.value == pytest.approx(value, rel=0.002)
     assert verdict.met
     assert not judge(Goal(measure=measure, at_most=value * 0.9)).met
     assert not judge(Goal(measure=measure, at_least=value * 1.1)).met
     assert judge(Goal(measure=measure, at_least=value * 0.9, at_most=value * 1.1)).met
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_every_measure_that_a_scenario_may_name_has_a_value(measure: str) -> None:
+    assert judge(Goal(measure=measure, at_least=0)).met
 
 
 @pytest.mark.parametrize(
@@ -103,6 +109,6 @@ def test_the_words_of_a_goal() -> None:
 
 
 def test_a_measure_that_there_is_not() -> None:
-    assert not is_measure("ttft_p42_ms")
+    assert "ttft_p42_ms" not in MEASURES
     with pytest.raises(ValueError, match="no measure 'ttft_p42_ms'"):
         judge(Goal(measure="ttft_p42_ms", at_most=1))

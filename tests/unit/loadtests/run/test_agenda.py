@@ -85,5 +85,6 @@ async def test_nothing_is_called_after_the_end() -> None:
     called: list[int] = []
     agenda.at(0.01, lambda: called.append(1))
     agenda.close()
+    agenda.at(0.0, lambda: called.append(2))
     await asyncio.sleep(0.03)
     assert called == []

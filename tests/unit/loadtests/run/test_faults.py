@@ -13,12 +13,25 @@ from loadtests.run.faults import run_faults
 from loadtests.scenarios.model import Fault
 
 
-async def marks_of(*faults: Fault, late_s: float = 0.0) -> list[Mark]:
+async def marks_of(*faults: Fault) -> list[Mark]:
     found: list[Mark] = []
-    clock = Clock(time.monotonic() - late_s)
+    clock = Clock(time.monotonic())
     async with asyncio.timeout(20):
-        await run_faults(faults, "http://here", clock, found.append)
+        await run_faults(faults, "http://here", clock, found.append, asyncio.Event())
     return found
+
+
+async def test_when_the_run_is_over_no_command_begins_and_those_that_run_end() -> None:
+    over = asyncio.Event()
+    found: list[Mark] = []
+    faults = [
+        Fault(at_s=0.0, name="runs", command="sleep 0.5; echo done"),
+        Fault(at_s=60.0, name="later", command="echo done"),
+    ]
+    asyncio.get_running_loop().call_later(0.2, over.set)
+    async with asyncio.timeout(20):
+        await run_faults(faults, "http://here", Clock(time.monotonic()), found.append, over)
+    assert [(mark.name, mark.output) for mark in found] == [("runs", "done\n")]
 
 
 async def test_a_command_and_how_it_ended() -> None:
@@ -77,7 +90,13 @@ async def test_the_end_of_the_run_kills_what_is_running(tmp_path: Path) -> None:
     later = Fault(at_s=60.0, name="later", command="true")
     found: list[Mark] = []
     task = asyncio.create_task(
-        run_faults([fault, later], "http://here", Clock(time.monotonic()), found.append)
+        run_faults(
+            [fault, later],
+            "http://here",
+            Clock(time.monotonic()),
+            found.append,
+            asyncio.Event(),
+        )
     )
     async with asyncio.timeout(5):
         while not pid.exists() or not pid.read_text():
@@ -85,4 +104,6 @@ async def test_the_end_of_the_run_kills_what_is_running(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert [(mark.name, mark.status) for mark in found] == [("f", None)]
+    assert "interrupted" in found[0].output
     await ended(int(pid.read_text()))

@@ -101,10 +101,11 @@ async def test_no_leader() -> None:
         await join(Shard(1, 2), HOST, 9, 7, 0.3)
 
 
-async def test_what_is_no_shard_does_not_disturb() -> None:
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\1x", b"\0\0", b""])
+async def test_what_is_no_shard_does_not_disturb(said: bytes) -> None:
     made, port = await leader(2)
     _, writer = await asyncio.open_connection(HOST, port)
-    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    writer.write(said)
     mine, _ = await asyncio.gather(made.meet(10), join(Shard(1, 2), HOST, port, 7, 10))
     writer.close()
     await made.close()

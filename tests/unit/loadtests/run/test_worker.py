@@ -65,14 +65,14 @@ async def test_the_schedule_is_kept_while_the_service_stands_still() -> None:
         await answer(request, writer)
 
     asyncio.get_running_loop().call_later(1.0, stuck.set)
-    dues = [number / 20 for number in range(20)]
+    dues = [number / 40 for number in range(20)]
     _, records = await run([opened(*dues)], slow)
     assert [record.due_s for record in sorted(records, key=lambda r: r.index)] == dues
     # All were on their way before the first answer came.
     assert max(record.begun_s for record in records) < min(record.end_s for record in records)
     first = min(records, key=lambda record: record.index)
     assert first.ttft_s is not None
-    assert first.ttft_s > 0.9
+    assert first.ttft_s > 0.7
 
 
 async def test_a_client_that_is_late_says_so_and_does_not_shift_the_rest() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import struct
@@ -15,8 +16,8 @@ import pytest
 from loadtests.clock import Clock
 from loadtests.load.planned import Planned
 from loadtests.measure.record import Outcome, Record
-from loadtests.wire.client import Client
-from loadtests.wire.connection import Inbox
+from loadtests.wire.client import Client, Exchange
+from loadtests.wire.connection import Connection, Inbox
 from loadtests.wire.service import Service
 from tests.unit.loadtests.planned import planned, record
 from tests.unit.loadtests.wire.servers import (
@@ -461,6 +462,35 @@ async def test_abandoning_leaves_no_record() -> None:
         assert sender.client.abandon() == 2
         await asyncio.sleep(0.05)
         assert (ended, sender.client.in_flight) == ([], 0)
+
+
+async def test_nothing_is_left_for_the_garbage_collector() -> None:
+    """It is told to look seldom; what it would have to find would pile up."""
+
+    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"reset" in request:
+            writer.transport.abort()
+        elif b"hang" in request:
+            await asyncio.sleep(20)
+        else:
+            await stream(request, writer)
+            await writer.drain()
+            writer.close()
+
+    async with scripted(answer) as server, sending(server.url, timeout_s=0.2) as sender:
+        gc.collect()
+        gc.disable()
+        try:
+            await asyncio.gather(
+                *(sender.send(planned(prompt=p)) for p in ("ok", "reset", "hang") * 5),
+                sender.send(planned(cancel_after_tokens=1)),
+                sender.send(planned(read_bytes_per_s=1e6)),
+            )
+            await asyncio.sleep(0.1)
+            left = [each for each in gc.get_objects() if isinstance(each, Connection | Exchange)]
+            assert len(left) == 0
+        finally:
+            gc.enable()
 
 
 @pytest.fixture
