@@ -23,6 +23,9 @@ STREAMS ?= 200
 ROUNDS ?= 10
 SECONDS_ ?= 120
 CASES ?= 20000
+SCENARIO ?= smoke
+URL ?= http://127.0.0.1:8000
+LOADTEST_FLAGS ?=
 # The locks are complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
 # triton and their like, which do not fit the CPU torch, stay out.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
@@ -33,7 +36,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -45,6 +48,9 @@ help:
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
 	make fuzz-http [CASES=20000]          random bytes to the HTTP listener (a few thousand in make test)
+	make loadtest [SCENARIO=smoke] [URL=http://127.0.0.1:8000] [LOADTEST_FLAGS=...]
+	                                      put load on a running service and report what it bears
+	make loadtest-accuracy                every percentile it reports beside the truth, at 20,000 events/s
 	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
 	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
@@ -140,6 +146,22 @@ fuzz-api: setup-dev
 test-suspects: setup-dev
 	@SUSPECTS_S=$(SECONDS_) $(BIN)/python -m pytest tests/gateway/test_suspects.py
 
+# In an environment of its own, which takes seconds to make; .venv needs no packages for it.
+loadtest: .venv-loadtests/installed
+	@export LOADTEST_API_KEY=$${LOADTEST_API_KEY:-sk-local}
+	exec .venv-loadtests/bin/python -m loadtests run $(SCENARIO) --url $(URL) \
+		--metrics-targets $(URL)/metrics/targets $(LOADTEST_FLAGS)
+
+# Needs two cores that have nothing else to do; half a minute.
+loadtest-accuracy: .venv-loadtests/installed
+	@.venv-loadtests/bin/python -m loadtests.known.accuracy
+
+.venv-loadtests/installed: requirements/loadtests.txt | $(VENV)/bin/python
+	@echo "==> installing what the load tests need"
+	$(BIN)/python -m venv .venv-loadtests
+	.venv-loadtests/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
 soak: setup
 	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
 
@@ -187,4 +209,4 @@ lock: .venv-lock/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-sdk .venv-peers .venv-lock .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-sdk .venv-peers .venv-loadtests .venv-lock .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info

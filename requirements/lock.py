@@ -70,6 +70,9 @@ def main() -> None:
     shared = {name: version for name, version in cpu["3.13"].items() if name != "torch"}
     cuda = lock("cuda", base + extras["gpu"], flags, shared)
     lock("dev", base + extras["dev"], flags, shared, on_top_of=(cpu, cuda))
+    # The load-testing harness is a distribution of its own, without anything of the service.
+    harness = tomllib.loads((ROOT / "loadtests" / "pyproject.toml").read_text())["project"]
+    lock("loadtests", harness["dependencies"], flags, shared)
     for sdk in SDKS:
         lock_sdk(sdk, flags)
 

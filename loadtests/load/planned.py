@@ -18,7 +18,7 @@ class Planned:
     None here.
     """
 
-    index: int  # counts all requests of the scenario, over all processes
+    index: int  # unique over all processes; each phase counts from its number times 10 ** 9
     due_s: float | None
     phase: str
     traffic: str
@@ -27,7 +27,8 @@ class Planned:
     model: str
     prompt: str  # what this turn adds
     max_tokens: int
-    system: str | None = None  # what comes before it, shared with other requests
+    # What comes before it, shared with other requests; the same for all turns of a session.
+    system: str | None = None
     account: str = ""
     key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

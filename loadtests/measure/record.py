@@ -35,6 +35,8 @@ class Record:
     stream: bool
     counted: bool
     due_s: float
+    # The client took it up: it took a connection, or began to open one. 0: it never did.
+    begun_s: float = 0.0
     sent_s: float = 0.0  # the last byte of the request was handed to the kernel
     first_s: float | None = None  # the first event with text arrived (streams)
     end_s: float = 0.0  # the answer was complete, or had failed
@@ -48,14 +50,15 @@ class Record:
     cached_tokens: int = 0
     completion_tokens: int = 0
     usage_seen: bool = False  # False: the tokens above are not known
+    max_tokens: int = 0  # as it was asked for; 0: not known
     text_bytes: int = 0
     checked: bool = False  # it had a reference text
     wrong: bool = False  # its text differs from it, or what came is no beginning of it
 
     @property
     def lag_s(self) -> float:
-        """How long the client itself made it wait."""
-        return self.sent_s - self.due_s
+        """How long the client itself made it wait. Connecting and sending take the service, too."""
+        return self.begun_s - self.due_s
 
     @property
     def ttft_s(self) -> float | None:

@@ -30,7 +30,11 @@ class Latency(Figures):
 
 
 class Cut(Figures):
-    """The counted requests of one model, account, priority, traffic and phase; None means all."""
+    """The counted requests of one model, account, priority, traffic and phase; None means all.
+
+    Of many models the most frequent have cuts of their own, and the others one under the name
+    `(other)`: the cuts by model add up to all. Requests without a priority are in no cut of one.
+    """
 
     model: str | None = None
     account: str | None = None
@@ -44,10 +48,12 @@ class Cut(Figures):
     cached_tokens: int
     completion_tokens: int
     usage_missing: int  # requests whose tokens are not known
-    seconds: float  # of the phases they belong to
-    requests_per_s: float
+    # From the start of their phases to the end of these, or of the last whole answer: what a server
+    # delivers after the end of a phase has taken it that time too.
+    seconds: float
+    requests_per_s: float  # that ended as they should: ok, or cancelled as planned
     tokens_per_s: float  # completion tokens
-    good: int  # requests that met their traffic's SLO
+    good: int  # requests that met their traffic's SLO: ok, not wrong, in time
     goodput_per_s: float
     checked: int
     wrong: int
@@ -63,9 +69,14 @@ class Cut(Figures):
 
 
 class Second(Figures):
-    """One second of the run, for the timeline; requests count where they were due."""
+    """A part of the run, for the timeline; requests count where they were due.
+
+    `sent`, `ended` and `tokens` count where they happened. In a long run a part has more than one
+    second: `seconds` divides the counts into rates.
+    """
 
     at_s: int
+    seconds: int = 1
     due: int
     sent: int
     ended: int
@@ -89,9 +100,25 @@ class PhaseFigures(Figures):
     counted: bool
     closed_loop: bool
     due: int
-    sent: int
+    sent: int  # before its end, or as late as the scenario's client may be
     configured_rate: float | None  # requests/s that were due; None for a closed loop
     achieved_rate: float
+
+
+class Load(Figures):
+    """A part of an open-loop phase under one load: a step, or a tenth or so of a ramp.
+
+    What latency against load is drawn from, and its knee. Requests count where they were due.
+    """
+
+    phase: str
+    start_s: float
+    end_s: float
+    due_rate: float  # requests/s that were due in it
+    ended_rate: float  # requests/s that ended in it, well or not
+    ttft: Latency | None
+    tpot: Latency | None
+    e2e: Latency | None
 
 
 class Mark(Figures):
@@ -99,8 +126,9 @@ class Mark(Figures):
 
     at_s: float
     name: str
-    status: int | None
+    status: int | None  # None: it was killed, as it took too long
     output: str
+    took_s: float | None = None
 
 
 class Scrape(Figures):
@@ -119,8 +147,14 @@ class Count(Figures):
     model: str | None
     client: int
     server: int
-    explained: int = 0  # a difference that is known, as requests whose usage never came
+    explained: int = 0  # of the difference: what is known, as requests whose usage never came
     note: str = ""
+    source: str = ""  # where the server's count comes from: metrics of routers, of vLLM, …
+
+    @property
+    def unexplained(self) -> int:
+        """What is left of the difference: a finding."""
+        return max(0, abs(self.server - self.client) - self.explained)
 
 
 class Verdict(Figures):
@@ -151,3 +185,5 @@ class Summary(Figures):
     scrapes: list[Scrape]
     counts: list[Count]
     verdicts: list[Verdict]
+    loads: list[Load] = []  # of ramps and steps, and of phases that follow each other as steps
+    source: str = ""  # the scenario as it ran, in YAML

@@ -9,13 +9,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
 
 class Strict(BaseModel):
-    """Refuses fields that it does not know."""
+    """Refuses fields that it does not know, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def from_percent(value: Any) -> Any:
+    """Return "20%" as 0.2 and everything else as it is."""
+    if isinstance(value, str) and value.endswith("%"):
+        try:
+            return float(value[:-1]) / 100
+        except ValueError:
+            return value
+    return value
+
+
+Part = Annotated[float, BeforeValidator(from_percent)]  # of 1; "20%" is 0.2
 
 
 # --- numbers that are drawn ---
@@ -37,7 +50,10 @@ class Uniform(Strict):
 
 
 class Lognormal(Strict):
-    """Log-normal, as lengths in production mostly are: half lie below `median`."""
+    """Log-normal, as lengths in production mostly are: half lie below `median`.
+
+    What is drawn below `low` or above `high` becomes that bound.
+    """
 
     kind: Literal["lognormal"]
     median: PositiveFloat
@@ -47,7 +63,7 @@ class Lognormal(Strict):
 
 
 class Exponential(Strict):
-    """Exponential, as times to think mostly are."""
+    """Exponential, as times to think mostly are; what is above `high` becomes `high`."""
 
     kind: Literal["exponential"]
     mean: PositiveFloat
@@ -61,9 +77,18 @@ class Drawn(Strict):
     path: str
 
 
-# A bare number in YAML is a `Fixed`.
+def from_number(value: Any) -> Any:
+    """Return a bare number as the fields of a `Fixed` and everything else as it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"kind": "fixed", "value": value}
+    return value
+
+
+# A bare number is a `Fixed`.
 Distribution = Annotated[
-    Fixed | Uniform | Lognormal | Exponential | Drawn, Field(discriminator="kind")
+    Fixed | Uniform | Lognormal | Exponential | Drawn,
+    Field(discriminator="kind"),
+    BeforeValidator(from_number),
 ]
 
 
@@ -153,10 +178,17 @@ class Phase(Strict):
 
 
 class Zipf(Strict):
-    """Custom IDs, of which few are popular: the n-th is drawn in proportion to n ** -exponent."""
+    """Custom IDs, of which few are popular: the n-th is drawn in proportion to n ** -exponent.
 
-    pattern: str = Field(description="with {n}, which counts from 0; '{n:05d}' pads it")
-    count: PositiveInt
+    They are made by `pattern` and `count`, or listed in `ids`, or in `file`, one in a line.
+    """
+
+    pattern: str | None = Field(
+        default=None, description="with {n}, which counts from 0; '{n:05d}' pads it"
+    )
+    count: PositiveInt | None = Field(default=None, description="how many `pattern` makes")
+    ids: tuple[str, ...] = ()
+    file: str | None = None
     exponent: float = Field(default=1.0, ge=0)
 
 
@@ -164,7 +196,8 @@ class Prompt(Strict):
     """The user's part of a request."""
 
     tokens: Distribution = Fixed(value=64)
-    # Words by default: a text of about so many tokens (exactly, with a tokenizer).
+    # Words by default: about a token each in most vocabularies. With a tokenizer so many tokens
+    # exactly, without those that the service adds (a beginning of text, a chat template).
     file: str | None = Field(
         default=None, description="a text per line (JSONL: `prompt`, `reference`), drawn in turn"
     )
@@ -191,7 +224,7 @@ class Session(Strict):
 class Cancel(Strict):
     """Callers that leave while the answer streams."""
 
-    share: float = Field(gt=0, le=1)
+    share: Part = Field(gt=0, le=1)
     after_tokens: Distribution | None = None
     after_s: Distribution | None = None
 
@@ -199,7 +232,7 @@ class Cancel(Strict):
 class Read(Strict):
     """Callers that read slowly."""
 
-    share: float = Field(default=1, gt=0, le=1)
+    share: Part = Field(default=1, gt=0, le=1)
     bytes_per_s: PositiveFloat
 
 
@@ -286,10 +319,11 @@ class Goal(Strict):
 
     measure: str = Field(
         description="ttft_p99_ms, tpot_p50_ms, gap_p99_ms, e2e_p90_ms, error_share, "
-        "rejected_share, goodput_share, wrong_answers, tokens_per_s, requests_per_s, unreconciled"
+        "rejected_share, goodput_share, wrong_answers, tokens_per_s, requests_per_s, "
+        "goodput_per_s, unreconciled"
     )
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: Part | None = None
+    at_least: Part | None = None
     model: str | None = None
     account: str | None = None
     traffic: str | None = None
@@ -301,8 +335,10 @@ class Client(Strict):
 
     processes: PositiveInt = 1
     max_lag_p99_ms: PositiveFloat = Field(default=20, description="from due to sent")
-    max_rate_error: PositiveFloat = Field(
-        default=0.01, description="of the requests sent against those that were due"
+    max_rate_error: Part = Field(
+        default=0.01,
+        gt=0,
+        description="of the requests sent against those that were due",
     )
 
 

@@ -1,0 +1,1 @@
+"""The subcommands of `loadtest`, one in each module."""

@@ -1,0 +1,202 @@
+"""`loadtest run`: send a scenario, and say what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from loadtests.commands.options import environment, reads_scenario
+from loadtests.commands.results import EXIT_FAILED, finish
+from loadtests.load.plan import sources
+from loadtests.loop import run as run_loop
+from loadtests.measure.summary import Summary
+from loadtests.output.live import Live
+from loadtests.run.conduct import Meet, at_once, conduct
+from loadtests.run.processes import ProcessFailed
+from loadtests.run.rendezvous import Leader, Meeting, NoMeeting, join, start_at
+from loadtests.run.shard import Shard
+from loadtests.run.state import checksum
+from loadtests.scenarios.model import Scenario
+from loadtests.scenarios.write import to_yaml
+
+
+def check_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> Shard:
+    if value is None:
+        return Shard()
+    try:
+        return Shard.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def check_address(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    host, _, port = value.rpartition(":")
+    if not (port.isdecimal() and int(port) < 2**16 and host):
+        raise click.BadParameter(f"{value!r} is no HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def check_time(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no time, as 2026-01-31T12:00:00Z") from error
+    return found.timestamp()
+
+
+def check_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.startswith(("http://", "https://")):
+        raise click.BadParameter("it must look like http://127.0.0.1:8000")
+    return value
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  loadtest run smoke --url http://127.0.0.1:8000 --key sk-local
+  loadtest run steady --model llama-3-8b-instruct --rate-scale 5
+  loadtest run ./mine.yaml --key-env MY_KEY --set traffic.chat.output=128
+  loadtest run soak --seconds-scale 16 --processes 4 --out night
+  loadtest run smoke --metrics-targets http://127.0.0.1:8000/metrics/targets
+
+\b
+On several machines (or Jobs), which start together:
+  loadtest run steady --shard 0/3 --listen 0.0.0.0:7000    on the first
+  loadtest run steady --shard 1/3 --join first:7000        and so on
+  loadtest merge shard-*.state                             exact figures of all
+
+\b
+Writes into --out: summary.json, report.html, records.jsonl (one line for each
+request), scenario.yaml (as it ran).
+
+\b
+Exit status:
+  0  every goal was met
+  1  a goal was missed
+  2  a mistake in the arguments or the scenario; nothing was sent
+  3  invalid: this program could not keep up, and the figures must not be used
+  4  it could not run, or was ended before its time
+"""
+)
+@reads_scenario
+@click.option("--url", callback=check_url, help="The service.  [default: the scenario's]")
+@click.option("--key", metavar="KEY", help="API key. It shows in lists of processes.")
+@click.option(
+    "--key-env",
+    metavar="NAME",
+    help="Environment variable with the API key.  [default: LOADTEST_API_KEY]",
+)
+@click.option(
+    "--metrics",
+    multiple=True,
+    metavar="URL",
+    help="Prometheus page to read beside the run; counts are compared with it.",
+)
+@click.option(
+    "--metrics-targets",
+    metavar="URL",
+    help="Page that lists such pages, in Prometheus' http_sd form.",
+)
+@click.option("--processes", type=click.IntRange(1), metavar="N", help="Processes that send.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Where results go.  [default: loadtest-results/SCENARIO-TIME]",
+)
+@click.option(
+    "--shard", callback=check_shard, metavar="N/M", help="Send this part of M, from 0/M on."
+)
+@click.option(
+    "--listen", callback=check_address, metavar="HOST:PORT", help="Lead the others (shard 0)."
+)
+@click.option("--join", "leader", callback=check_address, metavar="HOST:PORT", help="Follow it.")
+@click.option(
+    "--start-at",
+    callback=check_time,
+    metavar="TIME",
+    help="Start then by the machine's clock, as 2026-01-31T12:00:00Z.",
+)
+def run(
+    scenario: Scenario,
+    key: str | None,
+    key_env: str | None,
+    out: Path | None,
+    shard: Shard,
+    listen: tuple[str, int] | None,
+    leader: tuple[str, int] | None,
+    start_at: float | None,
+) -> None:
+    """Send SCENARIO to a service: a file, or the name of one that comes with the program.
+
+    Latencies count from the moment a request was due. Ctrl-C ends a run and keeps what it has.
+    """
+    keys = environment(scenario, key, key_env)
+    folder = out or Path("loadtest-results") / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if sum(each is not None for each in (listen, leader, start_at)) > 1:
+        raise click.UsageError("--listen, --join and --start-at are three ways; take one")
+    if shard.count > 1 and (listen, leader, start_at) == (None, None, None):
+        raise click.UsageError("shards start together; give --listen, --join or --start-at")
+    if (listen is not None) != (shard.number == 0) and (listen or leader):
+        raise click.UsageError("shard 0 listens and the others join it")
+    sources(scenario, keys)  # a key that is missing is told here
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scenario.yaml").write_text(to_yaml(scenario), encoding="utf-8")
+
+    async def conducted() -> Summary | None:
+        with Live(scenario) as live:
+            async with meeting(scenario, shard, listen, leader, start_at) as meet:
+                if shard.count > 1:
+                    live.note("waiting for the start of all shards")
+                return await conduct(scenario, keys, live, folder, shard=shard, meet=meet)
+
+    try:
+        summary = run_loop(conducted())
+    except (ProcessFailed, NoMeeting, OSError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+    if summary is None:
+        click.echo(f"{folder}: the part of shard {shard.number}; put all together: loadtest merge")
+        return
+    sys.exit(finish(summary, folder))
+
+
+@contextlib.asynccontextmanager
+async def meeting(
+    scenario: Scenario,
+    shard: Shard,
+    listen: tuple[str, int] | None,
+    leader: tuple[str, int] | None,
+    at: float | None,
+) -> AsyncIterator[Meet]:
+    """What agrees on the start with the other shards."""
+    if listen is not None:
+        leading = Leader(shard, checksum(scenario))
+        await leading.listen(*listen)
+        try:
+            yield leading.meet
+        finally:
+            await leading.close()
+    elif leader is not None:
+        host, port = leader
+        yield lambda: join(shard, host, port, checksum(scenario))
+    elif at is not None:
+
+        async def at_that_time() -> Meeting:
+            return start_at(at)
+
+        yield at_that_time
+    else:
+        yield at_once

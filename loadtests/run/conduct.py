@@ -1,0 +1,223 @@
+"""A whole run, from a scenario to its summary."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from loadtests.clock import Clock
+from loadtests.measure.aggregate import Live
+from loadtests.measure.scrape import Scraper, every_for
+from loadtests.measure.summary import Mark, Summary
+from loadtests.output.records import join as join_records
+from loadtests.output.summary_file import write_summary
+from loadtests.run.faults import run_faults
+from loadtests.run.processes import Processes, Sent
+from loadtests.run.rendezvous import LEAD_S, Meeting
+from loadtests.run.shard import Shard
+from loadtests.run.state import State, merge, pack, write_state
+from loadtests.scenarios.model import Scenario
+
+SHOW_S = 0.5
+
+# Agrees on the start with the other shards, when this one is ready.
+Meet = Callable[[], Awaitable[Meeting]]
+
+
+class Watcher(Protocol):
+    """What shows a run while it goes on."""
+
+    def began(self, scenario: Scenario) -> None:
+        """The run begins now, or in a moment."""
+
+    def show(self, at_s: float, live: Live, in_flight: int) -> None:
+        """How it goes; twice a second."""
+
+    def mark(self, mark: Mark) -> None:
+        """A fault's command has ended."""
+
+    def note(self, text: str) -> None:
+        """Something that is worth a line."""
+
+    def stopping(self, outstanding: int) -> None:
+        """It is being interrupted."""
+
+
+async def at_once() -> Meeting:
+    """Start as soon as all processes have heard of it: there are no other shards."""
+    return Meeting(time.monotonic() + LEAD_S / 4)
+
+
+class Conductor:
+    """Runs one shard of a scenario: its processes, and on shard 0 its faults and scrapes."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        keys: Mapping[str, str],
+        watcher: Watcher,
+        folder: Path,
+        *,
+        shard: Shard = Shard(),  # noqa: B008 - it is frozen
+        meet: Meet = at_once,
+    ) -> None:
+        """`keys`: the environment that API keys are read from. `folder` gets the records."""
+        self._scenario = scenario
+        self._keys = keys
+        self._watcher = watcher
+        self._folder = folder
+        self._shard = shard
+        self._meet = meet
+        self._marks: list[Mark] = []
+        self._clock = Clock(time.monotonic() + LEAD_S)
+        self._scraper = self._make_scraper()
+
+    async def run(self) -> State:
+        """Run it. Raises ProcessFailed if the processes cannot start, and what `meet` raises."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for part in self._parts():  # of a run that has died here
+            part.unlink()
+        self._watcher.note(f"starting {self._scenario.client.processes} processes")
+        processes = await Processes.start(self._scenario, self._keys, self._shard, self._records)
+        try:
+            before = None if self._scraper.idle else await self._scraper.scrape()
+            if self._shard.count > 1:
+                self._watcher.note("ready; waiting for the other shards")
+            meeting = await self._meet()
+            for clock in meeting.clocks:
+                self._watcher.note(str(clock))
+            self._clock.start = meeting.start
+            started_at = time.time() + meeting.start - time.monotonic()
+            processes.go(meeting.start)
+            self._watcher.began(self._scenario)
+            async with self._beside(processes):
+                sent = await processes.finish()
+            for problem in sent.records_problems:
+                self._watcher.note(problem)
+            after = None if self._scraper.idle else await self._scraper.settle()
+        finally:
+            await processes.end()
+            self._join_records()
+        return pack(
+            self._scenario,
+            self._shard,
+            sent.aggregate,
+            started_at=started_at,
+            seconds=sent.end_s,
+            marks=self._marks,
+            scrapes=self._scraper.scrapes(),
+            before=before,
+            after=after,
+            problems=list(problems(sent)),
+            clocks="; ".join(map(str, meeting.clocks)),
+        )
+
+    @contextlib.asynccontextmanager
+    async def _beside(self, processes: Processes) -> AsyncIterator[None]:
+        """What goes on beside the requests. A signal ends the run: what was is still told."""
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+        url, given = self._scenario.target.url, self._scenario.faults
+        faults = asyncio.create_task(
+            run_faults(given if self._shard.number == 0 else (), url, self._clock, self._mark, over)
+        )
+
+        def stop() -> None:
+            self._watcher.stopping(processes.live()[1])
+            processes.stop()
+            faults.cancel()
+
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, stop)
+        tasks = [asyncio.create_task(self._show(processes))]
+        if not self._scraper.idle:
+            seconds = sum(phase.seconds for phase in self._scenario.phases)
+            tasks.append(asyncio.create_task(self._scraper.run(every_for(seconds))))
+        try:
+            yield
+            over.set()
+            await asyncio.wait([faults])
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+            for task in (*tasks, faults):
+                task.cancel()
+            failed = await asyncio.gather(*tasks, faults, return_exceptions=True)
+        for each in failed:
+            if isinstance(each, Exception):
+                raise each
+
+    async def _show(self, processes: Processes) -> None:
+        while True:
+            await asyncio.sleep(SHOW_S)
+            self._watcher.show(self._clock.now(), *processes.live())
+
+    def _mark(self, mark: Mark) -> None:
+        self._marks.append(mark)
+        self._watcher.mark(mark)
+
+    def _make_scraper(self) -> Scraper:
+        target = self._scenario.target
+        if self._shard.number != 0:
+            return Scraper(())
+        return Scraper(
+            target.metrics,
+            target.metrics_targets,
+            key=self._keys.get(target.key_env, ""),
+            clock=lambda: self._clock.now(),
+        )
+
+    # --- records ---
+
+    def _records(self, name: str) -> Path:
+        return self._folder / f"records-{name}.jsonl"
+
+    def _join_records(self) -> None:
+        """Put the processes' records into one file, process by process."""
+        join_records(self._parts(), self._folder / "records.jsonl")
+
+    def _parts(self) -> list[Path]:
+        found = self._folder.glob("records-*.jsonl")
+        return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
+
+
+def problems(sent: Sent) -> list[str]:
+    """Return why the figures must not be used, beyond what the processes' own figures say."""
+    found = list(sent.failures)
+    if sent.limited:
+        found.append(
+            f"{sent.limited} requests failed for a limit of the client's machine (open files, "
+            "ports or memory); raise it (`ulimit -n`), or use more machines"
+        )
+    if sent.unfinished:
+        found.append(f"{sent.unfinished} requests were in flight when it was interrupted")
+    return found
+
+
+async def conduct(
+    scenario: Scenario,
+    keys: Mapping[str, str],
+    watcher: Watcher,
+    folder: Path,
+    *,
+    shard: Shard = Shard(),  # noqa: B008 - it is frozen
+    meet: Meet = at_once,
+) -> Summary | None:
+    """Run a scenario, or a shard of it; return the summary, and leave it in `folder`.
+
+    Of several shards each leaves its state there, for `loadtest merge`; None, then.
+    Raises ProcessFailed, NoMeeting and OSError.
+    """
+    state = await Conductor(scenario, keys, watcher, folder, shard=shard, meet=meet).run()
+    if shard.count > 1:
+        write_state(folder / f"shard-{shard.number}-of-{shard.count}.state", state)
+        return None
+    summary = merge([state])
+    write_summary(summary, folder / "summary.json")
+    return summary

@@ -1,0 +1,1 @@
+"""Intervals for what depends on time: requests of one run wait for each other."""

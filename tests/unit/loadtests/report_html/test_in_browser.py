@@ -1,0 +1,127 @@
+"""The report in a real browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.report_html import render
+from tests.unit.loadtests.browser import Page, browser, installed
+from tests.unit.loadtests.simulated import HOSTILE, showcase
+
+BINARY = installed()
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BINARY is None, reason="no Chromium here (Debian: apt install chromium)"),
+]
+
+PLOTS = """[...document.querySelectorAll('.plot svg')].map(svg => {
+  const box = svg.getBoundingClientRect();
+  return {name: svg.querySelector('title').textContent, width: box.width, height: box.height,
+          lines: [...svg.querySelectorAll('path.series')].map(line => line.getTotalLength())};
+})"""
+COLOURS = """(() => { const style = getComputedStyle(document.querySelector('section'));
+  return [style.color, style.backgroundColor]; })()"""
+WIDEST = "document.documentElement.scrollWidth"
+STRANGE = "document.querySelectorAll('img, iframe, object, [onload], [onerror]').length"
+
+
+async def opened(page: Page, tmp_path: Path, hostile: bool, width: int, dark: bool) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render(showcase(hostile)), encoding="utf-8")
+    await page.open(file, width, dark)
+    assert page.complaints == []
+    assert page.requests == [file.as_uri()], "it asked for nothing else"
+
+
+async def test_plots_are_there_and_have_a_size(tmp_path: Path) -> None:
+    assert BINARY
+    async with browser(BINARY, tmp_path / "profile") as page:
+        for width, dark in ((1280, False), (1280, True), (420, False), (420, True)):
+            await opened(page, tmp_path, False, width, dark)
+            await check_plots(page, width, dark)
+
+
+async def check_plots(page: Page, width: int, dark: bool) -> None:
+    plots: list[dict[str, Any]] = await page.run(PLOTS)
+    names = {plot["name"] for plot in plots}
+    assert names >= {
+        "Requests per second",
+        "In flight",
+        "Time to the first token, from due",
+        "Time to the first token: percentiles",
+        "vllm:num_requests_waiting",
+    }
+    folded = "serving_requests_total"
+    for plot in (plot for plot in plots if plot["name"] != folded):
+        assert plot["width"] > 300, plot
+        assert plot["height"] > 80, plot
+        assert max(plot["lines"]) > 100, plot
+    assert await page.run(WIDEST) <= width, "nothing is wider than the page"
+    ink, paper = await page.run(COLOURS)
+    assert (brightness(ink) > brightness(paper)) is dark
+    assert page.complaints == []
+
+
+async def test_the_pointer_and_the_keys_show_the_figures(tmp_path: Path) -> None:
+    assert BINARY
+    async with browser(BINARY, tmp_path / "profile") as page:
+        await opened(page, tmp_path, False, 1280, False)
+        x, y = await page.run(
+            "(() => { const svg = document.querySelector('.plot svg'); svg.scrollIntoView();"
+            "const box = svg.getBoundingClientRect();"
+            "return [box.left + box.width / 2, box.top + box.height / 2]; })()"
+        )
+        await page.move(x, y)
+        tip = await page.run("document.querySelector('.tip')?.innerText")
+        assert tip.startswith("at 1:3"), "the middle of a run of 3:20"
+        assert [word in tip for word in ("due", "sent", "ended")] == [True] * 3
+        moved = await page.run(
+            "(() => { const svg = document.querySelectorAll('.plot svg')[1]; svg.focus();"
+            "for (const key of ['ArrowRight', 'ArrowRight', 'ArrowRight', 'ArrowLeft'])"
+            "  svg.dispatchEvent(new KeyboardEvent('keydown', {key}));"
+            "return svg.closest('figure').querySelector('.tip').innerText; })()"
+        )
+        assert moved.startswith("at 0:01")
+        assert page.complaints == []
+
+
+async def test_a_click_sorts_a_table_by_its_figures(tmp_path: Path) -> None:
+    assert BINARY
+    async with browser(BINARY, tmp_path / "profile") as page:
+        await opened(page, tmp_path, False, 1280, False)
+        column = (
+            "(() => { const table = document.querySelector('#cuts table.sorts');"
+            "const head = [...table.tHead.rows[0].cells].find(c => c.textContent == 'TTFT p99');"
+            "head.querySelector('button').click();"
+            "return [...table.tBodies[0].rows].map(r => Number(r.cells[head.cellIndex].dataset.v));"
+            "})()"
+        )
+        down, up = await page.run(column), await page.run(column)
+        assert down == sorted(down, reverse=True)
+        assert up == sorted(up)
+        assert len(up) > 3
+
+
+async def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    assert BINARY
+    async with browser(BINARY, tmp_path / "profile") as page:
+        await opened(page, tmp_path, True, 1280, False)
+        assert await page.run("window.hacked") is None
+        assert await page.run("document.scripts.length") == 1
+        assert (
+            await page.run("document.querySelectorAll('img, iframe, object, [onload]').length") == 0
+        )
+        names = await page.run(
+            "[...document.querySelectorAll('#cuts tbody th')].map(cell => cell.textContent)"
+        )
+        assert HOSTILE[0] in names
+        assert "turned \\u202egnp.exe" in names
+        assert await page.run(WIDEST) <= 1280
+
+
+def brightness(colour: str) -> float:
+    """Of `rgb(r, g, b)`."""
+    return sum(float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])

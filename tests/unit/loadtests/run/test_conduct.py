@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.known.process import KnownProcess
+from loadtests.measure.aggregate import Live
+from loadtests.measure.summary import Mark, Summary
+from loadtests.run.conduct import Conductor, conduct
+from loadtests.run.messages import Beat, Go, Job, Ready
+from loadtests.run.processes import ProcessFailed, Sender
+from loadtests.run.rendezvous import Leader, join
+from loadtests.run.shard import Shard
+from loadtests.run.state import CannotMerge, checksum, merge, read_state
+from loadtests.scenarios.model import (
+    Client,
+    Fault,
+    Fixed,
+    Phase,
+    Poisson,
+    Scenario,
+    Target,
+    Trace,
+    Traffic,
+)
+
+
+class Notes:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.shown: list[Live] = []
+        self.marks: list[Mark] = []
+        self.notes: list[str] = []
+        self.outstanding: int | None = None
+        self.running = asyncio.Event()
+
+    def began(self, scenario: Scenario) -> None:
+        pass
+
+    def show(self, at_s: float, live: Live, in_flight: int) -> None:
+        self.shown.append(live)
+        if sum(live.ended.values()) > 0:
+            self.running.set()
+
+    def mark(self, mark: Mark) -> None:
+        self.marks.append(mark)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def stopping(self, outstanding: int) -> None:
+        self.outstanding = outstanding
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[KnownProcess]:
+    process = KnownProcess.start(tmp_path / "log", first_s=0.02, gap_s=0.002)
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+async def notes() -> Notes:
+    return Notes()  # made within the loop
+
+
+def scenario(url: str, processes: int = 2, seconds: float = 1.5, **more: Any) -> Scenario:
+    return Scenario(
+        name="test",
+        seed=7,
+        target=Target(url=url, timeout_s=10),
+        phases=(Phase(name="steady", seconds=seconds, arrivals=Poisson(kind="poisson", rate=100)),),
+        traffic=(Traffic(name="all", models={"m": 1}, output=Fixed(value=5)),),
+        client=Client(processes=processes, max_lag_p99_ms=10_000),
+        **more,
+    )
+
+
+def arrived(summary: Summary) -> tuple[int, int]:
+    cut = summary.cuts[0]
+    return cut.requests, cut.completion_tokens
+
+
+async def test_processes_start_together_and_send_all_of_it(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    of = scenario(server.url, faults=(Fault(at_s=0.2, name="f", command="echo hi"),))
+    summary = await conduct(of, {}, notes, tmp_path / "two")
+    assert summary is not None
+    alone = await conduct(scenario(server.url, processes=1), {}, notes, tmp_path / "one")
+    assert alone is not None
+    assert arrived(summary) == arrived(alone)
+    assert (summary.invalid, summary.processes, alone.processes) == ([], 2, 1)
+    assert [(mark.name, mark.output) for mark in summary.marks] == [("f", "hi\n")]
+    assert notes.marks == summary.marks
+    assert notes.shown
+    # A later run in the same folder does not take over what an earlier one has left.
+    (tmp_path / "one" / "records-7.jsonl").write_text("x\n")
+    await conduct(scenario(server.url, processes=1, seconds=0.2), {}, notes, tmp_path / "one")
+    assert b"x" not in (tmp_path / "one" / "records.jsonl").read_bytes().splitlines()
+    records = (tmp_path / "two" / "records.jsonl").read_bytes().splitlines()
+    assert len(records) == summary.cuts[0].requests
+    left = {path.name for path in (tmp_path / "two").iterdir()}
+    assert left == {"records.jsonl", "summary.json"}
+    assert [json.loads(line)["metadata"]["worker_id"] for line in records] == sorted(
+        json.loads(line)["metadata"]["worker_id"] for line in records
+    )
+    served = server.stop()
+    assert len(served) >= summary.cuts[0].requests * 2
+    written = Summary.model_validate_json((tmp_path / "two" / "summary.json").read_bytes())
+    assert written == summary
+
+
+async def test_shards_send_what_one_machine_would(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    of = scenario(server.url, processes=1)
+    leader = Leader(Shard(0, 2), checksum(of))
+    port = await leader.listen("127.0.0.1", 0)
+    first, second = (
+        Conductor(of, {}, notes, tmp_path / str(number), shard=Shard(number, 2), meet=meet)
+        for number, meet in enumerate(
+            (leader.meet, lambda: join(Shard(1, 2), "127.0.0.1", port, checksum(of)))
+        )
+    )
+    states = await asyncio.gather(first.run(), second.run())
+    await leader.close()
+    alone = await conduct(of, {}, notes, tmp_path / "alone")
+    assert alone is not None
+    assert abs(states[0].started_at - states[1].started_at) < 0.05
+    whole, turned = merge(states), merge(states[::-1])
+    assert whole == turned
+    assert whole.client["clocks"].startswith("the clock of shard 1 is")
+    assert whole.client["clocks"] in notes.notes
+    assert (whole.processes, whole.invalid) == (2, [])
+    assert arrived(whole) == arrived(alone)
+    with pytest.raises(CannotMerge, match=r"these are \[0\]"):
+        merge(states[:1])
+    with pytest.raises(CannotMerge, match=r"these are \[0, 0\]"):
+        merge([states[0], states[0]])
+
+
+async def test_a_shard_leaves_its_state(server: KnownProcess, notes: Notes, tmp_path: Path) -> None:
+    of = scenario(server.url, processes=1, seconds=0.5)
+    assert await conduct(of, {}, notes, tmp_path, shard=Shard(1, 2)) is None
+    state = read_state(tmp_path / "shard-1-of-2.state")
+    assert (state.shard, state.shards) == (1, 2)
+    (tmp_path / "other").write_text("x")
+    with pytest.raises(CannotMerge, match="no state of a shard"):
+        read_state(tmp_path / "other")
+
+
+async def test_ctrl_c_keeps_the_figures_so_far(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    running = asyncio.create_task(conduct(scenario(server.url, seconds=60), {}, notes, tmp_path))
+    await asyncio.wait_for(notes.running.wait(), 20)
+    began = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+    summary = await asyncio.wait_for(running, 20)
+    assert time.monotonic() - began < 10
+    assert summary is not None
+    assert any("interrupted" in reason for reason in summary.invalid)
+    assert 0 < summary.cuts[0].requests < 3000
+    assert notes.outstanding is not None
+
+
+async def test_a_process_that_dies_is_told_of(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    of = scenario(
+        server.url,
+        seconds=3,
+        faults=(
+            # Of the two, which are the children of this one's process.
+            Fault(
+                at_s=1,
+                name="kill",
+                command=f"kill -9 $(pgrep -P {os.getpid()} -f loadtests.run.child | head -1)",
+            ),
+        ),
+    )
+    summary = await conduct(of, {}, notes, tmp_path)
+    assert summary is not None
+    assert any("has ended with status -9" in reason for reason in summary.invalid)
+    assert summary.cuts[0].requests > 0
+
+
+async def test_a_scenario_that_cannot_be_sent_is_told_of_before_the_run(
+    notes: Notes, tmp_path: Path
+) -> None:
+    with pytest.raises(ProcessFailed, match=r"(not known|resolution)"):
+        await conduct(scenario("http://nowhere.invalid"), {}, notes, tmp_path)
+
+
+async def test_a_trace_that_breaks_off_ends_the_run(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    """Nobody takes a part of a trace for the whole of it."""
+    lines = [
+        json.dumps({"timestamp": 0, "input_length": 3, "output_length": 2, "hash_ids": [0]})
+        for _ in range(3)
+    ]
+    (tmp_path / "trace.jsonl").write_text("\n".join([*lines, "{broken"]) + "\n")
+    trace = Trace(kind="trace", format="mooncake", path=str(tmp_path / "trace.jsonl"))
+    of = scenario(server.url, processes=1).model_copy(
+        update={"phases": (Phase(name="steady", seconds=1, arrivals=trace),)}
+    )
+    with pytest.raises(ProcessFailed, match=r"trace\.jsonl"):
+        await conduct(of, {}, notes, tmp_path / "out")
+
+
+async def test_the_processes_end_with_the_conductor(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    sender = await Sender.start("0")
+    of = scenario(server.url, processes=1, seconds=60)
+    sender.channel.send(Job(of.model_dump_json().encode(), {}, 0, 1, "0", None))
+    assert isinstance(await sender.receive(), Ready)
+    sender.channel.send(Go(time.monotonic()))
+    assert isinstance(await sender.receive(), Beat)
+    sender.channel.close()
+    async with asyncio.timeout(5):
+        assert await sender._process.wait() == 0
