@@ -163,7 +163,7 @@ def folder(path: Path, service: Service, seed: int) -> Path:
 def test_the_command_reads_folders_and_gates(tmp_path: Path) -> None:
     a = folder(tmp_path / "a", CALM, 1)
     b = folder(tmp_path / "b", CALM, 2)
-    slow = folder(tmp_path / "slow", Service(servers=8, mean_s=0.1, token_s=0.02), 3)
+    slow = folder(tmp_path / "slow", Service(servers=8, mean_s=0.1, token_s=0.02, failing=0.01), 3)
     run = CliRunner().invoke
     page = tmp_path / "page.html"
     same = run(command, [str(a), str(b), "--fail-on", "any", "--html", str(page)])
