@@ -1,4 +1,4 @@
-"""The pages of comparisons and of capacity in a real browser, and the command that makes reports."""
+"""The pages of comparisons and of capacity in a real browser, and `loadtest report`."""
 
 from __future__ import annotations
 
