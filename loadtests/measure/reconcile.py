@@ -86,6 +86,8 @@ class Comparison:
         if difference < 0 and self._server.lost:
             less = -difference
             notes = [*notes, f"the service's count is a lower bound: {_some(self._server.lost)}"]
+        elif self._server.lost:
+            notes = [*notes, f"the service's count is not sure: {_some(self._server.lost)}"]
         explained = min(abs(difference), more if difference > 0 else less)
         return Count(
             what=what,

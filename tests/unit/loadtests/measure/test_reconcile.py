@@ -201,7 +201,9 @@ def test_a_process_that_was_killed_has_lost_counts() -> None:
     assert "lower bound" in counts["requests"].note
     assert "e:1: its process was replaced" in counts["requests"].note
     # It explains no count that is too high, and none of a source that lost nothing.
-    assert findings(compare([streamed()], vllm({"stop": 1}, 10, 4), lost=lost))
+    counts = compare([streamed()], vllm({"stop": 1}, 10, 4), lost=lost)
+    assert findings(counts) == {"completion tokens": 1}
+    assert "not sure: e:1" in counts["completion tokens"].note
     assert findings(compare([streamed(), streamed()], serving({"ok": 1}, 20, 6), lost=lost))
 
 
