@@ -124,7 +124,7 @@ def machine() -> dict[str, str]:
         "machine": platform.machine(),
         "cores": str(os.cpu_count() or 0),
     }
-    for package in ("loadtests", "serving"):  # on its own, or as a part of the service's package
+    for package in ("serving-loadtest", "serving"):  # on its own, or as a part of the service's package
         try:
             found["loadtest"] = version(package)
             break
