@@ -149,7 +149,8 @@ test-suspects: setup-dev
 # In an environment of its own, which takes seconds to make; .venv needs no packages for it.
 loadtest: .venv-loadtests/installed
 	@export LOADTEST_API_KEY=$${LOADTEST_API_KEY:-sk-local}
-	exec .venv-loadtests/bin/python -m loadtests run $(SCENARIO) --url $(URL) $(LOADTEST_FLAGS)
+	exec .venv-loadtests/bin/python -m loadtests run $(SCENARIO) --url $(URL) \
+		--metrics-targets $(URL)/metrics/targets $(LOADTEST_FLAGS)
 
 # Needs two cores that have nothing else to do; half a minute.
 loadtest-accuracy: .venv-loadtests/installed

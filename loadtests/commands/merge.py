@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from loadtests.commands.results import EXIT_FAILED, finish
-from loadtests.run.state import CannotMerge, merge as merged, read_state
+from loadtests.run.state import CannotMerge, read_state
+from loadtests.run.state import merge as merged
 
 
 @click.command(

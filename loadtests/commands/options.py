@@ -78,6 +78,8 @@ def reads_scenario(command: Callable[..., T]) -> Callable[..., T]:
             models=models,
             seed=seed,
             processes=rest.pop("processes", None),
+            metrics=rest.pop("metrics", ()),
+            metrics_targets=rest.pop("metrics_targets", None),
             seconds_scale=seconds_scale,
             rate_scale=rate_scale,
             sets=sets,

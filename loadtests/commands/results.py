@@ -1,4 +1,4 @@
-"""What a run leaves behind: its report in a folder, its figures in the terminal, its exit status."""
+"""What a run leaves behind: a report, its figures in the terminal, and its exit status."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from loadtests.run.state import checksum
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.write import to_yaml
 
+
 def check_shard(ctx: click.Context, param: click.Parameter, value: str | None) -> Shard:
     if value is None:
         return Shard()
@@ -68,6 +69,7 @@ Examples:
   loadtest run steady --model llama-3-8b-instruct --rate-scale 5
   loadtest run ./mine.yaml --key-env MY_KEY --set traffic.chat.output=128
   loadtest run soak --seconds-scale 16 --processes 4 --out night
+  loadtest run smoke --metrics-targets http://127.0.0.1:8000/metrics/targets
 
 \b
 On several machines (or Jobs), which start together:
@@ -95,6 +97,17 @@ Exit status:
     "--key-env",
     metavar="NAME",
     help="Environment variable with the API key.  [default: LOADTEST_API_KEY]",
+)
+@click.option(
+    "--metrics",
+    multiple=True,
+    metavar="URL",
+    help="Prometheus page to read beside the run; counts are compared with it.",
+)
+@click.option(
+    "--metrics-targets",
+    metavar="URL",
+    help="Page that lists such pages, in Prometheus' http_sd form.",
 )
 @click.option("--processes", type=click.IntRange(1), metavar="N", help="Processes that send.")
 @click.option(

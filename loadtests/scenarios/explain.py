@@ -79,6 +79,8 @@ def _message(
     if kind in NUMBERS:
         whole = "whole " if kind.startswith("int") else ""
         return f"must be a {whole}number, and is {_shown(given)}"
+    if kind == "finite_number":
+        return f"must be a number with an end, and is {_shown(given)}"
     if kind == "too_short":
         return "is empty; it needs at least one item"
     if kind in ("model_type", "model_attributes_type", "dict_type"):

@@ -26,6 +26,8 @@ class Overrides:
     models: tuple[str, ...] = ()  # instead of all models and custom IDs
     seed: int | None = None
     processes: int | None = None
+    metrics: tuple[str, ...] = ()
+    metrics_targets: str | None = None
     seconds_scale: float = 1.0
     rate_scale: float = 1.0
     sets: tuple[str, ...] = ()
@@ -40,6 +42,8 @@ def apply(source: Source, overrides: Overrides) -> None:
         ("--url", "target.url", overrides.url),
         ("--seed", "seed", overrides.seed),
         ("--processes", "client.processes", overrides.processes),
+        ("--metrics", "target.metrics", list(overrides.metrics) or None),
+        ("--metrics-targets", "target.metrics_targets", overrides.metrics_targets),
     ):
         if value is not None:
             _put(source, path, value, f"{option} {value}")

@@ -58,6 +58,8 @@ def parse(name: str, text: str) -> Source:
         at = 1 if mark is None else mark.line + 1
         context = f" ({error.context})" if error.context else ""
         raise ScenarioError(f"{name}:{at}: no YAML: {error.problem}{context}") from None
+    except RecursionError:
+        raise ScenarioError(f"{name}:1: an alias is part of itself; write it out") from None
     finally:
         loader.dispose()
 

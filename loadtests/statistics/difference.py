@@ -96,10 +96,15 @@ def _student(value: float, error: float, dof: float) -> Difference:
     return Difference(value, interval, beyond(value / error, dof))
 
 
+def around(sample: Sample, share: float, alpha: float) -> tuple[float, float]:
+    """How far below and above its quantile the interval reaches, in logarithms."""
+    middle = sample.quantile(share)
+    return _around(sample, share, sample.above(middle), middle, alpha)
+
+
 def _around(
     sample: Sample, share: float, mean: Mean, middle: float, alpha: float
 ) -> tuple[float, float]:
-    """How far below and above its quantile the interval reaches, in logarithms."""
     # No surer than independent values would be: with few of them none may lie above a p99.
     error = max(mean.error, math.sqrt(share * (1 - share) / sample.total))
     wide = two_sided(alpha, mean.dof) * error

@@ -1,4 +1,4 @@
-"""Student's t distribution."""
+"""Student's t distribution, and the beta distribution beneath it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def beyond(t: float, dof: float) -> float:
     """
     if math.isinf(t):
         return 0.0
-    return _beta(dof / 2, 0.5, dof / (dof + t * t))
+    return incomplete_beta(dof / 2, 0.5, dof / (dof + t * t))
 
 
 @lru_cache(maxsize=4096)
@@ -39,7 +39,8 @@ def two_sided(alpha: float, dof: float) -> float:
     return (low + high) / 2
 
 
-def _beta(a: float, b: float, x: float) -> float:
+def incomplete_beta(a: float, b: float, x: float) -> float:
+    """The regularised incomplete beta function: the chance that a beta variable is below x."""
     if x <= 0:
         return 0.0
     if x >= 1:

@@ -70,7 +70,7 @@ def test_percentages_and_bare_numbers(tmp_path: Path) -> None:
         ("name: good\n", "", "1: name: is missing; write `name:`"),
         ("measure: ttft_p99_ms, ", "", "14: goals.0.measure: is missing; write `measure:` (ttft_p99_"
          "ms, tpot_p50_ms, gap_p99_ms, e2e_p90_ms, error_share, rejected_share, goodput_share, "
-         "wrong_answers, tokens_per_s, requests_per_s, unreconciled)"),
+         "wrong_answers, tokens_per_s, requests_per_s, goodput_per_s, unreconciled)"),
         ("kind: poisson", "kind: poison", "5: phases.0.arrivals: there is no kind 'poison'; did you "
          "mean `poisson`?"),
         ("kind: poisson, ", "", "5: phases.0.arrivals: does not say which kind it is; write `kind:` "
@@ -81,6 +81,8 @@ def test_percentages_and_bare_numbers(tmp_path: Path) -> None:
          "mean `rate`?"),
         ("rate: 5", "rate: 0", "5: phases.0.arrivals.rate: must be more than 0, and is 0"),
         ("rate: 5", "rate: fast", "5: phases.0.arrivals.rate: must be a number, and is 'fast'"),
+        ("rate: 5", "rate: .inf", "5: phases.0.arrivals.rate: must be a number with an end, and is inf"),
+        ("seconds: 30", "seconds: .nan", "4: phases.0.seconds: must be a number with an end, and is nan"),
         ("rate: 5", "rate:", "5: phases.0.arrivals.rate: must be a number, and is empty"),
         ("seconds: 30", "seconds: -1", "4: phases.0.seconds: must be more than 0, and is -1"),
         ("endpoint: chat", "endpoint: char", "8: traffic.0.endpoint: 'char' is none of "
@@ -334,6 +336,9 @@ def test_models_replace_models_and_custom_ids(tmp_path: Path) -> None:
 def test_url_seed_and_processes(tmp_path: Path) -> None:
     found = read(tmp_path, GOOD, url="http://x:1", seed=7, processes=3)
     assert (found.target.url, found.seed, found.client.processes) == ("http://x:1", 7, 3)
+    found = read(tmp_path, GOOD, metrics=("http://x/a", "http://x/b"), metrics_targets="http://x/t")
+    assert found.target.metrics == ("http://x/a", "http://x/b")
+    assert found.target.metrics_targets == "http://x/t"
     assert mistakes(tmp_path, GOOD, processes=0) == [
         "--processes 0: client.processes: must be more than 0, and is 0"
     ]

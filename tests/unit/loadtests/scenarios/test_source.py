@@ -47,6 +47,7 @@ def test_what_an_option_gave_has_its_name() -> None:
         ("a: !!python/object:os.system {}\n", "f.yaml:1: no YAML: could not determine"),
         ("a: 1\n---\nb: 2\n", "f.yaml:2: no YAML: but found another document"),
         ("a: 1\nb: \x00\n", "f.yaml:2: no YAML: special characters are not allowed"),
+        ("a: &x [*x]\n", "f.yaml:1: an alias is part of itself; write it out"),
         ("? [a]\n: 1\n", "f.yaml:1: no YAML: found unhashable key"),
     ],
 )
