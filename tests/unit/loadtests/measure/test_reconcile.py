@@ -236,6 +236,22 @@ def test_by_model_if_the_service_names_the_same() -> None:
     assert counts["requests b"].explained == 1
 
 
+def test_a_model_that_was_refused_each_time_hides_no_other() -> None:
+    records = [streamed(model="a"), streamed(1, model="b"), failed(2, 404, model="unknown")]
+    refused = series(
+        "serving_requests_total", model="none", kind="none", endpoint="none", outcome="rejected"
+    )
+    counters = {
+        **serving({"ok": 1}, 10, 3, model="a"),
+        **serving({"ok": 1}, 10, 3, model="b"),
+        refused: 1,
+    }
+    counts = compare(records, counters)
+    assert findings(counts) == {}
+    assert "requests a" in counts
+    assert "requests unknown" not in counts
+
+
 def test_custom_ids_are_compared_in_total() -> None:
     records = [streamed(model="base"), streamed(1, model="base.custom")]
     counts = compare(records, serving({"ok": 2}, 20, 6, model="base"))
