@@ -26,6 +26,7 @@ import click
 
 from deployments.address import not_free, unguarded, url_of
 from deployments.apply import CLUSTER_FILE, write_cluster_file
+from deployments.callers import Callers
 from deployments.environment import (
     asks_for_no_token,
     local_environment,
@@ -36,7 +37,6 @@ from deployments.environment import (
 from deployments.supervisor import EXIT_FAILED, Supervisor
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import CatalogueError, load_catalogue
-from serving.settings import LOCAL_KEY
 from serving.wire.address import host_port
 
 EXIT_USAGE = 2
@@ -56,7 +56,11 @@ Examples:
 \b
 Environment:
   SERVING_API_KEYS   keys callers may use, "KEY" or "KEY:ACCOUNT", comma-separated
-                     (default: "sk-local", which is refused unless --host is loopback)
+                     (default: "sk-local" if --host is loopback; else a key is made at
+                     the first start and shown once)
+  SERVING_STATE_DIR  where accounts and keys are kept, in an SQLite file
+                     (default: ~/.local/state/serving/PORT)
+  SERVING_STORE_URL  another database for them; empty: none
   SERVING_LOG_DIR    where the JSON logs go (default: --run-dir/logs)
 \b
 Exit codes: 0 stopped when told to; 1 a model failed to start; 2 a mistake in the
@@ -93,8 +97,8 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float, rest
     if not catalogue.deployed:
         click.echo(f"serving up: {models}: names no model to serve; add one to `models:`", err=True)
         sys.exit(EXIT_USAGE)
-    os.environ.setdefault("SERVING_API_KEYS", LOCAL_KEY)
-    if problem := unguarded(host):
+    callers = Callers(host, port)
+    if problem := unguarded(host) or callers.problem():
         click.echo(f"serving up: {problem}", err=True)
         sys.exit(EXIT_USAGE)
     run_dir = run_dir.resolve()
@@ -111,7 +115,7 @@ def main(models: Path, host: str, port: int, run_dir: Path, timeout: float, rest
         token_file = run_dir / f"ray-{port}.token"
 
         def drive(up: Callable[[], None]) -> int:
-            return Up(catalogue, host, port, url, run_dir, token_file, timeout).run(up)
+            return Up(catalogue, host, port, url, run_dir, token_file, timeout, callers).run(up)
 
         try:
             sys.exit(Supervisor(drive, restart=restart).run())
@@ -153,6 +157,7 @@ class Up:
         run_dir: Path,
         token_file: Path,
         timeout_s: float,
+        callers: Callers,
         out: TextIO = sys.stderr,
     ) -> None:
         self._catalogue = catalogue
@@ -162,6 +167,7 @@ class Up:
         self._run_dir = run_dir
         self._token_file = token_file
         self._timeout_s = timeout_s
+        self._callers = callers
         self._out = out
         self._stop = threading.Event()
         self._started = time.monotonic()
@@ -170,6 +176,8 @@ class Up:
         """Bring everything up, call `up`, wait for SIGTERM and take everything down; the exit
         status. What is left after a failure is for the supervisor to end."""
         self._prepare_environment()
+        if not self._callers.prepare(self._say):
+            return EXIT_FAILED
         signal.signal(signal.SIGTERM, self._on_signal)
         self._say("starting Ray")
         self._start_cluster()
@@ -255,8 +263,7 @@ class Up:
         return False
 
     def _banner(self) -> None:
-        key = os.environ["SERVING_API_KEYS"].split(",")[0].split(":")[0]
-        shown = key if key == LOCAL_KEY else "(the first of $SERVING_API_KEYS)"
+        shown = self._callers.shown
         catalogue = self._catalogue
         lines = [
             "",
@@ -267,6 +274,7 @@ class Up:
             "  models   " + "\n           ".join(model.id for model in catalogue.deployed),
             *(f"  alias    {alias} -> {target}" for alias, target in catalogue.aliases.items()),
             f"  logs     {os.environ['SERVING_LOG_DIR']}",
+            *([f"  store    {where}"] if (where := self._callers.store_shown) else []),
             "",
             f"  curl {self._url}/v4/completions -H 'x-api-key: {shown}' \\",
             "    -H 'content-type: application/json' \\",

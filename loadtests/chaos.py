@@ -7,8 +7,9 @@ router, a replica's actor, its engine server, its engine core. Meanwhile clients
 requests, whole and streamed, whose answers are known from before. Fails (exit 1) if a text differs
 from its reference, or what has come of a broken stream from the reference's beginning; if a request
 hangs, or ends in another error than a broken connection, an error event or a 503 that says when to
-come back; and if the service is not whole again afterwards, with as many processes of each kind as
-before and nothing running.
+come back; if the service is not whole again afterwards, with as many processes of each kind as
+before and nothing running; and if its ledger, where it has one, lacks a completion that a client
+has got whole, has one twice, or has other token counts than the client was told.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import psutil
@@ -36,6 +40,8 @@ MAX_TOKENS = 48
 # A request may wait for a model as long as the service holds it (SERVING_HOLD_S), and then run.
 HANGS_S = 150.0
 WHOLE_AGAIN_S = 240.0
+# How soon an entry is in the ledger, whoever has died.
+SHIPPED_S = 30.0
 
 # By words of the command line, the first that fits. The name that the kernel keeps is looked at
 # too, as titles do not always show.
@@ -59,12 +65,17 @@ class Chaos:
     kills: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
     problems: list[str] = field(default_factory=list)
+    # Of each completion that a client has got whole, by request ID: prompt (where it was told) and
+    # completion tokens.
+    told: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    kept: int = 0
 
     def report(self) -> str:
         """Return it in words."""
         lines = [
             f"killed: {dict(self.kills)}",
             f"requests: {dict(self.ends)}; the slowest took {self.slowest_s:.1f} s",
+            f"in the ledger: {self.kept}; got whole: {len(self.told)}",
             *self.problems,
         ]
         return "\n".join(lines)
@@ -109,15 +120,21 @@ class Service:
         async with self.session.get(self.url + path, headers={"x-api-key": self.key}) as answer:
             return answer.status, await answer.json()
 
-    async def whole(self, model: str, prompt: str) -> tuple[int, str, bool]:
+    async def whole(
+        self, model: str, prompt: str, chaos: Chaos | None = None
+    ) -> tuple[int, str, bool]:
         """Send a request that is not streamed: status, text or message, and whether it says when
-        to come back."""
+        to come back. `chaos` is told what the answer says was used."""
         body = request_body(CREATE_COMPLETION, model, prompt, MAX_TOKENS) | {"stream": False}
         async with self.session.post(
             self.url + CREATE_COMPLETION, json=body, headers={"x-api-key": self.key}
         ) as answer:
             data = await answer.json()
             if answer.status == 200:
+                if chaos is not None:
+                    usage = data["token_usage"]
+                    used = usage["prompt"], usage["completion"]
+                    chaos.told[answer.headers["x-request-id"]] = used
                 return 200, data["completion"]["text"], False
             return answer.status, data["error"]["message"], "retry-after" in answer.headers
 
@@ -148,6 +165,7 @@ async def run(
         await _break(service, chaos, rng, every_s, deadline)
         await asyncio.gather(*load)
         await _until_whole(service, chaos, before)
+        await _compare_ledger(service, chaos)
     return chaos
 
 
@@ -171,7 +189,7 @@ async def _client(service: Service, chaos: Chaos, rng: random.Random, deadline: 
         model, prompt = rng.choice(list(chaos.references))
         began = time.monotonic()
         ask = _stream if rng.random() < 0.5 else _whole
-        end, problem = await ask(service, model, prompt, chaos.references[model, prompt])
+        end, problem = await ask(service, chaos, model, prompt, chaos.references[model, prompt])
         chaos.ends[end] += 1
         chaos.slowest_s = max(chaos.slowest_s, time.monotonic() - began)
         if problem:
@@ -181,11 +199,11 @@ async def _client(service: Service, chaos: Chaos, rng: random.Random, deadline: 
 
 
 async def _whole(
-    service: Service, model: str, prompt: str, expected: str
+    service: Service, chaos: Chaos, model: str, prompt: str, expected: str
 ) -> tuple[str, str | None]:
     """How a whole request ended, and what is wrong with that."""
     try:
-        status, text, says_when = await service.whole(model, prompt)
+        status, text, says_when = await service.whole(model, prompt, chaos)
     except TimeoutError:
         return "hung", f"no answer within {HANGS_S:g} s"
     except (aiohttp.ClientError, json.JSONDecodeError):
@@ -201,7 +219,7 @@ async def _whole(
 
 
 async def _stream(
-    service: Service, model: str, prompt: str, expected: str
+    service: Service, chaos: Chaos, model: str, prompt: str, expected: str
 ) -> tuple[str, str | None]:
     """As `_whole`, of a stream: what had come when it broke must be right too."""
     body = request_body(CREATE_COMPLETION, model, prompt, MAX_TOKENS)
@@ -214,6 +232,7 @@ async def _stream(
         return "connection lost" if came.status == 0 else "503", None
     result = replace(came, error=None).result()
     if result.error is None:
+        chaos.told[came.request_id] = None, result.completion_tokens
         same = result.text == expected
         return "ok", None if same else f"{result.text!r} instead of {expected!r}"
     end = "connection lost" if came.error else "error event"
@@ -242,6 +261,47 @@ async def _until_whole(service: Service, chaos: Chaos, before: Counter[str]) -> 
         for each in model["replicas"]:
             if each["in_flight"] or each["running"] or each["waiting"]:
                 chaos.problems.append(f"still busy: {model['id']} {each}")
+
+
+async def _compare_ledger(service: Service, chaos: Chaos) -> None:
+    """Compare the ledger with what the clients have got. Entries of a router that was killed are
+    shipped by another one, which takes a moment."""
+    deadline = time.monotonic() + SHIPPED_S
+    while True:
+        kept = await _ledger(service)
+        if kept is None:
+            return  # a service without a ledger
+        missing = [name for name in chaos.told if name not in kept]
+        if not missing or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.5)
+    chaos.kept = sum(map(len, kept.values()))
+    if missing:
+        chaos.problems.append(f"not in the ledger: {len(missing)} completions, as {missing[0]}")
+    for name, (prompt, completion) in chaos.told.items():
+        for entry in kept.get(name, [])[:1]:
+            counted = entry["prompt_tokens"], entry["completion_tokens"]
+            if completion != counted[1] or prompt not in (None, counted[0]):
+                chaos.problems.append(f"{name}: told {(prompt, completion)}, charged {counted}")
+    if twice := [name for name, found in kept.items() if len(found) > 1]:
+        chaos.problems.append(f"{len(twice)} requests are in the ledger twice, as {twice[0]}")
+
+
+async def _ledger(service: Service) -> dict[str, list[dict[str, Any]]] | None:
+    """The entries of the last hour by request ID; None if there is no ledger."""
+    kept: dict[str, list[dict[str, Any]]] = {}
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    query = {"start_date": since, "limit": "1000"}
+    while True:
+        status, page = await service.json(f"/v4/usage/entries?{urlencode(query)}")
+        if status in (404, 501):
+            return None
+        items: Any = page["items"]
+        for entry in items:
+            kept.setdefault(entry["request_id"], []).append(entry)
+        if not page["next"]:
+            return kept
+        query["after"] = str(page["next"])
 
 
 def main() -> None:

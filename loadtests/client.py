@@ -39,6 +39,7 @@ class Capture:
     path: str
     status: int = 0
     error: str | None = None
+    request_id: str = ""
     started: float = 0.0
     ended: float = 0.0
     parts: list[tuple[float, bytes]] = field(default_factory=list)
@@ -91,6 +92,7 @@ async def capture(
     try:
         async with session.post(url + path, json=body, headers={"x-api-key": key}) as response:
             found.status = response.status
+            found.request_id = response.headers.get("x-request-id", "")
             async for data in response.content.iter_any():
                 found.parts.append((time.perf_counter(), data))
     except (TimeoutError, aiohttp.ClientError) as error:

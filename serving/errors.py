@@ -4,12 +4,16 @@
     ├── InvalidRequest                400 invalid_request
     │   └── ContextLengthExceeded     400 context_length_exceeded
     ├── Unauthenticated               401 unauthenticated
+    │   ├── KeyExpired                401 key_expired
+    │   └── KeyRevoked                401 key_revoked
     ├── Forbidden                     403 forbidden
+    │   └── AccountDisabled           403 account_disabled
     ├── NotFound                      404 not_found
     │   ├── UnknownModel              404 unknown_model
     │   └── NotDeployed               404 model_not_deployed
     ├── MethodNotAllowed              405 method_not_allowed
     ├── RequestTimeout                408 request_timeout
+    ├── Conflict                      409 conflict
     ├── RetiredModel                  410 model_retired
     ├── LengthRequired                411 length_required
     ├── BodyTooLarge                  413 body_too_large
@@ -27,11 +31,13 @@
     │   └── Quarantined               500 request_quarantined
     ├── Ended                         500                      (already told in the stream)
     ├── UnsupportedCoding             501 unsupported_coding
+    ├── NoStore                       501 no_store
     ├── UpstreamFailed                502 upstream_failed
     │   └── UpstreamMisconfigured     502 upstream_misconfigured
     ├── ModelUnavailable              503 model_unavailable
     │   ├── Overloaded                503 overloaded
     │   └── EngineFailed              503 engine_failed
+    ├── StoreUnavailable              503 store_unavailable
     ├── DeadlineExceeded              504 deadline_exceeded
     └── UnsupportedVersion            505 unsupported_version
 
@@ -86,13 +92,31 @@ class Unauthenticated(ServingError):
     retryable = False
 
 
+class KeyExpired(Unauthenticated):
+    """The key, or the secret that it was sent with, is no longer valid."""
+
+    code = "key_expired"
+
+
+class KeyRevoked(Unauthenticated):
+    """The key was taken back."""
+
+    code = "key_revoked"
+
+
 class Forbidden(ServingError):
-    """The key is known but may not use this account or model."""
+    """The key is known but may not use this account, model or endpoint, or not from there."""
 
     status = HTTPStatus.FORBIDDEN.value
     code = "forbidden"
     type = "permission_error"
     retryable = False
+
+
+class AccountDisabled(Forbidden):
+    """An administrator has disabled the account."""
+
+    code = "account_disabled"
 
 
 class NotFound(ServingError):
@@ -130,6 +154,15 @@ class RequestTimeout(ServingError):
 
     status = HTTPStatus.REQUEST_TIMEOUT.value
     code = "request_timeout"
+    type = "invalid_request_error"
+    retryable = False
+
+
+class Conflict(ServingError):
+    """What is to be made exists, or what is to be changed is over."""
+
+    status = HTTPStatus.CONFLICT.value
+    code = "conflict"
     type = "invalid_request_error"
     retryable = False
 
@@ -285,6 +318,15 @@ class UnsupportedCoding(ServingError):
     retryable = False
 
 
+class NoStore(ServingError):
+    """The installation has no store, which this needs."""
+
+    status = HTTPStatus.NOT_IMPLEMENTED.value
+    code = "no_store"
+    type = "invalid_request_error"
+    retryable = False
+
+
 class UpstreamFailed(ServingError):
     """A hosted provider answered with an error, or with something that is not an answer."""
 
@@ -317,10 +359,23 @@ class Overloaded(ModelUnavailable):
     code = "overloaded"
 
 
+class LedgerUnavailable(ModelUnavailable):
+    """What the request would use could not be kept, and the operator wants none to run then."""
+
+    code = "ledger_unavailable"
+
+
 class EngineFailed(ModelUnavailable):
     """The replica that worked on the request failed."""
 
     code = "engine_failed"
+
+
+class StoreUnavailable(ServingError):
+    """The store is away, and this cannot be answered without it."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE.value
+    code = "store_unavailable"
 
 
 class DeadlineExceeded(ServingError):

@@ -28,8 +28,52 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="comma-separated `key` or `key:account`; a key without an account may use any",
     )
+    api_keys_file: str = Field(
+        default="",
+        description="file of more keys, one a line; it is read again when it changes",
+    )
     account_policy: Literal["off", "warn", "enforce"] = Field(
         default="off", description="a completion without an account: accept, warn, or refuse"
+    )
+    store_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="database of accounts and keys: sqlite:////PATH or postgresql://...; default: "
+        "none",
+    )
+    store_migrates: bool = Field(
+        default=True,
+        description="bring the store's schema up to date at the start; else: serving store upgrade",
+    )
+    ledger: Literal["auto", "off", "journal", "store"] = Field(
+        default="auto",
+        description="where a router puts what each request used before the answer ends: a journal "
+        "on its disk, which is shipped to the store, or the store itself; auto: a journal where "
+        "there is a store",
+    )
+    ledger_dir: str = Field(
+        default="",
+        description="folder of the journals; default: beside SQLite's file, or "
+        "~/.local/state/serving/journals",
+    )
+    ledger_full: Literal["serve", "refuse"] = Field(
+        default="serve",
+        description="requests while the disk of the journal (or the store, where that is the "
+        "ledger) takes no entries: serve them and keep 100,000 entries in memory, or refuse them",
+    )
+    usage_entries_days: Annotated[int, Field(gt=0)] = Field(
+        default=100, description="how long single entries of usage are kept"
+    )
+    usage_sums_days: Annotated[int, Field(gt=0)] = Field(
+        default=800, description="how long sums of usage by the hour and the day are kept"
+    )
+    keys_stale_s: Annotated[float, Field(gt=0)] = Field(
+        default=86_400.0,
+        description="how long a router goes on with the store's keys while the store is away",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="comma-separated addresses and networks of proxies whose X-Forwarded-For is "
+        "believed",
     )
     cluster_token: SecretStr = Field(
         default=SecretStr(""), description="secret between routers and engine replicas"
@@ -100,17 +144,32 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for each in _items(value):
+            try:
+                ipaddress.ip_network(each)
+            except ValueError as error:
+                raise ValueError(f"{error}; write addresses as 10.0.0.0/8 or ::1") from None
+        return value
+
+    @property
+    def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """The networks of `trusted_proxies`."""
+        return tuple(ipaddress.ip_network(each) for each in _items(self.trusted_proxies))
+
     @property
     def origins(self) -> tuple[str, ...]:
         """The origins of `cors_origins`."""
-        return tuple(each.strip() for each in self.cors_origins.lower().split(",") if each.strip())
+        return tuple(_items(self.cors_origins.lower()))
 
     @property
     def keys(self) -> dict[str, str | None]:
         """The API keys, each with the account it is for; None: it may use any."""
         found = {}
-        for item in self.api_keys.get_secret_value().split(","):
-            key, _, account = item.strip().partition(":")
+        for item in _items(self.api_keys.get_secret_value()):
+            key, _, account = item.partition(":")
             if key:
                 found[key] = account or None
         return found
@@ -134,6 +193,10 @@ class Settings(BaseSettings):
                 f"knows the key '{LOCAL_KEY}'; set SERVING_API_KEYS to a key of your own, made "
                 f"with: {MAKE_A_KEY}"
             )
+
+
+def _items(text: str) -> list[str]:
+    return [each.strip() for each in text.split(",") if each.strip()]
 
 
 def is_loopback(host: str) -> bool:

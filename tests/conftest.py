@@ -38,5 +38,5 @@ def eventually() -> Eventually:
     return poll
 
 
-# The server that cluster and SDK tests share.
-pytest_plugins = ["tests.live"]
+# The server that cluster and SDK tests share, and databases.
+pytest_plugins = ["tests.live", "tests.stores"]

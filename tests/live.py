@@ -169,6 +169,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.mark = uuid.uuid4().hex
         self.logs = folder / "logs"
+        # The user's own folder of state is no place for tests.
+        self.env = {"SERVING_STATE_DIR": str(folder / "state")}
         self.process: subprocess.Popen[bytes] | None = None
         data = yaml.safe_load(models.read_text())
         self.engine_replicas = {
@@ -200,7 +202,7 @@ class Server:
                     *("--port", str(self.port), "--run-dir", str(self.folder), *options),
                 ],
                 cwd=self.code,
-                env=env | {MARK: self.mark, "PYTHONPATH": str(self.code)},
+                env=env | {MARK: self.mark, "PYTHONPATH": str(self.code)} | self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

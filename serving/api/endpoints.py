@@ -1,9 +1,9 @@
 """Every endpoint of the API, in one table.
 
 An entry says who may call the endpoint, in which dialect its errors are written, and what answers
-it: a page of the router, or the model that the body names. The pipeline
-(`serving/router/pipeline.py`) reads the table and knows no endpoint by name, so an endpoint that
-the engines' OpenAI app answers is one more line here.
+it: a page of the router, what administrators ask of it, or the model that the body names. The
+pipeline (`serving/router/pipeline.py`) reads the table and knows no endpoint by name, so an
+endpoint that the engines' OpenAI app answers is one more line here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from serving.api import deployments, llm_engine, pages, v5_models
+from serving.api import admin, deployments, llm_engine, pages, usage, v5_models
+from serving.api.admin import Manage
 from serving.api.asked import Ability, Asked, Sent
 from serving.api.audio import TRANSCRIPTIONS, TRANSLATIONS, parse_audio
 from serving.api.chat_v4 import parse_chat
@@ -21,6 +22,7 @@ from serving.api.llm_engine import LLM_ENGINE
 from serving.api.model_calls import parse_model_chat, parse_model_completion
 from serving.api.openai import parse_openai
 from serving.api.pages import ShowPage
+from serving.api.usage import Report
 from serving.wire.messages import UNMARKED
 
 # Stands for the model ID in a path. IDs may have slashes, so it takes all that is left. Where it
@@ -47,6 +49,22 @@ class Relayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Managed:
+    """Answered by the router for administrators, from the store. `reads` is the schema of its body
+    by name; empty where it has none."""
+
+    manage: Manage
+    reads: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Answered by the router from the ledger, with what the caller may see of it."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One path and method.
 
@@ -59,7 +77,7 @@ class Endpoint:
     method: str
     path: str
     dialect: Dialect
-    answer: ShowPage | Relayed
+    answer: ShowPage | Relayed | Managed | Reported
     public: bool = False
     probe: bool = False
     names_models: bool = False
@@ -153,6 +171,30 @@ def _probe(
     return Endpoint("GET", path, dialect, show, True, True, names_models, bare)
 
 
+def _usage(path: str, report: Report) -> Endpoint:
+    return Endpoint("GET", path, CREATE_COMPLETION, Reported(report))
+
+
+def _admin() -> Iterator[Endpoint]:
+    """Accounts and keys, for administrators. What the path names is no model, but it may have any
+    characters as well."""
+    accounts, keys = "/v4/admin/accounts", "/v4/admin/keys"
+    for method, path, manage, reads in (
+        ("GET", accounts, admin.accounts, ""),
+        ("POST", accounts, admin.create_account, "NewAccount"),
+        ("GET", f"{accounts}/{NAME}", admin.one_account, ""),
+        ("PATCH", f"{accounts}/{NAME}", admin.change_account, "AccountChange"),
+        ("GET", keys, admin.keys, ""),
+        ("POST", keys, admin.create_key, "NewKey"),
+        ("GET", f"{keys}/{NAME}", admin.one_key, ""),
+        ("PATCH", f"{keys}/{NAME}", admin.change_key, "KeyChange"),
+        ("POST", f"{keys}/{NAME}/rotate", admin.rotate_key, "Rotation"),
+        ("POST", f"{keys}/{NAME}/revoke", admin.revoke_key, "Nothing"),
+        ("GET", "/v4/admin/audit", admin.audit, ""),
+    ):
+        yield Endpoint(method, path, CREATE_COMPLETION, Managed(manage, reads))
+
+
 ENDPOINTS = (
     _completion("/v4/completions"),
     _completion("/v2/completions"),
@@ -191,6 +233,11 @@ ENDPOINTS = (
     _page("/v5/models", v5_models.models),
     _page(f"/v5/models/{NAME}", v5_models.one_model),
     _page("/v5/chat/completions/models", v5_models.chat_models),
+    _usage("/v4/usage", usage.usage),
+    _usage("/v4/usage/entries", usage.entries),
+    _usage(f"/v4/models/{NAME}/usage-statistics", usage.statistics),
+    _usage(f"/v4/model-deployments/{NAME}/usage-statistics", usage.statistics),
+    *_admin(),
     _page("/user-info", pages.user_info),
     _page("/version", pages.version),
     # They say nothing of this installation, and a browser sends no key.

@@ -12,8 +12,12 @@ from serving.api.excerpt import excerpt
 from serving.errors import InvalidField, InvalidRequest
 from serving.wire.messages import HttpCall
 
+# Says which betas of Anthropic's a request uses (docs.anthropic.com/en/api/beta-headers).
+BETA_HEADER = "anthropic-beta"
 # Headers that mean something to the engine's app; keys and cookies stay in the router.
 _RELAYED_HEADERS = (b"content-type", b"accept", b"traceparent", b"tracestate")
+# And those that mean something to a provider; which of its APIs get one, their forms say.
+_HOSTED_HEADERS = (*_RELAYED_HEADERS, BETA_HEADER.encode())
 
 
 class Peek(msgspec.Struct):
@@ -43,6 +47,7 @@ class OpenAIRequest:
     def call(self, request_id: str, target: Target) -> tuple[HttpCall, bytes]:
         """See `Asked.call`."""
         sent = self.sent
+        relayed = _HOSTED_HEADERS if target.hosted else _RELAYED_HEADERS
         call = HttpCall(
             request_id=request_id,
             model=self.model,
@@ -51,7 +56,7 @@ class OpenAIRequest:
             query=sent.query.decode("latin-1"),
             headers=tuple(
                 (name.decode(), sent.headers[name].decode("latin-1"))
-                for name in _RELAYED_HEADERS
+                for name in relayed
                 if name in sent.headers
             ),
             adapter=target.adapter,

@@ -84,6 +84,7 @@ class Page:
     body: bytes
     status: int = 200
     content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 ShowPage = Callable[[View, Ask], Page]

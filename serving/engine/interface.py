@@ -31,14 +31,26 @@ class Tally(msgspec.Struct):
     completion_tokens: int = 0
     queue_s: float | None = None
     finish_reason: str | None = None
+    cached_tokens: int = 0
+    images: int = 0
 
     def end(self) -> End:
         """The last frame of a call that ended well."""
-        return End(self.finish_reason, self.prompt_tokens, self.completion_tokens, self.queue_s)
+        return self._with(self.finish_reason)
 
     def used(self) -> End:
         """The last frame of a call that was cancelled."""
-        return End(None, self.prompt_tokens, self.completion_tokens, self.queue_s)
+        return self._with(None)
+
+    def _with(self, finish_reason: str | None) -> End:
+        return End(
+            finish_reason,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.queue_s,
+            self.cached_tokens,
+            self.images,
+        )
 
 
 class Reply(Protocol):

@@ -200,6 +200,8 @@ class Link(asyncio.Protocol):
                 error.retry_after_s,
                 tally.prompt_tokens,
                 tally.completion_tokens,
+                tally.cached_tokens,
+                tally.images,
             )
             self.outbox.send(Kind.FAIL, stream, _encode(fail))
         except Exception as error:
@@ -210,6 +212,8 @@ class Link(asyncio.Protocol):
                 "the engine replica failed on this request",
                 prompt_tokens=tally.prompt_tokens,
                 completion_tokens=tally.completion_tokens,
+                cached_tokens=tally.cached_tokens,
+                images=tally.images,
             )
             self.outbox.send(Kind.FAIL, stream, _encode(fail))
         finally:

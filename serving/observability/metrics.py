@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from prometheus_client import (
     REGISTRY,
@@ -117,7 +117,13 @@ class RouterMetrics:
         )
         self.without_account = Counter(
             "serving_requests_without_account_total",
-            "Completions that named no account while the policy is to warn.",
+            "Completions that named no account, or one that is not known, while the policy is to "
+            "warn.",
+            registry=registry,
+        )
+        self.store_up = Gauge(
+            "serving_store_up",
+            "1 while the store answers this router, 0 while it is away or if there is none.",
             registry=registry,
         )
         self.replicas = Gauge(
@@ -161,6 +167,44 @@ class RouterMetrics:
     def text(self) -> bytes:
         """Everything in Prometheus' text form."""
         return generate_latest(self.registry)
+
+
+class LedgerMetrics:
+    """The ledger of one router; `registry` is that of its `RouterMetrics`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._adding = Histogram(
+            "serving_ledger_add_seconds",
+            "How long an answer's last byte waited for its entry in the ledger to be durable.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+            registry=registry,
+        )
+        self.lost = Counter(
+            "serving_ledger_entries_lost_total",
+            "Entries that neither disk nor store took while there was room for them in memory.",
+            registry=registry,
+        )
+
+    def watch(
+        self,
+        *,
+        unwritten: Callable[[], float],
+        unshipped: Callable[[], float],
+        store_away_s: Callable[[], float],
+    ) -> None:
+        """Show what these functions return whenever the metrics are read."""
+        shown = (
+            ("entries_unwritten", "Entries that are in memory alone.", unwritten),
+            ("unshipped_bytes", "Journals on this disk that the store has yet to get.", unshipped),
+            ("store_away_seconds", "For how long the store has taken no entries.", store_away_s),
+        )
+        for name, words, function in shown:
+            Gauge(f"serving_ledger_{name}", words, registry=self._registry).set_function(function)
+
+    def adding(self) -> AbstractContextManager[None]:
+        """Times one entry."""
+        return self._adding.time()
 
 
 class AdapterMetrics:

@@ -1,16 +1,19 @@
 """Admits requests, and settles what each has used.
 
-Limits on accounts and the ledger will stand here. Until then `OpenDoor` admits every request and
-keeps nothing, which costs a request no time.
+Limits on accounts attach here, and the ledger of usage (`serving/accounts/`). `OpenDoor` admits
+every request and keeps nothing, which costs a request no time.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from serving.accounts.caller import Caller
 from serving.api.asked import Asked
-from serving.router.auth import Caller
-from serving.wire.messages import End
+from serving.store.entry import Entry
+
+if TYPE_CHECKING:
+    from serving.accounts.ledger.ledger import Ledger
 
 
 class Policy(Protocol):
@@ -26,7 +29,7 @@ class Policy(Protocol):
             RateLimited, Forbidden: the request may not run.
         """
 
-    async def settle(self, caller: Caller, account: str | None, asked: Asked, used: End) -> None:
+    async def settle(self, entry: Entry) -> None:
         """Charge for what an admitted request used, as the engine counted it."""
 
 
@@ -36,23 +39,35 @@ class OpenDoor:
     async def admit(self, caller: Caller, account: str | None, asked: Asked) -> None:
         """See `Policy.admit`."""
 
-    async def settle(self, caller: Caller, account: str | None, asked: Asked, used: End) -> None:
+    async def settle(self, entry: Entry) -> None:
         """See `Policy.settle`."""
+
+
+class Charged:
+    """Admits everybody whose usage can be kept, and keeps it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def admit(self, caller: Caller, account: str | None, asked: Asked) -> None:
+        """See `Policy.admit`. Raises `LedgerUnavailable`."""
+        self._ledger.check()
+
+    async def settle(self, entry: Entry) -> None:
+        """See `Policy.settle`."""
+        await self._ledger.add(entry)
 
 
 class Ticket:
     """The permission to run one request, settled exactly once, however the request ends."""
 
-    __slots__ = ("_account", "_asked", "_caller", "_policy", "_settled")
+    __slots__ = ("_policy", "_settled")
 
-    def __init__(self, policy: Policy, caller: Caller, account: str | None, asked: Asked) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._caller = caller
-        self._account = account
-        self._asked = asked
         self._settled = False
 
-    async def settle(self, used: End) -> None:
+    async def settle(self, entry: Entry) -> None:
         """Charge for what the request used; a second call does nothing.
 
         A request that ends well is settled before its last byte leaves, any other one when its end
@@ -60,7 +75,7 @@ class Ticket:
         """
         if not self._settled:
             self._settled = True
-            await self._policy.settle(self._caller, self._account, self._asked, used)
+            await self._policy.settle(entry)
 
 
 class Admission:
@@ -72,4 +87,4 @@ class Admission:
     async def admit(self, caller: Caller, account: str | None, asked: Asked) -> Ticket:
         """A ticket for one request. Raises what `Policy.admit` raises."""
         await self._policy.admit(caller, account, asked)
-        return Ticket(self._policy, caller, account, asked)
+        return Ticket(self._policy)

@@ -1,60 +1,19 @@
-"""Who is calling: API keys and the account a request is charged to."""
+"""The account a request is charged to."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
+from serving.accounts.book import AccountBook, Enforcement
+from serving.accounts.caller import Caller
 from serving.api.completion import MAX_ACCOUNT_ID
 from serving.api.excerpt import excerpt
-from serving.errors import Forbidden, InvalidRequest, Unauthenticated
-from serving.http.request import Request, key_of
+from serving.errors import AccountDisabled, Forbidden, InvalidRequest
+from serving.http.request import Request
 from serving.observability.metrics import RouterMetrics
 
 ACCOUNT_HEADER = b"x-selected-account-id"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a known key. With `account` None the key may use any account."""
-
-    key_id: str
-    account: str | None
-
-
-# The caller of an endpoint that needs no key.
-ANYONE = Caller("", None)
-
-
-class KeyRing:
-    """The API keys of an installation.
-
-    Keys are kept and compared as SHA-256 digests, so that a lookup takes the same time for any
-    wrong key and a dump of this process's tables shows none.
-    """
-
-    def __init__(self, keys: Mapping[str, str | None]) -> None:
-        self._callers: dict[bytes, Caller] = {}
-        for key, account in keys.items():
-            digest = hashlib.sha256(key.encode()).digest()
-            self._callers[digest] = Caller(digest.hex()[:8], account)
-
-    def authenticate(self, headers: Mapping[bytes, bytes]) -> Caller:
-        """The caller of a request.
-
-        Raises:
-            Unauthenticated: no key, or an unknown one.
-        """
-        if not (key := key_of(headers)):
-            raise Unauthenticated(
-                "no API key: send 'x-api-key: KEY' or 'Authorization: Bearer KEY'"
-            )
-        caller = self._callers.get(hashlib.sha256(key).digest())
-        if caller is None:
-            raise Unauthenticated("unknown API key")
-        return caller
+NO_ACCOUNT = "no account: set account_id or the header x-selected-account-id"
 
 
 def choose_account(
@@ -87,26 +46,58 @@ def choose_account(
 
 
 class Accounts:
-    """Chooses the account a request is charged to. The policy says what happens to a request that
-    names none: `account_id` is "gradually enforced" (the API's words)."""
+    """Chooses the account a request is charged to.
 
-    def __init__(self, policy: Literal["off", "warn", "enforce"], metrics: RouterMetrics) -> None:
-        self._policy = policy
+    The policy says what happens to a completion without one: `account_id` is "gradually enforced"
+    (the API's words). The key's own account will do; where that account has a policy of its own, a
+    completion has to name it. With a store, an account that is not in it is none.
+    """
+
+    def __init__(self, policy: str, book: AccountBook, metrics: RouterMetrics) -> None:
+        self._policy = Enforcement(policy)
+        self._book = book
         self._metrics = metrics
+
+    def choose(
+        self, caller: Caller, headers: Mapping[bytes, bytes], body_account: str | None = None
+    ) -> str | None:
+        """The account of a request.
+
+        Raises:
+            InvalidRequest, Forbidden: as `choose_account`.
+            AccountDisabled: it is disabled.
+        """
+        account = choose_account(caller, headers, body_account)
+        known = self._book.find(account) if account else None
+        if known is not None and known.disabled:
+            raise AccountDisabled(f"account '{excerpt(known.id)}' is disabled", param="account_id")
+        return account
 
     def charged(self, caller: Caller, request: Request, body_account: str | None) -> str | None:
         """The account to charge; None if there is none, which the policy `warn` tells the client.
 
         Raises:
             InvalidRequest: as `choose_account`, or the policy `enforce` finds no account.
-            Forbidden: as `choose_account`.
+            Forbidden: as `choose`, or the policy `enforce` finds no such account.
         """
-        account = choose_account(caller, request.headers, body_account)
-        if account is not None or self._policy == "off":
+        account = self.choose(caller, request.headers, body_account)
+        own = self._book.find(caller.account) if caller.account else None
+        policy = own.enforcement if own and own.enforcement else self._policy
+        if policy is Enforcement.OFF:
             return account
-        message = "no account: set account_id or the header x-selected-account-id"
-        if self._policy == "enforce":
-            raise InvalidRequest(message, param="account_id")
+        named = bool(body_account or request.headers.get(ACCOUNT_HEADER))
+        if account is None or (own and own.enforcement and not named):
+            self._warn(policy, request, InvalidRequest(NO_ACCOUNT, param="account_id"))
+        elif self._book.complete and self._book.find(account) is None:
+            problem = f"account '{excerpt(account)}' does not exist"
+            self._warn(policy, request, Forbidden(problem, param="account_id"))
+        return account
+
+    def _warn(
+        self, policy: Enforcement, request: Request, problem: InvalidRequest | Forbidden
+    ) -> None:
+        if policy is Enforcement.ENFORCE:
+            raise problem
         self._metrics.without_account.inc()
-        request.reply_headers.append((b"x-account-warning", message.encode()))
-        return None
+        text = problem.message.encode("ascii", "backslashreplace")
+        request.reply_headers.append((b"x-account-warning", text))

@@ -8,27 +8,35 @@
 6. **relay**: to a replica and back (`relay`).
 7. **settle**: what it used is charged, counted and logged, once, whatever its end (`record`).
 
-A page, which the router answers itself, takes only the first step and the last. Every endpoint goes
+A page, and what administrators ask for, the router answers itself: they take only the first step
+and the last. Every endpoint goes
 this way; what differs between them stands in the table of endpoints.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
+from serving.accounts.caller import ANYONE, Caller, Role
+from serving.accounts.ring import KeyRing
+from serving.api.admin import Administration, Order
 from serving.api.asked import Ability, Asked
 from serving.api.dialect import Dialect
-from serving.api.endpoints import Endpoint, Endpoints, Match, Relayed, dialect_at
+from serving.api.endpoints import Endpoint, Endpoints, Managed, Match, Relayed, Reported, dialect_at
 from serving.api.envelope import retry_headers
 from serving.api.excerpt import excerpt
 from serving.api.pages import Ask, ShowPage
+from serving.api.usage import Inquiry, Ledger
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import (
     ClientLeft,
     Ended,
     InvalidField,
     MethodNotAllowed,
+    NoStore,
     NotFound,
     ServingError,
     Unauthenticated,
@@ -36,7 +44,8 @@ from serving.errors import (
 from serving.http.request import Request
 from serving.observability.logs import Log
 from serving.router.admission import Admission
-from serving.router.auth import ANYONE, Accounts, Caller, KeyRing, choose_account
+from serving.router.answer import Answer
+from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
 from serving.router.doors import Doors
 from serving.router.record import Record, Recorder
@@ -49,6 +58,9 @@ from serving.router.view import RouterView
 from serving.settings import Settings
 from serving.wire.messages import End
 
+# Larger than any body of the admin API.
+MAX_ORDER_BYTES = 128 * 1024
+
 
 class Pipeline:
     """The ASGI application of one router. It knows no model until `set_catalogue` is called."""
@@ -59,11 +71,13 @@ class Pipeline:
         settings: Settings,
         endpoints: Endpoints,
         keys: KeyRing,
+        administration: Administration | None,
         doors: Doors,
         accounts: Accounts,
         cross_origin: CrossOrigin,
         spaces: CacheSpaces,
         admission: Admission,
+        usage: Ledger | None,
         relay: Relay,
         view: RouterView,
         recorder: Recorder,
@@ -72,11 +86,13 @@ class Pipeline:
         self._settings = settings
         self._endpoints = endpoints
         self._keys = keys
+        self._administration = administration
         self._doors = doors
         self._accounts = accounts
         self._cross_origin = cross_origin
         self._spaces = spaces
         self._admission = admission
+        self._usage = usage
         self._resolver = Resolver(Catalogue(models=()))
         self._relay = relay
         self._view = view
@@ -125,9 +141,16 @@ class Pipeline:
         endpoint = _endpoint(request, match)
         record.quiet = endpoint.probe
         caller, answer = self._authenticate(request, endpoint)
+        record.key = caller.key_id
+        managed = isinstance(answer, Managed)
+        caller.check_endpoint(request.method, match.path, manages=managed)
         if isinstance(answer, Relayed):
             request.name, request.path = match.name, answer.path or match.path
             await self._complete(request, answer, endpoint.dialect, caller, record)
+        elif isinstance(answer, Reported):
+            await self._report(request, answer, match.name, caller, record)
+        elif isinstance(answer, Managed):
+            await self._manage(request, answer, match.name, caller, record)
         else:
             await self._show(request, answer, match.name, caller, record)
 
@@ -146,11 +169,12 @@ class Pipeline:
 
     def _authenticate(
         self, request: Request, endpoint: Endpoint
-    ) -> tuple[Caller, ShowPage | Relayed]:
+    ) -> tuple[Caller, ShowPage | Relayed | Managed | Reported]:
         """Who calls, and the answer that this caller may have.
 
         Raises:
             Unauthenticated: it needs a key.
+            Forbidden, StoreUnavailable: as `KeyRing.authenticate`.
         """
         headers = request.headers
         if endpoint.public and not (
@@ -158,7 +182,7 @@ class Pipeline:
         ):
             return ANYONE, endpoint.answer
         try:
-            return self._keys.authenticate(headers), endpoint.answer
+            return self._keys.authenticate(headers, request.scope), endpoint.answer
         except Unauthenticated:
             if endpoint.bare is None:
                 raise
@@ -176,13 +200,14 @@ class Pipeline:
         record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
-        record.ticket = ticket = await self._admission.admit(caller, account, asked)
+        record.ticket = await self._admission.admit(caller, account, asked)
         route = self._resolve(request, record.endpoint, endpoint.needs, asked, caller)
         record.engine, record.kind = route.engine.id, route.kind
+        record.served_model = route.model
         call, body = asked.call(request.id, route)
         if space := self._spaces.of(caller, account):
             call = structs.replace(call, cache_space=space)
-        job = Job(call, body, route, dialect, ticket.settle)
+        job = Job(call, body, route, dialect, partial(_settle_well, record))
         response = Response(
             request, record, keepalive_s=self._settings.keepalive_s, keepalive=dialect.keepalive
         )
@@ -213,10 +238,47 @@ class Pipeline:
         self, request: Request, show: ShowPage, name: str, caller: Caller, record: Record
     ) -> None:
         """Answer with a page."""
-        account = choose_account(caller, request.headers, None)
-        page = show(self._view, Ask(request.query, name, caller.key_id, account))
+        account = self._accounts.choose(caller, request.headers)
+        view = self._view.seen_by(caller)
+        page = show(view, Ask(request.query, name, caller.key_id, account))
         record.status = page.status
-        await request.respond(page.status, page.body, page.content_type, [])
+        await request.respond(page.status, page.body, page.content_type, list(page.headers))
+
+    async def _manage(
+        self, request: Request, managed: Managed, name: str, caller: Caller, record: Record
+    ) -> None:
+        """Do what an administrator asks for."""
+        self._accounts.choose(caller, request.headers)
+        if self._administration is None:
+            raise NoStore(
+                "accounts and keys are kept in a store, and this installation has none; set "
+                "SERVING_STORE_URL"
+            )
+        body = b""
+        if managed.reads:
+            limit = min(MAX_ORDER_BYTES, self._settings.max_body_bytes)
+            body = await request.read_body(limit=limit, timeout_s=self._settings.body_timeout_s)
+        order = Order(request.id, caller.key_id, name, request.query, body)
+        page = await managed.manage(self._administration, order)
+        record.status = page.status
+        # An answer may have a key in it.
+        headers = [(b"cache-control", b"no-store")]
+        await request.respond(page.status, page.body, page.content_type, headers)
+
+    async def _report(
+        self, request: Request, reported: Reported, name: str, caller: Caller, record: Record
+    ) -> None:
+        """Answer with what was used."""
+        account = self._accounts.choose(caller, request.headers)
+        if self._usage is None:
+            raise NoStore(
+                "usage is kept in a store, and this installation has none; set SERVING_STORE_URL"
+            )
+        admin = caller.role is Role.ADMIN
+        inquiry = Inquiry(caller.key_id, account, admin, request.query, name)
+        page = await reported.report(self._usage, inquiry)
+        record.status = page.status
+        await request.respond(page.status, page.body, page.content_type, list(page.headers))
 
     async def _refuse(self, request: Request, error: ServingError, dialect: Dialect) -> None:
         """Answer with an error."""
@@ -234,9 +296,16 @@ class Pipeline:
             if record.answer is not None:
                 record.used = await record.answer.used(CLOSING_S)
             if record.ticket is not None:
-                await record.ticket.settle(record.used or End())
+                await record.ticket.settle(record.entry())
         finally:
             self._recorder.write(record)
+
+
+async def _settle_well(record: Record, answer: Answer, used: End) -> None:
+    """Settle a request whose answer has come to its end, before the last of it leaves."""
+    assert record.ticket is not None
+    record.complete(200 if answer.head is None else answer.head.status, used)
+    await record.ticket.settle(record.entry())
 
 
 def _endpoint(request: Request, match: Match) -> Endpoint:

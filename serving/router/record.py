@@ -24,6 +24,7 @@ from serving.observability.logs import Log, Sparing
 from serving.observability.metrics import NO_MODEL, RouterMetrics
 from serving.router.admission import Ticket
 from serving.router.answer import Answer
+from serving.store.entry import Entry
 from serving.wire.messages import End
 
 # The `endpoint` of a request whose path was not read.
@@ -33,9 +34,10 @@ NO_ENDPOINT = "none"
 class Record:
     """What is known of one request so far. Times are `time.monotonic` seconds.
 
-    `ticket` is None until the request is admitted. `answer` is the last replica's, None if the
-    request was sent to none; `used` is what that replica says was used, None if it has not said.
-    `held_s` is how long it has waited for a replica to come, in seconds.
+    `key` is the ID of the key that it came with, which is no secret. `ticket` is None until the
+    request is admitted. `answer` is the last replica's, None if the request was sent to none;
+    `used` is what that replica says was used, None if it has not said. `held_s` is how long it has
+    waited for a replica to come, in seconds.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Record:
         "engine",
         "first_byte",
         "held_s",
+        "key",
         "kind",
         "last_byte",
         "model",
@@ -56,6 +59,7 @@ class Record:
         "replica",
         "request_id",
         "retried",
+        "served_model",
         "status",
         "stream",
         "ticket",
@@ -67,9 +71,11 @@ class Record:
         self.endpoint = endpoint
         self.arrived = time.monotonic()
         self.model = ""
+        self.served_model = ""
         self.engine = NO_MODEL
         self.kind = NO_MODEL
         self.account = ""
+        self.key = ""
         self.replica = ""
         self.stream = False
         self.retried = False
@@ -95,6 +101,42 @@ class Record:
         if self.first_byte is None:
             self.first_byte = now
         self.last_byte = now
+
+    def complete(self, status: int, used: End) -> None:
+        """The answer has come to its end, with this status; its last bytes are about to leave."""
+        self.status, self.used = status, used
+        self.end()
+
+    def entry(self) -> Entry:
+        """What the ledger keeps of a request that has ended."""
+        used = self.used or End()
+        ended = self.ended or time.monotonic()
+        return Entry(
+            request_id=self.request_id,
+            ended_at=time.time(),
+            account=self.account,
+            key_id=self.key,
+            model=self.model,
+            served_model=self.served_model,
+            engine=self.engine,
+            kind=self.kind,
+            endpoint=self.endpoint,
+            stream=self.stream,
+            outcome=self.outcome or "error",
+            status=self.status,
+            code=self.code,
+            finish_reason=used.finish_reason,
+            usage_known=self.used is not None or self.answer is None,
+            prompt_tokens=used.prompt_tokens,
+            cached_tokens=used.cached_tokens,
+            completion_tokens=used.completion_tokens,
+            images=used.images,
+            queue_s=used.queue_s,
+            ttft_s=None if self.first_byte is None else self.first_byte - self.arrived,
+            total_s=ended - self.arrived,
+            replica=self.replica,
+            retried=self.retried,
+        )
 
     def end(self, error: BaseException | None = None) -> None:
         """Set the outcome: that of `error`, or else of the response that was sent. Only the first
@@ -175,6 +217,7 @@ class Recorder:
             engine=model,
             replica=record.replica,
             account=record.account,
+            key=record.key,
             stream=record.stream,
             outcome=outcome,
             status=record.status,

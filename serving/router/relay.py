@@ -50,15 +50,15 @@ _SSE = "text/event-stream"
 class Job:
     """One call, ready to be relayed.
 
-    `dialect` writes a failure as an event of the stream. `settle` is awaited with what the request
-    used, before the last byte of an answer that ends well.
+    `dialect` writes a failure as an event of the stream. `settle` is awaited with an answer that
+    ends well and what the request used, before its last byte.
     """
 
     call: Call
     body: bytes
     route: Route
     dialect: Dialect
-    settle: Callable[[End], Awaitable[None]]
+    settle: Callable[[Answer, End], Awaitable[None]]
 
 
 class Relay:
@@ -239,7 +239,7 @@ class Relay:
                             await self._flush(answer, record, response)
                         raise answer.failed
                     if answer.end is not None:
-                        await job.settle(answer.end)
+                        await job.settle(answer, answer.end)
                         await self._finish(answer, job, record, response)
                         return
                     await self._flush(answer, record, response)

@@ -261,7 +261,12 @@ class ReplicaLink(asyncio.Protocol):
             error = error_class(fail.status, fail.code)(
                 fail.message, param=fail.param, retry_after_s=fail.retry_after_s
             )
-            used = End(prompt_tokens=fail.prompt_tokens, completion_tokens=fail.completion_tokens)
+            used = End(
+                prompt_tokens=fail.prompt_tokens,
+                completion_tokens=fail.completion_tokens,
+                cached_tokens=fail.cached_tokens,
+                images=fail.images,
+            )
             answer.on_fail(AttemptFailed(error, retryable=fail.retryable, used=used))
         else:
             raise FrameError(f"frame kind {kind}")

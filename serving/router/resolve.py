@@ -15,13 +15,13 @@ import difflib
 from bisect import bisect
 from dataclasses import dataclass
 
+from serving.accounts.caller import Caller
 from serving.api.asked import Ability
 from serving.api.excerpt import excerpt
 from serving.catalogue.advice import alias_retired, deploy
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
 from serving.errors import NotDeployed, RetiredModel, UnknownModel
-from serving.router.auth import Caller
 from serving.wire.messages import AdapterRef, PromptFormat
 
 SUGGESTIONS = 3
@@ -134,13 +134,30 @@ class Resolver:
     def resolve(self, model_id: str, caller: Caller) -> Route:
         """The route of an ID for one caller. It never waits.
 
-        Today all callers see the same models; custom models of accounts will differ by caller.
-
         Raises:
+            Forbidden: the caller's key may not use this ID, whether or not there is such a model.
             RetiredModel: with the date, the successor and how to alias it.
             NotDeployed: with how to deploy it.
             UnknownModel: with the closest IDs in its message.
         """
+        if caller.limits.models is None:
+            return self._resolve(model_id, caller)
+        try:
+            route = self._resolve(model_id, caller)
+        except (RetiredModel, NotDeployed, UnknownModel):
+            if caller.may_use(model_id):
+                raise
+            raise caller.no_model(model_id) from None
+        if not caller.may_use(model_id, route.model):
+            raise caller.no_model(model_id)
+        return route
+
+    def ids_for(self, caller: Caller) -> list[str]:
+        """Every ID that a caller may name, in catalogue order."""
+        routes = self._routes
+        return [name for name, route in routes.items() if caller.may_use(name, route.model)]
+
+    def _resolve(self, model_id: str, caller: Caller) -> Route:
         route = self._routes.get(model_id)
         if route is not None:
             return route
@@ -151,7 +168,7 @@ class Resolver:
             return route
         if route is None and (spec := self._others.get(rest)) is not None and _is_of(vendor, spec):
             raise self._without_route(spec)
-        hint = ", ".join(f"'{name}'" for name in self._nearest(model_id))
+        hint = ", ".join(f"'{name}'" for name in self._nearest(model_id, caller))
         raise UnknownModel(
             f"unknown model '{excerpt(model_id)}'"
             + (f"; the closest IDs are {hint}" if hint else "; GET /v1/models lists every ID"),
@@ -176,11 +193,13 @@ class Resolver:
             param="model",
         )
 
-    def _nearest(self, model_id: str) -> list[str]:
+    def _nearest(self, model_id: str, caller: Caller) -> list[str]:
         asked = model_id.lower()
         at = bisect(self._sorted, (asked,))
         folded = {known.lower(): known for known in self._engine_ids[: 2 * NEIGHBOURS]}
         folded |= dict(self._sorted[max(0, at - NEIGHBOURS) : at + NEIGHBOURS])
+        if caller.limits.models is not None:
+            folded = {low: name for low, name in folded.items() if caller.may_use(name)}
         near = difflib.get_close_matches(asked, folded, SUGGESTIONS, cutoff=0.4)
         return [folded[name] for name in near]
 

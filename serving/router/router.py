@@ -7,15 +7,17 @@ import random
 import socket
 from collections.abc import Callable, Sequence
 
+from serving.accounts.keeper import Keeper
+from serving.accounts.ledger.books import Books
 from serving.api.endpoints import ENDPOINTS, Endpoints
 from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
 from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
-from serving.router.admission import Admission, OpenDoor, Policy
-from serving.router.auth import Accounts, KeyRing
+from serving.observability.metrics import LedgerMetrics, RouterMetrics
+from serving.router.admission import Admission, Charged, OpenDoor, Policy
+from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
 from serving.router.demand import Demand
 from serving.router.doors import Doors
@@ -32,6 +34,7 @@ from serving.router.spaces import CacheSpaces
 from serving.router.view import RouterView
 from serving.router.waiting import Waiting
 from serving.settings import Settings
+from serving.store.engine import Store
 from serving.wire.address import host_port
 from serving.wire.entry import Entry
 
@@ -58,7 +61,9 @@ class Router:
         policy: which requests may run, and who pays; by default all may, and nobody pays.
 
     Raises:
-        ValueError: other machines could call with a key that everybody knows.
+        ValueError: other machines could call with a key that everybody knows, or the store's URL is
+            not valid.
+        KeysFileError: the file of keys cannot be read.
     """
 
     def __init__(
@@ -81,10 +86,15 @@ class Router:
         self._id = router
         self._own_host = own_host
         self._drain_s = drain_s
+        self._prepared = False
         # Once it has started, that of its own port and the one of callers.
         self._own: HttpServer | None = None
         self._shared: HttpServer | None = None
         self.metrics = metrics = RouterMetrics()
+        url = settings.store_url.get_secret_value()
+        self._store = Store(url, migrates=settings.store_migrates) if url else None
+        self.keeper = keeper = Keeper(settings, self._store, metrics, log)
+        self.books = Books(settings, self._store, LedgerMetrics(metrics.registry), log, rng=rng)
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
         rng = rng or random.Random()
@@ -124,12 +134,14 @@ class Router:
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),
-            keys=KeyRing(settings.keys),
+            keys=keeper.ring,
+            administration=keeper.admin,
             doors=self._doors,
-            accounts=Accounts(settings.account_policy, metrics),
+            accounts=Accounts(settings.account_policy, keeper.book, metrics),
             cross_origin=CrossOrigin(settings.origins),
             spaces=CacheSpaces(settings),
-            admission=Admission(policy or OpenDoor()),
+            admission=Admission(policy or self._policy()),
+            usage=self.books.usage,
             relay=relay,
             view=RouterView(
                 router,
@@ -173,12 +185,24 @@ class Router:
         self.fleet.set_models(spec.id for spec in catalogue.engines)
         self._demand.update(catalogue.engines)
 
-    async def start(self) -> None:
-        """Listen.
+    async def prepare(self) -> None:
+        """Read the keys and open the ledger; done once.
 
         Raises:
-            OSError: the address is taken, or not ours.
+            OSError: the ledger's folder takes nothing.
         """
+        if not self._prepared:
+            self._prepared = True
+            await self.keeper.start()
+            await self.books.start()
+
+    async def start(self) -> None:
+        """Prepare, and listen.
+
+        Raises:
+            OSError: as `prepare`; or the address is taken, or not ours.
+        """
+        await self.prepare()
         settings = self._settings
         own, shared = listen(self._own_host), listen(settings.host, settings.port, shared=True)
         connections = connections_within(settings.max_connections, raise_limit())
@@ -190,6 +214,9 @@ class Router:
         self._doors.own_port = self._own.port
         for server in self.servers:
             await server.start()
+
+    def _policy(self) -> Policy:
+        return OpenDoor() if self.books.ledger is None else Charged(self.books.ledger)
 
     def _server(self, listener: socket.socket, connections: int) -> HttpServer:
         return HttpServer(
@@ -206,3 +233,7 @@ class Router:
         self._demand.close()
         await self.fleet.close()
         await self.hosted.close()
+        await self.keeper.close()
+        await self.books.close()
+        if self._store is not None:
+            await self._store.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 from functools import lru_cache
 
-from serving.router.auth import Caller
+from serving.accounts.caller import Caller
 from serving.settings import Settings
 
 # Names that need not be computed again: 4 us each.
@@ -25,8 +25,9 @@ class CacheSpaces:
     def __init__(self, settings: Settings) -> None:
         self._secret = settings.cluster_token.get_secret_value().encode()
         accounts = set(settings.keys.values())
-        # A key without an account may name any.
-        many = len(accounts) > 1 or None in accounts
+        # A key without an account may name any, and there is no telling what keys will be made.
+        more = settings.api_keys_file or settings.store_url.get_secret_value()
+        many = len(accounts) > 1 or None in accounts or bool(more)
         self._on = many if settings.cache_salt == "auto" else settings.cache_salt == "on"
         self._name = lru_cache(KEPT)(self._compute_name)
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from serving.accounts.caller import ANYONE, Caller
 from serving.api.asked import Ability
 from serving.api.models import ModelEntry
 from serving.api.openapi.description import Description
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
+from serving.errors import Forbidden
 from serving.observability.metrics import RouterMetrics
-from serving.router.auth import ANYONE
 from serving.router.fleet import Fleet, Replica
 from serving.router.resolve import Resolver, Route
 from serving.wire.address import host_port
 
 
 class RouterView:
-    """See `serving.api.pages.View`. `resolver` is replaced when the catalogue changes."""
+    """See `serving.api.pages.View`. `resolver` is replaced when the catalogue changes. It is for
+    whoever may use every model; others have a view of their own (`seen_by`)."""
 
     def __init__(
         self,
@@ -34,12 +37,22 @@ class RouterView:
         self._fleet = fleet
         self._metrics = metrics
         self._description = description
+        self._caller = ANYONE
+
+    def seen_by(self, caller: Caller) -> RouterView:
+        """What one caller may see: of the models, those that its key may use."""
+        if caller.limits.models is None:
+            return self
+        view = copy.copy(self)
+        view._caller = caller
+        return view
 
     def entries(self, *, everything: bool) -> list[ModelEntry]:
         """See `View.entries`."""
-        found = [self.entry(name) for name in self.resolver.ids]
+        found = [self.entry(name) for name in self._ids]
         if everything:
-            found += [_known(spec, self.resolver) for spec in self.resolver.others]
+            others = [spec for spec in self.resolver.others if self._caller.may_use(spec.id)]
+            found += [_known(spec, self.resolver) for spec in others]
         return found
 
     def entry(self, model_id: str) -> ModelEntry:
@@ -67,12 +80,12 @@ class RouterView:
     def status(self) -> list[dict[str, Any]]:
         """See `View.status`. An adapter's and an alias's replicas are those of its engine."""
         codes = {entry.id: entry.code for entry in self._fleet.listed}
-        return [self._model_status(name, codes) for name in self.resolver.ids]
+        return [self._model_status(name, codes) for name in self._ids]
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """See `View.readiness`."""
         models = {}
-        for name in self.resolver.ids:
+        for name in self._ids:
             engine = self._route(name).engine
             count = self._fleet.ready(engine.id)
             models[name] = {"ready": count > 0 or _may_sleep(engine), "replicas": count}
@@ -81,6 +94,7 @@ class RouterView:
 
     def targets(self) -> list[dict[str, Any]]:
         """See `View.targets` (prometheus.io/docs/prometheus/latest/http_sd)."""
+        self._check_all()
         return [
             {
                 "targets": [entry.ops],
@@ -91,6 +105,7 @@ class RouterView:
 
     def metrics(self) -> bytes:
         """See `View.metrics`."""
+        self._check_all()
         return self._metrics.text()
 
     def openapi(self) -> bytes:
@@ -102,7 +117,16 @@ class RouterView:
         return self._description.html
 
     def _route(self, model_id: str) -> Route:
-        return self.resolver.resolve(model_id, ANYONE)
+        return self.resolver.resolve(model_id, self._caller)
+
+    @property
+    def _ids(self) -> list[str]:
+        return self.resolver.ids_for(self._caller)
+
+    def _check_all(self) -> None:
+        """Raises `Forbidden` if the caller may not know of every model."""
+        if self._caller.limits.models is not None:
+            raise Forbidden("this API key is for some models only, and this page names all")
 
     def _model_status(self, name: str, codes: Mapping[str, str]) -> dict[str, Any]:
         route = self._route(name)

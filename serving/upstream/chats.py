@@ -21,6 +21,7 @@ from serving.upstream.form import (
     Json,
     NotAnAnswer,
     Reading,
+    cached_of,
     json_object,
     unnamed,
     whole,
@@ -75,7 +76,11 @@ class ChatReading(Reading):
                 self.tally.finish_reason = reason or self.tally.finish_reason
         if isinstance(usage := event.get("usage"), dict):
             # Gemini sends the usage so far with every event.
-            self.count(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+            self.count(
+                usage.get("prompt_tokens"),
+                usage.get("completion_tokens"),
+                cached_of(usage, "prompt_tokens_details"),
+            )
         return event
 
     @property

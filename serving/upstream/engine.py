@@ -35,6 +35,7 @@ class UpstreamEngine(Engine):
         """See `Engine.generate_paced`. While the client does not read, nothing is read from the
         provider either, and TCP slows the provider down."""
         form = completion_form(call, self.spec, self._dialect)
+        tally.images = len(call.images)
         async with self._exchange(form, tally) as (events, reading):
             async for event in events:
                 if text := reading.text(event):

@@ -59,11 +59,12 @@ class Reading(ABC):
         """The text that an event adds to the completion; asked of chats only."""
         return ""
 
-    def count(self, prompt: object, completion: object) -> None:
-        """Take over a usage."""
+    def count(self, prompt: object, completion: object, cached: object = 0) -> None:
+        """Take over a usage; `cached` is a part of the prompt."""
         self.usage = True
         self.tally.prompt_tokens = _count(prompt)
         self.tally.completion_tokens = _count(completion)
+        self.tally.cached_tokens = _count(cached)
 
 
 class OnePiece(Reading):
@@ -153,6 +154,12 @@ def unnamed(event: Event) -> bytes:
 def named(event: Event) -> bytes:
     """An event of a stream whose events are named as their `type`."""
     return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), _encode(event))
+
+
+def cached_of(usage: Event, details: str) -> object:
+    """The cached tokens that an OpenAI usage names among its `details`; None if it does not."""
+    found = usage.get(details)
+    return found.get("cached_tokens") if isinstance(found, dict) else None
 
 
 def _count(value: object) -> int:

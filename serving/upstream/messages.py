@@ -1,10 +1,16 @@
 """The messages API of a provider (docs.anthropic.com/en/api/messages, .../messages-count-tokens,
-.../messages-streaming): request and answer go through as they are, but for the model's name."""
+.../messages-streaming): request and answer go through as they are, but for the model's name. The
+header that says which betas a request uses goes with it: without it Anthropic refuses what they add
+to a body."""
 
 from __future__ import annotations
 
+import re
+
+from serving.api.openai import BETA_HEADER
 from serving.catalogue.spec import UpstreamSpec
 from serving.engine.interface import Tally
+from serving.errors import InvalidRequest
 from serving.upstream.dialects import Dialect
 from serving.upstream.form import (
     Event,
@@ -20,7 +26,8 @@ from serving.upstream.form import (
 from serving.wire.messages import HttpCall
 
 KEY_HEADER = "x-api-key"
-HEADERS = {"anthropic-version": "2023-06-01"}
+VERSION = {"anthropic-version": "2023-06-01"}
+_BETAS = re.compile(r"[\x20-\x7e]*")
 
 
 class MessagesReading(Reading):
@@ -31,6 +38,7 @@ class MessagesReading(Reading):
         super().__init__(tally, streams=streams)
         self._finished = False
         self._prompt = 0
+        self._cached = 0
 
     def take(self, event: Event) -> Event:
         """See `Reading.take`."""
@@ -59,7 +67,9 @@ class MessagesReading(Reading):
             names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
             counts = [usage.get(name) for name in names]
             self._prompt = sum(n for n in counts if isinstance(n, int)) or self._prompt
-            self.count(self._prompt, usage.get("output_tokens"))
+            cached = usage.get("cache_read_input_tokens")
+            self._cached = cached if isinstance(cached, int) else self._cached
+            self.count(self._prompt, usage.get("output_tokens"), self._cached)
 
     def _reason(self, part: object) -> None:
         if isinstance(part, dict) and isinstance(reason := part.get("stop_reason"), str):
@@ -86,18 +96,34 @@ def messages_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dial
     """A messages request.
 
     Raises:
-        InvalidRequest: the body is no JSON object.
+        InvalidRequest: the body is no JSON object, or the header with betas no text.
     """
     sent = {**json_object(body), "model": spec.upstream_model}
     render = as_asked(sent.get("stream"), call.model, "message")
-    return Form("/messages", sent, MessagesReading, render, own_key=KEY_HEADER, headers=HEADERS)
+    return Form(
+        "/messages", sent, MessagesReading, render, own_key=KEY_HEADER, headers=_headers(call)
+    )
 
 
 def count_form(call: HttpCall, body: bytes, spec: UpstreamSpec, dialect: Dialect) -> Form:
     """A request to count a prompt's tokens.
 
     Raises:
-        InvalidRequest: the body is no JSON object.
+        InvalidRequest: as `messages_form`.
     """
     sent, path = unstreamed(body, spec.upstream_model), "/messages/count_tokens"
-    return Form(path, sent, CountReading, whole, own_key=KEY_HEADER, headers=HEADERS)
+    return Form(path, sent, CountReading, whole, own_key=KEY_HEADER, headers=_headers(call))
+
+
+def _headers(call: HttpCall) -> dict[str, str]:
+    """Those of Anthropic's API: the version that is read here, and the betas that the caller uses.
+
+    Raises:
+        InvalidRequest: the betas are not a header's printable text.
+    """
+    betas = dict(call.headers).get(BETA_HEADER)
+    if betas is None:
+        return VERSION
+    if not _BETAS.fullmatch(betas):
+        raise InvalidRequest(f"header '{BETA_HEADER}': must be of printable ASCII characters")
+    return {**VERSION, BETA_HEADER: betas}

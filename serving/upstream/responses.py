@@ -11,7 +11,15 @@ from serving.api.stored import refuse_stored
 from serving.catalogue.spec import UpstreamSpec
 from serving.engine.interface import Tally
 from serving.upstream.dialects import Dialect
-from serving.upstream.form import Event, Form, NotAnAnswer, Reading, as_asked, json_object
+from serving.upstream.form import (
+    Event,
+    Form,
+    NotAnAnswer,
+    Reading,
+    as_asked,
+    cached_of,
+    json_object,
+)
 from serving.wire.messages import HttpCall
 
 # The last event of a stream that has not failed; both have the whole response in them.
@@ -55,7 +63,8 @@ class ResponsesReading(Reading):
         self._finished = True
         self.tally.finish_reason = "stop" if response["status"] == "completed" else "length"
         if isinstance(usage := response.get("usage"), dict):
-            self.count(usage.get("input_tokens"), usage.get("output_tokens"))
+            cached = cached_of(usage, "input_tokens_details")
+            self.count(usage.get("input_tokens"), usage.get("output_tokens"), cached)
 
     @property
     def finished(self) -> bool:

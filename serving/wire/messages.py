@@ -147,14 +147,17 @@ JSON_HEAD = Head(200, (("content-type", "application/json"),))
 class End(msgspec.Struct, frozen=True):
     """Last frame of a call that ended well or was cancelled; a cancelled one has no finish reason.
 
-    The token counts are the engine's, up to this frame. `queue_s` is the time in seconds from the
-    call's arrival in the engine to its first scheduling.
+    The token counts are the engine's, up to this frame; `cached_tokens` are those of the prompt
+    that were in its cache, `images` counts those that it loaded. `queue_s` is the time in seconds
+    from the call's arrival in the engine to its first scheduling.
     """
 
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     queue_s: float | None = None
+    cached_tokens: int = 0
+    images: int = 0
 
 
 class Fail(msgspec.Struct, frozen=True):
@@ -171,3 +174,5 @@ class Fail(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    images: int = 0

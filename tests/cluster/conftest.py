@@ -1,4 +1,4 @@
-"""Everything in this folder runs against real Ray and real vLLM engines."""
+"""Everything in this folder and below runs against real Ray and real vLLM engines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Reference = Callable[..., list[list[dict[str, Any]]]]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.cluster)
 
 

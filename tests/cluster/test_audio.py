@@ -1,6 +1,6 @@
 """A model for recordings on a real vLLM engine, compared with what Hugging Face's class generates.
 
-An engine server by itself, asked over its link and, by OpenAI's own client, through a router.
+An engine server by itself, asked over its link.
 """
 
 from __future__ import annotations
@@ -14,17 +14,12 @@ from typing import Any
 
 import httpx
 import msgspec
-import openai
 import pytest
 
 from serving.api.audio import TRANSCRIPTIONS, TRANSLATIONS
-from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.spec import EngineSpec
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
-from serving.router.router import Router
-from serving.settings import Settings
-from serving.wire.entry import Entry
 from serving.wire.messages import CompletionCall, HttpCall, Sampling
 from tests.cluster.conftest import local_model
 from tests.cluster.engine_server import EngineLink, EngineServer, engine_link, engine_server
@@ -254,31 +249,3 @@ async def test_it_takes_no_prompts(link: EngineLink) -> None:
     with pytest.raises(AttemptFailed, match=TRANSCRIPTIONS) as caught:
         await link.call(call)
     assert (caught.value.error.status, caught.value.error.param) == (400, "model")
-
-
-async def test_openais_client(
-    engine: EngineServer, spec: EngineSpec, log: Log, eventually: Eventually
-) -> None:
-    """A router before the engine: all that is between a client and a model."""
-    settings = Settings(host="127.0.0.1", port=0, api_keys="sk-any", cluster_token="token")
-    router = Router(settings, router="r1", own_host="127.0.0.1", drain_s=0.0, log=log)
-    await router.set_catalogue(Catalogue(models=(spec,), aliases={ALIAS: WHISPER}))
-    port = engine.ready.link_port
-    router.fleet.update([Entry("r#1", "engine", WHISPER, "127.0.0.1", port, "127.0.0.1:1")])
-    await router.start()
-    try:
-        await eventually(lambda: router.fleet.ready(WHISPER) == 1)
-        url = f"http://127.0.0.1:{router.port}/v1"
-        async with openai.AsyncOpenAI(api_key="sk-any", base_url=url, max_retries=0) as client:
-            for model in (WHISPER, ALIAS):
-                heard = await client.audio.transcriptions.create(
-                    model=model, file=("a.wav", recording(1, 15)), language="en", temperature=0
-                )
-                assert heard.text
-            with pytest.raises(openai.BadRequestError) as caught:
-                await client.audio.translations.create(model=WHISPER, file=("a.wav", b"no sound"))
-            assert caught.value.type == "invalid_request_error"
-            with pytest.raises(openai.UnprocessableEntityError, match=TRANSCRIPTIONS):
-                await client.completions.create(model=WHISPER, prompt="Once")
-    finally:
-        await router.close()

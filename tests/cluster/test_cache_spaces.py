@@ -8,22 +8,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.catalogue.catalogue import Catalogue
-from serving.observability.logs import open_log
-from serving.router.router import Router
-from serving.settings import Settings
-from serving.wire.entry import Entry
 from tests.cluster.conftest import local_model
-from tests.cluster.engine_server import REPLICA, TOKEN, EngineServer, engine_server
+from tests.cluster.engine_server import EngineServer, engine_server
+from tests.cluster.lone_router import lone_router
 from tests.conftest import Eventually
 from tests.live import BASE, PIRATE
 
 ACME, OTHER, ANY = "sk-acme", "sk-other", "sk-any"
 KEYS = f"{ACME}:acme,{OTHER}:other,{ANY}"
+HITS = "vllm:prefix_cache_hits_total"
 CHAT = {
     "kind": "engine",
     "chat_template": "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
@@ -59,55 +55,18 @@ async def ask(
     eventually: Eventually,
 ) -> AsyncIterator[Ask]:
     """`await ask(key, path, body)`: how many tokens of the request the engine had in its cache."""
-    fields = {"host": "127.0.0.1", "port": 0, "api_keys": KEYS, "cluster_token": TOKEN, **settings}
-    router = Router(
-        Settings.model_validate(fields),
-        router="r1",
-        own_host="127.0.0.1",
-        drain_s=0.0,
-        log=open_log("spaces-test", str(tmp_path)),
-    )
-    await router.set_catalogue(catalogue)
-    router.fleet.update(
-        [
-            Entry(
-                REPLICA,
-                "engine",
-                BASE,
-                "127.0.0.1",
-                engine.ready.link_port,
-                f"x:{engine.ready.ops_port}",
-            )
-        ]
-    )
-    await eventually(lambda: router.fleet.ready(BASE) == 1)
-    async with (
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(router.pipeline), base_url="http://router", timeout=60
-        ) as client,
-        httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{engine.ready.ops_port}", trust_env=False
-        ) as metrics,
-    ):
-
-        async def hits() -> float:
-            text = (await metrics.get("/metrics")).text
-            return sum(
-                sample.value
-                for family in text_string_to_metric_families(text)
-                for sample in family.samples
-                if sample.name == "vllm:prefix_cache_hits_total"
-            )
+    async with lone_router(
+        catalogue, engine, tmp_path, eventually, **{"api_keys": KEYS, **settings}
+    ) as router:
 
         async def ask(key: str, path: str, body: dict[str, Any], **headers: str) -> float:
-            before = await hits()
+            before = await router.metric(HITS)
             sent = {"x-api-key": key, **headers}
-            response = await client.post(path, json={"model": BASE, **body}, headers=sent)
+            response = await router.client.post(path, json={"model": BASE, **body}, headers=sent)
             assert response.status_code == 200, response.text
-            return await hits() - before
+            return await router.metric(HITS) - before
 
         yield ask
-    await router.close()
 
 
 def prompt() -> str:

@@ -25,5 +25,6 @@ def test_killed_processes_harm_nobody(live: Server, record_property: Any) -> Non
     assert not seen.problems, seen.report()
     assert set(seen.kills) == {kind for kind, _ in chaos.KINDS}
     assert seen.ends["ok"] > 50, seen.report()
+    assert seen.kept >= len(seen.told) > 50, seen.report()
     live.wait_whole()
     record_property("ends", dict(seen.ends))

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
 from serving.catalogue.spec import EngineSpec
@@ -23,7 +22,7 @@ from tests.cluster.conftest import apply, local_model, models_with
 from tests.cluster.engine_server import EngineLink, EngineServer, engine_link, engine_server
 from tests.conftest import Eventually
 from tests.embed_shape import CONTEXT, WIDTH, write_embed
-from tests.live import ALIAS, BASE, CROW, CROW_TEMPLATE, KEY, PIRATE, Server, poll
+from tests.live import ALIAS, BASE, CROW, CROW_TEMPLATE, PIRATE, Server, poll
 
 BERT, EMBED, EMBED_ALIAS = "tiny-bert", "tiny-embed", "embeddings"
 EMBEDDINGS, TOKENIZE, DETOKENIZE = "/v1/embeddings", "/tokenize", "/detokenize"
@@ -210,14 +209,12 @@ def llama(shapes: Path) -> HuggingFace:
 
 
 @pytest.mark.parametrize("model", [EMBED, EMBED_ALIAS])
-def test_the_openai_sdk_gets_the_vectors(more: Server, llama: HuggingFace, model: str) -> None:
-    # It asks for base64 by itself and decodes it.
-    with openai.OpenAI(base_url=f"{more.url}/v1", api_key=KEY) as client:
-        found = client.embeddings.create(model=model, input=TEXTS)
-    assert found.model == model
-    for item, text in zip(found.data, TEXTS, strict=True):
-        assert_same(item.embedding, llama.vector(text))
-    assert found.usage.prompt_tokens == llama.tokens(*TEXTS)
+def test_the_service_has_the_vectors(more: Server, llama: HuggingFace, model: str) -> None:
+    found = more.post(EMBEDDINGS, model=model, input=TEXTS).json()
+    assert found["model"] == model
+    for item, text in zip(found["data"], TEXTS, strict=True):
+        assert_same(item["embedding"], llama.vector(text))
+    assert found["usage"]["prompt_tokens"] == llama.tokens(*TEXTS)
 
 
 def test_a_request_for_vectors_is_recorded_with_its_tokens(

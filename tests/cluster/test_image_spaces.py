@@ -14,18 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.catalogue.catalogue import Catalogue
-from serving.observability.logs import open_log
-from serving.router.router import Router
-from serving.settings import Settings
-from serving.wire.entry import Entry
 from tests.cluster.conftest import local_model
-from tests.cluster.engine_server import REPLICA, TOKEN, EngineServer, engine_server
+from tests.cluster.engine_server import EngineServer, engine_server
+from tests.cluster.lone_router import lone_router
 from tests.conftest import Eventually
 from tests.live import BASE
 from tests.vision_shape import write_vision
@@ -79,48 +74,26 @@ async def ask(
     eventually: Eventually,
 ) -> AsyncIterator[Ask]:
     """`await ask(key, path, body)`: how many of the request's images the engine knew."""
-    fields = {"host": "127.0.0.1", "port": 0, "api_keys": KEYS, "cluster_token": TOKEN, **settings}
-    router = Router(
-        Settings.model_validate(fields),
-        router="r1",
-        own_host="127.0.0.1",
-        drain_s=0.0,
-        log=open_log("image-spaces-test", str(tmp_path)),
-    )
-    await router.set_catalogue(catalogue)
-    ready = engine.ready
-    at = ("127.0.0.1", ready.link_port, f"x:{ready.ops_port}")
-    router.fleet.update([Entry(REPLICA, "engine", VISION, *at)])
-    await eventually(lambda: router.fleet.ready(VISION) == 1)
-    async with (
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(router.pipeline), base_url="http://router", timeout=60
-        ) as client,
-        httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{ready.ops_port}", trust_env=False
-        ) as metrics,
-    ):
+    async with lone_router(
+        catalogue, engine, tmp_path, eventually, **{"api_keys": KEYS, **settings}
+    ) as router:
 
         async def counted() -> tuple[float, float]:
-            text = (await metrics.get("/metrics")).text
-            found = {
-                sample.name: sample.value
-                for family in text_string_to_metric_families(text)
-                for sample in family.samples
-            }
-            return found["vllm:mm_cache_queries_total"], found["vllm:mm_cache_hits_total"]
+            return (
+                await router.metric("vllm:mm_cache_queries_total"),
+                await router.metric("vllm:mm_cache_hits_total"),
+            )
 
         async def ask(key: str, path: str, body: dict[str, Any], **headers: str) -> float:
             asked, known = await counted()
             sent = {"x-api-key": key, **headers}
-            response = await client.post(path, json={"model": VISION, **body}, headers=sent)
+            response = await router.client.post(path, json={"model": VISION, **body}, headers=sent)
             assert response.status_code == 200, response.text
             asked_then, known_then = await counted()
             assert asked_then == asked + 1, "vLLM does not count this image"
             return known_then - known
 
         yield ask
-    await router.close()
 
 
 def image() -> str:

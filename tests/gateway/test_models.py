@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from serving.accounts.caller import ANYONE
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import load_catalogue, seed_catalogue
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
-from serving.router.auth import ANYONE
 from serving.router.resolve import Resolver
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from serving.accounts.caller import Caller
 from serving.api.asked import Asked
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import RateLimited
-from serving.router.auth import Caller
-from serving.wire.messages import End
+from serving.store.entry import Entry
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events
 
@@ -24,6 +24,7 @@ class Book:
         self.refuse = refuse
         self.admitted: list[tuple[str | None, str]] = []
         self.settled: list[tuple[str | None, int, int]] = []
+        self.entries: list[Entry] = []
         self.settling = asyncio.Event()
         self.settling.set()
 
@@ -33,9 +34,10 @@ class Book:
         if self.refuse:
             raise RateLimited("too much", retry_after_s=7)
 
-    async def settle(self, caller: Caller, account: str | None, asked: Asked, used: End) -> None:
+    async def settle(self, entry: Entry) -> None:
         await self.settling.wait()
-        self.settled.append((account, used.prompt_tokens, used.completion_tokens))
+        self.entries.append(entry)
+        self.settled.append((entry.account or None, entry.prompt_tokens, entry.completion_tokens))
 
 
 def request_lines(site: Site) -> list[dict[str, Any]]:

@@ -19,6 +19,8 @@ FLOORS = (
     ("serving.api",),
     ("serving.http",),
     ("serving.catalogue",),
+    ("serving.store",),
+    ("serving.accounts",),
     ("serving.engine.interface",),
     ("serving.engine",),
     ("serving.upstream",),
@@ -109,6 +111,11 @@ def test_httptools_is_imported_where_heads_are_read_only() -> None:
         file for file in files("serving") + files("deployments") if "httptools" in top_levels(file)
     ]
     assert users == ["serving/http/head.py"]
+
+
+@pytest.mark.parametrize("file", [f for f in EVERYTHING if not f.startswith("serving/store/")])
+def test_sql_is_in_the_store_only(file: str) -> None:
+    assert not top_levels(file) & {"sqlalchemy", "alembic", "aiosqlite", "asyncpg", "sqlite3"}
 
 
 @pytest.mark.parametrize("file", [f for package in APART for f in files(package)])

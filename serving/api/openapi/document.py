@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from serving.api.dialect import ANTHROPIC, CREATE_COMPLETION, OPENAI, RESPONSES, Dialect
-from serving.api.endpoints import NAME, Endpoint, Relayed
+from serving.api.endpoints import NAME, Endpoint, Managed, Relayed, Reported
 from serving.api.llm_engine import LLM_ENGINE
+from serving.api.openapi.admin import ADMIN_TEXTS
 from serving.api.openapi.describe import BASE, TEXTS, Text
 from serving.api.openapi.scale import SCALE_TEXTS
 from serving.api.openapi.schemas import REF, schemas
+from serving.api.openapi.usage import USAGE_TEXTS
 
 VERSION = "3.1.0"
-_TEXTS = TEXTS | SCALE_TEXTS
+_TEXTS = TEXTS | SCALE_TEXTS | USAGE_TEXTS
 JSON, EVENTS = "application/json", "text/event-stream"
 # The schema of each dialect's error bodies.
 ERRORS: dict[Dialect, str] = {
@@ -51,6 +53,18 @@ _RELAYED = {
     "503": "the model is away or overloaded; `retry-after` says how long to wait",
     "504": "the request took too long",
 }
+_MANAGED = {
+    "501": "the installation has no store",
+    "503": "the store is away; `retry-after` says how long to wait",
+}
+_WITH_BODY = {
+    "400": "the body is not valid",
+    "409": "it exists already, or the key was revoked",
+    "411": "the length of the body is not told",
+    "413": "the body is too large",
+    "415": "the body has a content-encoding that is not known",
+    "422": "a field is missing, unknown or has an impossible value",
+}
 _ALLOW = {"allow": {"schema": {"type": "string"}}}
 _KEYS = {
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -70,6 +84,12 @@ _NAME_PARAMETER = {
     "required": True,
     "description": "a model ID; it may have slashes",
     "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+}
+
+_ID_PARAMETER = {
+    **_NAME_PARAMETER,
+    "description": "the ID of an account or a key",
+    "example": "acme",
 }
 
 
@@ -97,8 +117,8 @@ def document(table: Sequence[Endpoint]) -> dict[str, Any]:
 
 
 def path_of(endpoint: Endpoint) -> str:
-    """The path whose words an endpoint has: without words of its own, it is another way to one that
-    has."""
+    """The path whose words an endpoint has, if they do not differ by method. Without words of its
+    own, it is another way to one that has."""
     answer = endpoint.answer
     if endpoint.path not in _TEXTS and isinstance(answer, Relayed) and answer.path:
         return answer.path
@@ -107,6 +127,8 @@ def path_of(endpoint: Endpoint) -> str:
 
 def text_of(endpoint: Endpoint) -> Text:
     """The words for an endpoint."""
+    if isinstance(endpoint.answer, Managed):
+        return ADMIN_TEXTS[endpoint.method, endpoint.path]
     return _TEXTS[path_of(endpoint)]
 
 
@@ -117,7 +139,9 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     parameters = [{"name": name, "in": "query", **more} for name, more in text.query.items()]
     if NAME in endpoint.path:
         named = [value["model"] for value in text.examples.values() if "model" in value]
-        parameters.insert(0, {**_NAME_PARAMETER, "example": named[0] if named else BASE})
+        of_model = {**_NAME_PARAMETER, "example": named[0] if named else BASE}
+        managed = isinstance(answer, Managed)
+        parameters.insert(0, _ID_PARAMETER if managed else of_model)
     operation: dict[str, Any] = {
         "operationId": _operation_id(endpoint),
         "tags": ["Azure" if azure else text.tag],
@@ -136,6 +160,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if isinstance(answer, Relayed):
         content = {text.takes: _body(endpoint, text)}
         operation["requestBody"] = {"required": True, "content": content}
+    elif isinstance(answer, Managed) and answer.reads:
+        examples = {name: {"value": value} for name, value in text.examples.items()}
+        body = {"schema": {"$ref": REF + answer.reads}, "examples": examples}
+        operation["requestBody"] = {"required": True, "content": {JSON: body}}
     return operation
 
 
@@ -166,6 +194,12 @@ def _responses(endpoint: Endpoint, text: Text) -> dict[str, Any]:
         kinds |= _WITH_QUERY
     if relayed:
         kinds |= _RELAYED
+    elif isinstance(endpoint.answer, Reported):
+        kinds |= _MANAGED
+    elif isinstance(endpoint.answer, Managed):
+        kinds |= _MANAGED | (_WITH_BODY if endpoint.answer.reads else {})
+        if NAME in endpoint.path:
+            kinds["404"] = "there is no such account or key"
     elif text.refuses:
         kinds |= text.refuses
     elif NAME in endpoint.path:
@@ -188,6 +222,8 @@ def _answer(endpoint: Endpoint, text: Text) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if text.writes or not text.streams:
         content[JSON] = {"schema": {"$ref": REF + (text.writes or "Object")}}
+    if "format" in text.query:
+        content["text/csv"] = {"schema": {"type": "string"}}
     if text.streams:
         content[EVENTS] = {"schema": _event(text.streams, endpoint.dialect)}
     return content

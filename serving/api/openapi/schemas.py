@@ -9,7 +9,9 @@ from typing import Any
 from serving.api.audio import AudioRequest
 from serving.api.completion import CompletionRequest
 from serving.api.models import RESPONSE_SCHEMA
+from serving.api.openapi.admin import admin_schemas
 from serving.api.openapi.scale import scale_schemas
+from serving.api.openapi.usage import usage_schemas
 
 REF = "#/components/schemas/"
 
@@ -138,6 +140,8 @@ def schemas() -> dict[str, Any]:
             "properties": {"type": {"type": "string"}, "sequence_number": number},
         },
         **scale_schemas(REF),
+        **admin_schemas(REF),
+        **usage_schemas(),
         "Object": {"type": "object"},
         "List": {"type": "array"},
     }

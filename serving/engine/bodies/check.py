@@ -23,6 +23,8 @@ from serving.engine.bodies.schemas import FIELDS, Schemas
 from serving.engine.bodies.values import check_structure, check_values, read, read_fields, shown
 from serving.errors import ContextLengthExceeded, InvalidRequest
 
+# Shows a chat's prompt, with its tools, and answers nothing.
+TOKENIZE = "/tokenize"
 # What an engine is to read as text or tokens; its size is measured against the context.
 TEXTS = frozenset(
     ("prompt", "input", "messages", "tokens", "suffix", "documents", "instructions", "system")
@@ -119,7 +121,8 @@ class BodyCheck:
             self._check_pairs(given)
         else:
             self._check_texts(path, given)
-        if not self._tools and given.get("tools") and _may_call(given.get("tool_choice")):
+        calls = path != TOKENIZE and _may_call(given.get("tool_choice"))
+        if not self._tools and given.get("tools") and calls:
             _refuse("tools", "this model takes no tools; its spec has no `tool_parser`")
         constrained = any(given.get(name) for name in _CONSTRAINTS) or is_constrained(given)
         return Checked(constrained=constrained)

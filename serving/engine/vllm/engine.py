@@ -158,6 +158,7 @@ class VllmEngine(Engine):
             if call.images:
                 stack.enter_context(self._media.sent_again_after_failure())
                 prompt = await self._prompt_with_images(call)
+                tally.images = len(call.images)
             else:
                 own = call.prompt_format or AS_THE_BASE
                 prompt = tokens_input(await self._prompts.encode(call.prompt, own))
@@ -243,6 +244,7 @@ class VllmEngine(Engine):
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
             images = await load_taken(prepared.urls, call.model, call.path, self._images)
+            tally.images = len(images)
             if images or call.path in AUDIO:
                 stack.enter_context(self._media.sent_again_after_failure())
             lora = None

@@ -35,15 +35,20 @@ class CallUsage:
     def fill(self, tally: Tally) -> None:
         """Set the tally's counts to what the requests have used so far."""
         prompts: dict[int, int] = {}
+        cached: dict[int, int] = {}
         completion_tokens, queues_s = self._beam_steps, []
         for state in self._states:
             counts = patches.request_counts(state)
             if counts.begun:
                 prompts[counts.prompt] = counts.prompt_tokens
+                # The choices of one prompt: what the first run had to compute is in none's cache.
+                found = cached.get(counts.prompt, counts.cached_tokens)
+                cached[counts.prompt] = min(found, counts.cached_tokens)
                 completion_tokens += counts.completion_tokens
                 if counts.queue_s is not None:
                     queues_s.append(counts.queue_s)
         tally.prompt_tokens = sum(prompts.values())
+        tally.cached_tokens = sum(cached.values())
         tally.completion_tokens = completion_tokens
         tally.queue_s = min(queues_s, default=None)
 

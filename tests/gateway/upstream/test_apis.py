@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.accounts.caller import ANYONE
 from serving.api.asked import Ability
 from serving.api.endpoints import ENDPOINTS, NAME, Relayed
 from serving.api.openapi.document import text_of
-from serving.router.auth import ANYONE
 from tests.conftest import Eventually
 from tests.gateway.conftest import events
 from tests.gateway.upstream.conftest import CANARY, DIALECTS, TEXT, World
@@ -82,6 +82,38 @@ async def test_a_message_goes_through_with_anthropic_s_key(world: World) -> None
     assert seen.body == {**body, "model": "their-anthropic"}
     assert seen.headers["anthropic-version"] == "2023-06-01"
     assert "sk-any" not in seen.headers.values()
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_caller_tries_of_anthropic_s_goes_through(
+    world: World, path: str, stream: bool
+) -> None:
+    """Its betas, which change what a body may say. Nobody else's APIs get them."""
+    headers = {"anthropic-beta": "context-1m-2025-08-07,files-api-2025-04-14"}
+    body = {"model": "m-anthropic", **MESSAGES, "stream": stream}
+    await world.wire.post(path, json=body, headers=headers)
+    await world.wire.post(path, json=body)
+    with_it, without = world.doubles["anthropic"].requests
+    assert with_it.headers["anthropic-beta"] == headers["anthropic-beta"]
+    assert "anthropic-beta" not in without.headers
+    others = [(f"m-{dialect}", "/v1/chat/completions") for dialect in DIALECTS]
+    for model, other in (*others, ("m-openai", "/v1/responses"), ("e-gemini", "/v1/embeddings")):
+        asked = MESSAGES if other.endswith("completions") else {"input": CANARY}
+        body = {"model": model, **asked}
+        response = await world.wire.post(other, json=body, headers=headers)
+        seen = world.doubles[model[2:]].requests[-1]
+        assert (response.status_code, "anthropic-beta" in seen.headers) == (200, False), model
+
+
+@pytest.mark.parametrize("beta", [b"\xc3\xa9", b"a\tb"])
+async def test_betas_that_no_header_can_have_are_refused(world: World, beta: bytes) -> None:
+    headers = [(b"anthropic-beta", beta)]
+    body = {"model": "m-anthropic", **MESSAGES}
+    response = await world.wire.post("/v1/messages", json=body, headers=headers)
+    assert response.status_code == 400
+    assert "'anthropic-beta'" in response.json()["error"]["message"]
+    assert not world.doubles["anthropic"].requests
 
 
 async def test_a_streamed_message(world: World) -> None:

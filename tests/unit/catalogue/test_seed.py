@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from serving.accounts.caller import ANYONE
 from serving.catalogue import memory
 from serving.catalogue.load import load_catalogue, seed_catalogue
 from serving.catalogue.plan import plan_model
 from serving.catalogue.spec import AdapterSpec, EngineSpec, RetiredSpec, UpstreamSpec
 from serving.errors import NotDeployed, RetiredModel
-from serving.router.auth import ANYONE
 from serving.router.resolve import Resolver
 
 ENGINES = [

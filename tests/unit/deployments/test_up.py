@@ -19,8 +19,10 @@ from deployments.up import EXIT_RUNNING, EXIT_USAGE
 def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("SERVING_", "RAY_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("SERVING_API_KEYS", "")
-    monkeypatch.delenv("SERVING_API_KEYS")
+    # What the command sets, so that it is gone afterwards.
+    for name in ("SERVING_API_KEYS", "SERVING_STORE_URL"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
 
 
 Command = Callable[..., Result]
@@ -47,10 +49,9 @@ def serving_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.7", "example.com", "127.1"])
-@pytest.mark.parametrize("keys", [None, "sk-local", "sk-a:a, sk-local:b", " sk-local ,sk-a"])
-def test_the_key_that_everybody_knows(serving_up: Command, host: str, keys: str | None) -> None:
-    env = {} if keys is None else {"SERVING_API_KEYS": keys}
-    result = serving_up("--host", host, **env)
+@pytest.mark.parametrize("keys", ["sk-local", "sk-a:a, sk-local:b", " sk-local ,sk-a"])
+def test_the_key_that_everybody_knows(serving_up: Command, host: str, keys: str) -> None:
+    result = serving_up("--host", host, SERVING_API_KEYS=keys)
     assert result.exit_code == EXIT_USAGE
     assert "SERVING_API_KEYS" in result.output
     assert "secrets.token_urlsafe" in result.output, "how to make one"
@@ -67,6 +68,27 @@ def test_with_a_key_of_ones_own_it_listens_anywhere(serving_up: Command, host: s
     arguments = ("--host", host, "--port", free_port())
     result = serving_up(*arguments, SERVING_API_KEYS="sk-own")
     assert isinstance(result.exception, Started), result.output
+
+
+def test_a_key_is_made_where_others_may_call(serving_up: Command) -> None:
+    result = serving_up("--host", "0.0.0.0", "--port", free_port())
+    assert isinstance(result.exception, Started), result.output
+    assert "sk-local" not in os.environ.get("SERVING_API_KEYS", "")
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"SERVING_STORE_URL": ""}, "no store to make one in"),
+        ({"SERVING_STORE_URL": "mysql://db/x"}, "'mysql' cannot be the store"),
+    ],
+)
+def test_a_store_that_no_key_can_be_made_in(
+    serving_up: Command, env: dict[str, str], message: str
+) -> None:
+    result = serving_up("--host", "0.0.0.0", **env)
+    assert result.exit_code == EXIT_USAGE
+    assert message in result.output
 
 
 @pytest.mark.parametrize(("host", "refused"), [("0.0.0.0", True), ("127.0.0.1", False)])

@@ -1,61 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from pydantic import SecretStr
 
-from serving.errors import Forbidden, InvalidRequest, Unauthenticated
-from serving.router.auth import Caller, KeyRing, choose_account
-from serving.settings import Settings
+from serving.accounts.book import Account, AccountBook, Enforcement
+from serving.accounts.caller import Caller
+from serving.errors import AccountDisabled, Forbidden, InvalidRequest, ServingError
+from serving.http.request import Request
+from serving.observability.metrics import RouterMetrics
+from serving.router.auth import NO_ACCOUNT, Accounts, choose_account
 
-KEYS = KeyRing(Settings(api_keys=SecretStr("sk-any, sk-acme:acme,,")).keys)
 ANY = Caller("k", None)
 ACME = Caller("k", "acme")
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {b"x-api-key": b"sk-acme"},
-        {b"authorization": b"Bearer sk-acme"},
-        {b"authorization": b"bearer  sk-acme "},
-        {b"x-api-key": b"sk-acme", b"authorization": b"Basic xxx"},
-    ],
-)
-def test_both_headers(headers: dict[bytes, bytes]) -> None:
-    assert KEYS.authenticate(headers).account == "acme"
-
-
-def test_a_key_without_an_account() -> None:
-    assert KEYS.authenticate({b"x-api-key": b"sk-any"}).account is None
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {b"x-api-key": b""},
-        {b"x-api-key": b"sk-other"},
-        {b"x-api-key": b"sk-acme:acme"},
-        {b"x-api-key": b"\xff\xfe"},
-        {b"x-api-key": b"sk-other", b"authorization": b"Bearer sk-acme"},
-        {b"authorization": b"sk-acme"},
-        {b"authorization": b"Basic sk-acme"},
-        {b"authorization": b"Bearer "},
-    ],
-)
-def test_strangers(headers: dict[bytes, bytes]) -> None:
-    with pytest.raises(Unauthenticated) as caught:
-        KEYS.authenticate(headers)
-    assert "sk-" not in caught.value.message
-
-
-def test_no_keys_let_nobody_in() -> None:
-    with pytest.raises(Unauthenticated):
-        KeyRing({}).authenticate({b"x-api-key": b""})
-
-
-def test_no_key_is_kept() -> None:
-    assert b"sk-acme" not in repr(vars(KEYS)).encode()
 
 
 @pytest.mark.parametrize(
@@ -90,8 +47,83 @@ def test_another_account_is_forbidden(header: bytes | None, body: str | None) ->
         choose_account(ACME, headers, body)
 
 
-def test_a_key_may_hold_equals_signs() -> None:
-    caller = KeyRing(Settings(api_keys=SecretStr("c2VjcmV0==:acme")).keys).authenticate(
-        {b"x-api-key": b"c2VjcmV0=="}
-    )
-    assert caller.account == "acme"
+def book(complete: bool, *accounts: Account) -> AccountBook:
+    made = AccountBook()
+    if complete:
+        made.replace(accounts)
+    else:
+        made.update(accounts)
+    return made
+
+
+def charge(
+    policy: str, known: AccountBook, caller: Caller, body: str | None = None
+) -> tuple[str | None, str]:
+    """The account, and the warning or refusal."""
+    metrics = RouterMetrics()
+    request = Request({}, None, None, "id", "/")  # type: ignore[arg-type]
+    try:
+        account = Accounts(policy, known, metrics).charged(caller, request, body)
+    except ServingError as error:
+        return None, f"{error.status} {error.message}"
+    headers: Any = dict(request.reply_headers)
+    warned = metrics.registry.get_sample_value("serving_requests_without_account_total")
+    assert bool(warned) == (b"x-account-warning" in headers)
+    return account, headers.get(b"x-account-warning", b"").decode()
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"), [("off", ""), ("warn", NO_ACCOUNT), ("enforce", f"400 {NO_ACCOUNT}")]
+)
+def test_who_names_no_account(policy: str, told: str) -> None:
+    for known in (book(False), book(True)):
+        assert charge(policy, known, ANY) == (None, told)
+
+
+@pytest.mark.parametrize("policy", ["off", "warn", "enforce"])
+def test_the_keys_account_will_do(policy: str) -> None:
+    assert charge(policy, book(True, Account("acme")), ACME) == ("acme", "")
+    assert charge(policy, book(False), ACME) == ("acme", "")
+
+
+@pytest.mark.parametrize("policy", ["off", "warn", "enforce"])
+@pytest.mark.parametrize(
+    ("own", "account", "told"),
+    [
+        (Enforcement.OFF, "acme", ""),
+        (Enforcement.WARN, "acme", NO_ACCOUNT),
+        (Enforcement.ENFORCE, None, f"400 {NO_ACCOUNT}"),
+    ],
+)
+def test_an_accounts_own_policy(
+    policy: str, own: Enforcement, account: str | None, told: str
+) -> None:
+    known = book(True, Account("acme", own))
+    assert charge(policy, known, ACME) == (account, told)
+    assert charge(policy, known, ACME, "acme") == ("acme", "")
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("off", ""),
+        ("warn", "account 'typo' does not exist"),
+        ("enforce", "403 account 'typo' does not exist"),
+    ],
+)
+def test_an_account_that_does_not_exist(policy: str, told: str) -> None:
+    account = None if policy == "enforce" else "typo"
+    assert charge(policy, book(True, Account("acme")), ANY, "typo") == (account, told)
+    # Without a store any name is an account.
+    assert charge(policy, book(False), ANY, "typo") == ("typo", "")
+
+
+def test_a_warning_is_ascii() -> None:
+    assert charge("warn", book(True), ANY, "ä€")[1] == r"account '\xe4\u20ac' does not exist"
+
+
+@pytest.mark.parametrize("caller", [ANY, ACME])
+def test_a_disabled_account_is_refused(caller: Caller) -> None:
+    accounts = Accounts("off", book(True, Account("acme", disabled=True)), RouterMetrics())
+    with pytest.raises(AccountDisabled, match="'acme' is disabled"):
+        accounts.choose(caller, {b"x-selected-account-id": b"acme"})

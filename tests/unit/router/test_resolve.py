@@ -4,9 +4,9 @@ import time
 
 import pytest
 
+from serving.accounts.caller import ANYONE
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import NotDeployed, RetiredModel, UnknownModel
-from serving.router.auth import ANYONE
 from serving.router.resolve import Resolver
 from serving.wire.messages import AdapterRef, PromptFormat
 

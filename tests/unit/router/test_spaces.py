@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from serving.router.auth import Caller
+from serving.accounts.caller import Caller
 from serving.router.spaces import CacheSpaces
 from serving.settings import Settings
 

@@ -128,6 +128,7 @@ class RequestCounts(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     queue_s: float | None
+    cached_tokens: int
 
 
 def request_counts(state: Any) -> RequestCounts:
@@ -147,6 +148,7 @@ def request_counts(state: Any) -> RequestCounts:
         # A pooling request has no detokenizer and makes no tokens.
         completion_tokens=0 if text is None else text.num_output_tokens(),
         queue_s=queue_s,
+        cached_tokens=state.num_cached_tokens,
     )
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from serving.api.endpoints import ENDPOINTS, NAME, Endpoint, Relayed
+from serving.api.endpoints import ENDPOINTS, NAME, Endpoint, Managed, Relayed
+from serving.api.openapi.admin import ADMIN_TEXTS
 from serving.api.openapi.describe import TEXTS
 from serving.api.openapi.document import ERRORS, document, path_of, text_of
 from serving.api.openapi.page import page
 from serving.api.openapi.scale import SCALE_TEXTS, scale_schemas
 from serving.api.openapi.schemas import REF, schemas
+from serving.api.openapi.usage import USAGE_TEXTS
 
 DOCUMENT = document(ENDPOINTS)
 RELAYED = [endpoint for endpoint in ENDPOINTS if isinstance(endpoint.answer, Relayed)]
@@ -42,9 +44,11 @@ def test_every_endpoint_is_described_once() -> None:
 
 
 def test_no_words_are_left_of_an_endpoint_that_is_gone() -> None:
-    used = {path_of(endpoint) for endpoint in ENDPOINTS}
-    assert TEXTS.keys() | SCALE_TEXTS.keys() == used
-    assert not TEXTS.keys() & SCALE_TEXTS.keys()
+    managed = {at for at in ENDPOINTS if isinstance(at.answer, Managed)}
+    assert ADMIN_TEXTS.keys() == {(endpoint.method, endpoint.path) for endpoint in managed}
+    used = {path_of(endpoint) for endpoint in ENDPOINTS if endpoint not in managed}
+    assert TEXTS.keys() | SCALE_TEXTS.keys() | USAGE_TEXTS.keys() == used
+    assert len(used) == len(TEXTS) + len(SCALE_TEXTS) + len(USAGE_TEXTS)
 
 
 def test_every_dialect_of_the_table_has_a_schema_of_its_errors() -> None:

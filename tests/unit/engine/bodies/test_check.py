@@ -397,7 +397,7 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 # tools
 
 
-def toolless(body: Any) -> bool:
+def toolless(body: Any, path: str = PATH) -> bool:
     given = json.dumps(body).encode()
     checks = BodyCheck(
         BodyLimits(),
@@ -408,7 +408,7 @@ def toolless(body: Any) -> bool:
         reserved={},
         tools=False,
     )
-    return checks.check(PATH, given).constrained
+    return checks.check(path, given).constrained
 
 
 @pytest.mark.parametrize(
@@ -436,6 +436,11 @@ def test_tools_for_a_model_that_takes_none(choice: dict[str, Any]) -> None:
 )
 def test_no_tool_may_be_called(body: dict[str, Any]) -> None:
     toolless(body)
+
+
+def test_tools_are_part_of_a_chat_that_is_tokenized() -> None:
+    """Nothing is called there, and a template may show tools whoever reads the answer."""
+    toolless({"messages": [MESSAGE], "tools": [TOOL]}, "/tokenize")
 
 
 # pairs

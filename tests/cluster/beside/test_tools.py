@@ -1,17 +1,16 @@
-"""Tool calls and reasoning on the chat endpoint, side by side with bare vLLM."""
+"""Tool calls and reasoning on the chat endpoint beside bare vLLM."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from loadtests.stacks import Model, Stack, bare
-from tests.cluster.conftest import local_model
-from tests.live import INSTRUCT, Server, parse_events
+from tests.cluster.beside.sides import Sides
+from tests.live import INSTRUCT, parse_events
 
+BESIDE = (INSTRUCT,)
 PATH = "/v1/chat/completions"
 # What is another one for each answer, and vLLM's fingerprint of its own arguments.
 OWN = ("id", "created", "system_fingerprint")
@@ -97,19 +96,11 @@ REFUSED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """`vllm serve` with the same model."""
-    stack = bare(Model(INSTRUCT, None, local_model(INSTRUCT), {}), tmp_path_factory.mktemp("bare"))
-    stack.wait_until_ready()
-    yield stack
-    stack.stop()
-
-
-def ask(url: str, body: dict[str, Any], key: str) -> httpx.Response:
-    headers = {"authorization": f"Bearer {key}"} if key else {}
+def told(sides: Sides, body: dict[str, Any]) -> tuple[httpx.Response, httpx.Response]:
+    """What both answer to a body."""
     sent = {"model": INSTRUCT, "temperature": 0, **body}
-    return httpx.post(f"{url}{PATH}", json=sent, headers=headers, timeout=60)
+    ours, theirs = sides.ours, sides.theirs[INSTRUCT]
+    return ours.post(PATH, json=sent), theirs.post(PATH, json=sent)
 
 
 def shared(answer: Any) -> Any:
@@ -139,25 +130,25 @@ def joined(events: list[Any]) -> tuple[str, str, str, list[list[str]]]:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_whole(live: Server, theirs: Stack, name: str) -> None:
-    body = {"temperature": 0, **BODIES[name]}
-    ours = live.post(PATH, model=INSTRUCT, **body)
+def test_whole(sides: Sides, name: str) -> None:
+    ours, theirs = told(sides, BODIES[name])
     assert ours.status_code == 200, ours.text
-    assert shared(ours.json()) == shared(ask(theirs.url, body, "").json())
+    assert shared(ours.json()) == shared(theirs.json())
 
 
 # What is told of a call that is cut short depends on how its steps are cut into events.
 @pytest.mark.parametrize("name", [name for name in BODIES if name != "cut short"])
-def test_streamed(live: Server, theirs: Stack, name: str) -> None:
+def test_streamed(sides: Sides, name: str) -> None:
     """Steps may be cut into events in another way, but they say the same, and what the whole
     answer says."""
-    body = {"temperature": 0, **BODIES[name]}
-    *ours, done = parse_events(live.post(PATH, model=INSTRUCT, stream=True, **body).text)
+    ours, theirs = told(sides, {**BODIES[name], "stream": True})
+    *events, done = parse_events(ours.text)
     assert done.data == "[DONE]"
-    *others, _ = parse_events(ask(theirs.url, {**body, "stream": True}, "").text)
-    found = joined([event.json for event in ours])
+    *others, _ = parse_events(theirs.text)
+    found = joined([event.json for event in events])
     assert found == joined([event.json for event in others])
-    whole = live.post(PATH, model=INSTRUCT, **body).json()["choices"][0]
+    sent = {"model": INSTRUCT, "temperature": 0, **BODIES[name]}
+    whole = sides.ours.post(PATH, json=sent).json()["choices"][0]
     message = whole["message"]
     calls = [
         [call["function"]["name"], call["function"]["arguments"]]
@@ -170,22 +161,20 @@ def test_streamed(live: Server, theirs: Stack, name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("stream", [False, True])
-def test_refused(live: Server, theirs: Stack, name: str, stream: bool) -> None:
-    body = {"messages": user("Hello!"), "stream": stream, **REFUSED[name]}
-    ours = live.post(PATH, model=INSTRUCT, **body)
+def test_refused(sides: Sides, name: str, stream: bool) -> None:
+    ours, refused = told(sides, {"messages": user("Hello!"), "stream": stream, **REFUSED[name]})
     assert ours.status_code == 400
     # Where vLLM has begun a stream, it says so in it.
-    refused = ask(theirs.url, body, "")
     assert refused.status_code >= 400 or refused.text.startswith('data: {"error"')
     assert set(ours.json()) == {"error"}
 
 
-def test_what_is_called_and_said(live: Server) -> None:
+def test_what_is_called_and_said(sides: Sides) -> None:
     """The answers that the comparisons above are about."""
 
     def message(name: str) -> Any:
-        body = {"temperature": 0, **BODIES[name]}
-        return live.post(PATH, model=INSTRUCT, **body).json()["choices"][0]["message"]
+        ours, _ = told(sides, BODIES[name])
+        return ours.json()["choices"][0]["message"]
 
     def calls(name: str) -> list[tuple[str, str]]:
         found = message(name).get("tool_calls") or []

@@ -1,0 +1,1 @@
+"""Accounts: who may call, how much, and what was used."""

@@ -1,0 +1,1 @@
+"""The usage ledger: an entry for each admitted request, durable before its last byte leaves."""

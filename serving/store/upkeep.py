@@ -1,0 +1,144 @@
+"""Keeps the ledger from growing without end: tables for months to come, and none for those past.
+
+Every router does this, seldom and at times of its own; one at a time has the work. On PostgreSQL
+entries are in a table for each month. It is made ahead, and dropped whole when all of it is older
+than what is kept. SQLite has one table, from which old entries are deleted in small pieces, so that
+nobody waits long for the database.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serving.store.engine import Store
+from serving.store.ledger import HOUR_S
+from serving.store.schema import usage_days, usage_entries, usage_hours, usage_journals
+from serving.store.url import POSTGRESQL
+from serving.store.usage import month_of
+
+MONTHS_AHEAD = 2
+PIECE = 5000
+# A journal that nothing was shipped from for so long is gone, and so is its disk.
+JOURNALS_DAYS = 90
+# Of PostgreSQL's advisory lock that whoever does this holds: "upkeep" in ASCII.
+LOCK = int.from_bytes(b"upkeep")
+_PREFIX = "usage_entries_"
+_REST = "usage_entries_rest"
+
+
+class Upkeep:
+    """Does all that is due.
+
+    Args:
+        entries_days: how long single entries are kept.
+        sums_days: how long sums by the hour are kept.
+    """
+
+    def __init__(self, store: Store, *, entries_days: int, sums_days: int) -> None:
+        self._store = store
+        self._entries = timedelta(days=entries_days)
+        self._sums = timedelta(days=sums_days)
+
+    async def run(self, now: datetime | None = None) -> dict[str, int]:
+        """Make and drop what is due; how many tables were made and dropped, and rows deleted.
+
+        Raises:
+            StoreAway: it will be done another time.
+        """
+        now = now or datetime.now(UTC)
+        done = {"made": 0, "dropped": 0, "entries": 0, "sums": 0}
+        if self._store.kind == POSTGRESQL:
+            async with self._store.writing() as connection:
+                if not await _alone(connection):
+                    return done
+                done["made"] = await _make_months(connection, now)
+                done["dropped"] = await _drop_months(connection, now - self._entries)
+        done["entries"] = await self._delete_entries(now - self._entries)
+        done["sums"] = await self._delete_sums(now)
+        return done
+
+    async def _delete_entries(self, before: datetime) -> int:
+        table, total = usage_entries.c, 0
+        if self._store.kind == POSTGRESQL:
+            # What came too late for its month's table; the others are dropped whole.
+            old = text(f"DELETE FROM {_REST} WHERE ended_at < :before")
+            async with self._store.writing() as connection:
+                return (await connection.execute(old, {"before": before})).rowcount
+        key = (table.ended_at, table.journal, table.number)
+        while True:
+            async with self._store.writing() as connection:
+                query = select(*key).where(table.ended_at < before).order_by(*key).limit(PIECE)
+                found = (await connection.execute(query)).all()
+                if not found:
+                    return total
+                last = found[-1].ended_at
+                piece = delete(usage_entries).where(table.ended_at < before, table.ended_at <= last)
+                total += (await connection.execute(piece)).rowcount
+
+    async def _delete_sums(self, now: datetime) -> int:
+        hour = int((now - self._sums).timestamp() // HOUR_S)
+        journals = now - timedelta(days=JOURNALS_DAYS)
+        async with self._store.writing() as connection:
+            await connection.execute(
+                delete(usage_journals).where(usage_journals.c.updated_at < journals)
+            )
+            total = 0
+            for table in (usage_hours, usage_days):
+                found = await connection.execute(delete(table).where(table.c.hour < hour))
+                total += found.rowcount
+            return total
+
+
+async def _alone(connection: AsyncConnection) -> bool:
+    """True if nobody else does this now; the lock goes with the transaction."""
+    query = text("SELECT pg_try_advisory_xact_lock(:lock)")
+    return bool((await connection.execute(query, {"lock": LOCK})).scalar_one())
+
+
+async def _make_months(connection: AsyncConnection, now: datetime) -> int:
+    """Make the tables of this month and those ahead. One whose entries have already come stays in
+    the table of the rest, which takes whatever has no month."""
+    made, months = 0, await _months(connection)
+    first, following = month_of(now)
+    for _ in range(1 + MONTHS_AHEAD):
+        if first not in months and not await _has_rest(connection, first, following):
+            await connection.execute(
+                text(
+                    f"CREATE TABLE {_PREFIX}{first:%Y_%m} PARTITION OF usage_entries "
+                    f"FOR VALUES FROM ('{first.isoformat()}') TO ('{following.isoformat()}')"
+                )
+            )
+            made += 1
+        first, following = month_of(following)
+    return made
+
+
+async def _drop_months(connection: AsyncConnection, before: datetime) -> int:
+    dropped = 0
+    for first, name in (await _months(connection)).items():
+        if month_of(first)[1] <= before:
+            await connection.execute(text(f"DROP TABLE {name}"))
+            dropped += 1
+    return dropped
+
+
+async def _months(connection: AsyncConnection) -> dict[datetime, str]:
+    """The tables of months, by their beginning."""
+    query = text(
+        "SELECT child.relname FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid "
+        "WHERE inhparent = 'usage_entries'::regclass AND child.relname <> :rest"
+    )
+    names = (await connection.execute(query, {"rest": _REST})).scalars()
+    return {
+        datetime.strptime(name.removeprefix(_PREFIX), "%Y_%m").replace(tzinfo=UTC): name
+        for name in names
+    }
+
+
+async def _has_rest(connection: AsyncConnection, since: datetime, until: datetime) -> bool:
+    query = text(f"SELECT 1 FROM {_REST} WHERE ended_at >= :since AND ended_at < :until LIMIT 1")
+    found = await connection.execute(query, {"since": since, "until": until})
+    return found.first() is not None
