@@ -94,6 +94,7 @@ def _chart(result: Result, objective: Objective, number: int) -> Markup:
                     objective.text.partition("=")[0],
                     [count.value for count in counts],
                     points=True,
+                    joined=False,
                     low=[count.value_low for count in counts],
                     high=[count.value_high for count in counts],
                 )

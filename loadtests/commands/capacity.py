@@ -15,12 +15,14 @@ from loadtests.capacity.model import Judgement
 from loadtests.capacity.output import conclusion, html
 from loadtests.capacity.stepping import Stepper, at_rate
 from loadtests.commands.options import environment, reads_scenario
-from loadtests.commands.watch import Lines
 from loadtests.compare import Unreadable
+from loadtests.load.plan import sources
 from loadtests.loop import run as run_loop
+from loadtests.output.live import Live
 from loadtests.run.conduct import conduct
 from loadtests.run.processes import ProcessFailed
 from loadtests.scenarios.model import Scenario
+from loadtests.scenarios.write import to_yaml
 
 EXIT_NOTHING, EXIT_USAGE, EXIT_FAILED = 1, 2, 4
 
@@ -151,12 +153,16 @@ def capacity(
     if high < low:
         raise click.UsageError("--high is below --low")
     keys = environment(scenario, key, key_env)
+    sources(scenario, keys)  # a key that is missing is told here
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("loadtest-results") / f"{scenario.name}-capacity-{stamp}"
     folder.mkdir(parents=True, exist_ok=True)
 
     def conducted(step: Scenario, where: Path) -> None:
-        run_loop(conduct(step, keys, Lines(), where))
+        where.mkdir(parents=True, exist_ok=True)
+        (where / "scenario.yaml").write_text(to_yaml(step), encoding="utf-8")
+        with Live(step) as live:
+            run_loop(conduct(step, keys, live, where))
 
     plan = Plan(
         objectives=list(slos),

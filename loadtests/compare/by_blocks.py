@@ -74,7 +74,7 @@ def _few(
     if not (measure.enough(one) and measure.enough(other)):
         return f"{min(one, other)} requests"
     if min(len(left), len(right)) < FEWEST:
-        return f"{min(len(left), len(right))} blocks of time; {FEWEST} are needed, longer runs have"
+        return f"{min(len(left), len(right))} blocks of time, {FEWEST} needed"
     return ""
 
 

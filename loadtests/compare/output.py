@@ -52,6 +52,8 @@ class Shown:
 def conclusion(comparison: Comparison) -> str:
     """One sentence."""
     worse, better = len(comparison.worse), len(comparison.better)
+    if all(line.word == "too few" for line in comparison.lines):
+        return "Too few requests, or too short a time, to say anything."
     if not worse and not better:
         return f"B and A: no difference beyond noise ({comparison.confidence:.0%})."
     return f"B is worse in {worse} and better in {better} of {len(comparison.lines)} lines."

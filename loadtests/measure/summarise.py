@@ -14,6 +14,7 @@ from loadtests.measure.aggregate import Aggregate
 from loadtests.measure.cell import Cell
 from loadtests.measure.cuts import Window, cuts, rate, select, span
 from loadtests.measure.goals import verdicts
+from loadtests.measure.loads import loads
 from loadtests.measure.summary import Count, Mark, PhaseFigures, Scrape, Summary
 from loadtests.measure.validity import reasons
 from loadtests.scenarios.model import Closed, Scenario
@@ -64,6 +65,7 @@ def summarise(
         scrapes=list(scrapes),
         counts=list(counts),
         verdicts=verdicts(scenario.goals, aggregate.cells, windows, counts),
+        loads=loads(scenario, aggregate.timeline),
         source=to_yaml(scenario),
     )
 

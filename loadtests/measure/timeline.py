@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import ceil
 from typing import Any
 
 from loadtests.measure.histogram import Histogram, micros
@@ -115,6 +116,15 @@ class Timeline:
             )
         for number, step in other._steps.items():
             self._step(number).merge(step)
+
+    def window(self, start_s: float, end_s: float) -> tuple[Step, float]:
+        """The steps that begin in this time, put together, and how many seconds they have."""
+        first, end = (ceil(round(at / self.step_s, 6)) for at in (start_s, end_s))
+        whole = Step()
+        for number in range(first, end):
+            if number in self._steps:
+                whole.merge(self._steps[number])
+        return whole, float((end - first) * self.step_s)
 
     def seconds(self) -> list[Second]:
         """The figures, from the run's start to the last step with something in it."""

@@ -28,6 +28,7 @@ class Series:
     values: Sequence[float | None]
     style: int = 0
     points: bool = False
+    joined: bool = True  # false: points alone
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
 
@@ -232,7 +233,10 @@ def _line(series: Series, xs: Sequence[float], x_scale: Scale, y_scale: Scale) -
         if series.points or number in alone:
             drawn.append(_point(px, py, series.style, place))
     return markup(
-        tag("path", class_=f"series {place}", d="".join(path), fill="none") if path else None, drawn
+        tag("path", class_=f"series {place}", d="".join(path), fill="none")
+        if path and series.joined
+        else None,
+        drawn,
     )
 
 

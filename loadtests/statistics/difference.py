@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from loadtests.statistics.blocks import Mean, Sample, spread
 from loadtests.statistics.student import beyond, two_sided
 
+# Chances are told as one of these, the next higher: each needs an interval.
+CHANCES = [10 ** (number / 10 - 9) for number in range(90)]
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -122,15 +125,15 @@ def _joined(one: float, other: float, together: float) -> float:
 
 
 def _chance(value: float, interval: Callable[[float], tuple[float, float]]) -> float:
-    """The least chance of error whose interval leaves 0 out."""
+    """The least chance of error, of those in `CHANCES`, whose interval leaves 0 out."""
     if value == 0:
         return 1.0
-    low, high = math.log(1e-9), 0.0
-    for _ in range(24):
-        middle = (low + high) / 2
-        left, right = interval(math.exp(middle))
-        low, high = (low, middle) if left > 0 or right < 0 else (middle, high)
-    return math.exp(high)
+    low, high = 0, len(CHANCES)
+    while low < high:
+        middle = (low + high) // 2
+        left, right = interval(CHANCES[middle])
+        low, high = (low, middle) if left > 0 or right < 0 else (middle + 1, high)
+    return CHANCES[low] if low < len(CHANCES) else 1.0
 
 
 def _correlation(a: Sequence[float], b: Sequence[float]) -> float:

@@ -28,6 +28,9 @@ def observed(record: Record) -> Observation:
     )  # fmt: skip
 
 
+PLAIN = Mix()
+
+
 @cache
 def some() -> Summary:
     """A summary to change; histograms take their time."""
@@ -35,8 +38,9 @@ def some() -> Summary:
 
 
 def made(
-    name: str, service: Service, seed: int, *, stimulus: int = 1, rate: float = 20, end_s: float = 120,
-    mix: Mix = Mix(), invalid: tuple[str, ...] = (), scenario: dict[str, object] | None = None,
+    name: str, service: Service, seed: int, *, stimulus: int = 1, rate: float = 20,
+    end_s: float = 120, mix: Mix = PLAIN, invalid: tuple[str, ...] = (),
+    scenario: dict[str, object] | None = None,
 ) -> Run:  # fmt: skip
     """A run. `stimulus` is the scenario's seed, `seed` that of what the service does."""
     arrivals = list(poisson(lambda at: rate, rate, end_s, stimulus))

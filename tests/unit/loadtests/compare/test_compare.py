@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from loadtests.output.records import RecordWriter
 from rich.console import Console
 
 from loadtests.commands.compare import compare as command
 from loadtests.compare import Comparison, Incomparable, Run, compare, read_run
 from loadtests.compare.output import Shown, html
 from loadtests.measure.record import Record
+from loadtests.output.records import RecordWriter
 from tests.unit.loadtests.compare.runs import drifting, made, some
 from tests.unit.loadtests.simulated import HOSTILE, Mix, Service, poisson, serve
 
-SEEDS = range(20)
+SEEDS = range(8)
 CALM = Service(servers=8, mean_s=0.1, failing=0.01)
 
 
@@ -48,7 +48,7 @@ def test_a_shift_of_a_fifth_is_told_and_its_direction() -> None:
     """Tokens come a fifth slower in every answer: two minutes show it always, as they do with the
     whole distribution of a first token that is 40% slower."""
     told = slower = 0
-    for seed in range(6):
+    for seed in range(3):
         before = made("a", CALM, 2 * seed)
         after = made(
             "b", Service(servers=8, mean_s=0.14, token_s=0.012, failing=0.01), 2 * seed + 1
@@ -57,8 +57,8 @@ def test_a_shift_of_a_fifth_is_told_and_its_direction() -> None:
         told += found["tpot p50"] == "worse"
         slower += found["ttft p50"] == found["ttft p90"] == "worse"
         assert words(compare([after], [before]))["tpot p50"] == "better"
-    assert told == 6
-    assert slower >= 5
+    assert told == 3
+    assert slower >= 2
 
 
 def test_what_matters_to_nobody_is_noise_though_it_is_sure() -> None:
@@ -163,7 +163,7 @@ def folder(path: Path, service: Service, seed: int) -> Path:
 def test_the_command_reads_folders_and_gates(tmp_path: Path) -> None:
     a = folder(tmp_path / "a", CALM, 1)
     b = folder(tmp_path / "b", CALM, 2)
-    slow = folder(tmp_path / "slow", Service(servers=8, mean_s=0.1, token_s=0.02), 3)
+    slow = folder(tmp_path / "slow", Service(servers=8, mean_s=0.1, token_s=0.02, failing=0.01), 3)
     run = CliRunner().invoke
     page = tmp_path / "page.html"
     same = run(command, [str(a), str(b), "--fail-on", "any", "--html", str(page)])
