@@ -62,15 +62,19 @@ class Comparison:
             self._tokens("completion tokens", None, self._all),
         ]
         named = {model for model in server.requests if model}
-        unknown = sorted(set(self._models) - named)
-        if unknown and len(self._models) > 1:
+        # What was refused has been counted under no model, mostly.
+        asked = {
+            model: cell for model, cell in self._models.items() if cell.requests > cell.refused
+        }
+        unknown = sorted(set(asked) - named)
+        if unknown and len(asked) > 1:
             found[0].note = _join(
                 found[0].note,
                 f"compared in total only: the service counts {_some(unknown)} under other names "
                 "(adapters under their base, aliases under their model)",
             )
-        elif len(self._models) > 1:
-            ordered = sorted(self._models.items(), key=lambda item: (-item[1].requests, item[0]))
+        elif len(asked) > 1:
+            ordered = sorted(asked.items(), key=lambda item: (-item[1].requests, item[0]))
             for model, cell in ordered[:_MODELS]:
                 found.append(self._requests(model, cell))
                 found.append(self._tokens("prompt tokens", model, cell))
@@ -86,6 +90,8 @@ class Comparison:
         if difference < 0 and self._server.lost:
             less = -difference
             notes = [*notes, f"the service's count is a lower bound: {_some(self._server.lost)}"]
+        elif self._server.lost:
+            notes = [*notes, f"the service's count is not sure: {_some(self._server.lost)}"]
         explained = min(abs(difference), more if difference > 0 else less)
         return Count(
             what=what,

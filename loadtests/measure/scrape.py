@@ -175,6 +175,8 @@ class Scraper:
             process = self._processes[target] = _Process(started)
             # What a process counted before the run is not the run's.
             before = first or (started is not None and started < began - 1)
+            if before and not first:
+                self._lost[target] = f"it was read for the first time {at_s:.0f} s into the run"
             process.values = {
                 (one.name, one.labels): one.value if before else 0.0
                 for one in samples

@@ -126,7 +126,8 @@ def machine() -> dict[str, str]:
         "machine": platform.machine(),
         "cores": str(os.cpu_count() or 0),
     }
-    for package in ("loadtests", "serving"):  # on its own, or as a part of the service's package
+    # It is installed on its own, or as a part of the service's package.
+    for package in ("serving-loadtest", "serving"):
         try:
             found["loadtest"] = version(package)
             break

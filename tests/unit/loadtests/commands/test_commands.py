@@ -75,11 +75,11 @@ def test_plan_counts_what_is_sent() -> None:
     output = call("plan", "spike").output
     before, spike, after = (block for block in output.split("\n\n")[1:])
     counts = [int(block.split("\n")[1].split()[0]) for block in (before, spike, after)]
-    assert counts[0] == pytest.approx(30, abs=15)
-    assert counts[1] == pytest.approx(100, abs=30)
-    assert counts[2] == pytest.approx(80, abs=27)
+    assert counts[0] == pytest.approx(90, abs=30)
+    assert counts[1] == pytest.approx(300, abs=55)
+    assert counts[2] == pytest.approx(240, abs=50)
     half = call("plan", "spike", "--rate-scale", "0.5", "--seconds-scale", "0.5").output
-    assert int(half.split("\n\n")[2].split("\n")[1].split()[0]) == pytest.approx(25, abs=15)
+    assert int(half.split("\n\n")[2].split("\n")[1].split()[0]) == pytest.approx(75, abs=27)
 
 
 def test_options_reach_the_plan() -> None:

@@ -201,7 +201,9 @@ def test_a_process_that_was_killed_has_lost_counts() -> None:
     assert "lower bound" in counts["requests"].note
     assert "e:1: its process was replaced" in counts["requests"].note
     # It explains no count that is too high, and none of a source that lost nothing.
-    assert findings(compare([streamed()], vllm({"stop": 1}, 10, 4), lost=lost))
+    counts = compare([streamed()], vllm({"stop": 1}, 10, 4), lost=lost)
+    assert findings(counts) == {"completion tokens": 1}
+    assert "not sure: e:1" in counts["completion tokens"].note
     assert findings(compare([streamed(), streamed()], serving({"ok": 1}, 20, 6), lost=lost))
 
 
@@ -232,6 +234,22 @@ def test_by_model_if_the_service_names_the_same() -> None:
     counts = compare(records, counters)
     assert findings(counts) == {"completion tokens": 1, "completion tokens b": 1}
     assert counts["requests b"].explained == 1
+
+
+def test_a_model_that_was_refused_each_time_hides_no_other() -> None:
+    records = [streamed(model="a"), streamed(1, model="b"), failed(2, 404, model="unknown")]
+    refused = series(
+        "serving_requests_total", model="none", kind="none", endpoint="none", outcome="rejected"
+    )
+    counters = {
+        **serving({"ok": 1}, 10, 3, model="a"),
+        **serving({"ok": 1}, 10, 3, model="b"),
+        refused: 1,
+    }
+    counts = compare(records, counters)
+    assert findings(counts) == {}
+    assert "requests a" in counts
+    assert "requests unknown" not in counts
 
 
 def test_custom_ids_are_compared_in_total() -> None:

@@ -115,7 +115,10 @@ async def test_replicas_come_and_go() -> None:
     service.page("d:1", 900, started=20)  # was there before and is listed only now
     snapshot = await scraper.scrape()
     assert counted(snapshot) == 7
-    assert snapshot.lost == {"b:1": "it answered at first and does not any more"}
+    assert snapshot.lost == {
+        "b:1": "it answered at first and does not any more",
+        "d:1": "it was read for the first time 5 s into the run",
+    }
     service.page("d:1", 903, started=20)
     assert counted(await scraper.scrape()) == 10
 
