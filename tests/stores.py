@@ -13,7 +13,7 @@ import pytest
 
 from serving.store.engine import Store
 
-WATCH = 'cat; kill -INT "$(head -1 "$1/data/postmaster.pid")" 2>/dev/null; sleep 1; rm -rf "$1"'
+WATCH = 'cat; kill -INT "$(head -1 "$1/data/postmaster.pid" 2>/dev/null)" 2>/dev/null; sleep 1; rm -rf "$1"'
 
 
 class PostgreSQL:
