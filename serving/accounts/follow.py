@@ -25,7 +25,8 @@ from serving.accounts.ring import Entry, KeyRing
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.store.engine import StoreAway
-from serving.store.keys import AccountRow, KeyRow, KeyTables, News
+from serving.store.key_rows import AccountRow, KeyRow, News
+from serving.store.keys import KeyTables
 from serving.store.migrate import SchemaError
 
 POLL_S = 1.0

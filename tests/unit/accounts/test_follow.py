@@ -19,7 +19,8 @@ from serving.errors import KeyExpired, KeyRevoked, StoreUnavailable, Unauthentic
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.store.engine import Store, StoreAway
-from serving.store.keys import AccountRow, Change, KeyTables, SecretRow
+from serving.store.key_rows import AccountRow, Change, SecretRow
+from serving.store.keys import KeyTables
 from serving.store.schema import accounts, api_key_secrets, api_keys, versions
 from tests.stores import PostgreSQL
 
