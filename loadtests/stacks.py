@@ -174,7 +174,8 @@ def ours(model: Model, folder: Path) -> Stack:
     port = free_port()
     command = [sys.executable, "-m", "deployments.up", "--models", str(file)]
     command += ["--port", str(port), "--run-dir", str(folder / "run")]
-    return Stack("ours", command, {}, f"http://127.0.0.1:{port}", "/ready", folder / "ours.log")
+    env = {"SERVING_STATE_DIR": str(folder / "state")}
+    return Stack("ours", command, env, f"http://127.0.0.1:{port}", "/ready", folder / "ours.log")
 
 
 def bare(model: Model, folder: Path) -> Stack:

@@ -13,7 +13,13 @@ import pytest
 
 from serving.store.engine import Store
 
-WATCH = 'cat; kill -INT "$(head -1 "$1/data/postmaster.pid")" 2>/dev/null; sleep 1; rm -rf "$1"'
+WATCH = """
+cat
+exec 2>/dev/null
+kill -INT "$(head -1 "$1/data/postmaster.pid")"
+sleep 1
+rm -rf "$1"
+"""
 
 
 class PostgreSQL:

@@ -17,17 +17,17 @@ from serving.api.excerpt import excerpt
 from serving.api.models import Query
 from serving.errors import Conflict, InvalidField, NotFound, StoreUnavailable
 from serving.store.engine import StoreAway
-from serving.store.keys import (
+from serving.store.key_rows import (
     AccountRow,
     AuditRow,
     Change,
     KeyRow,
-    KeyTables,
     Missing,
     Over,
     SecretRow,
     Taken,
 )
+from serving.store.keys import KeyTables
 from serving.store.migrate import SchemaError
 
 

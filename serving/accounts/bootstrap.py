@@ -7,7 +7,8 @@ import getpass
 from serving.accounts.admin import make_key
 from serving.accounts.caller import Role
 from serving.store.engine import Store
-from serving.store.keys import Change, KeyRow, KeyTables
+from serving.store.key_rows import Change, KeyRow
+from serving.store.keys import KeyTables
 
 
 async def make_admin_key(store: Store, name: str) -> tuple[KeyRow, str]:

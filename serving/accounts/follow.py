@@ -25,7 +25,8 @@ from serving.accounts.ring import Entry, KeyRing
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.store.engine import StoreAway
-from serving.store.keys import AccountRow, KeyRow, KeyTables, News
+from serving.store.key_rows import AccountRow, KeyRow, News
+from serving.store.keys import KeyTables
 from serving.store.migrate import SchemaError
 
 POLL_S = 1.0
@@ -65,7 +66,7 @@ class Follower:
         self._book = book
         self._metrics = metrics
         self._log = log
-        self._stale_s = stale_s
+        self.stale_s = stale_s
         self._poll_s = poll_s
         self._rng = rng or random.Random()
         self._version: int | None = None
@@ -138,8 +139,8 @@ class Follower:
         if not self._is_away:
             self._is_away = True
             reason = str(error) or type(error).__name__
-            self._log.error("store_away", reason=reason, keys_good_for_s=self._stale_s)
-        if self._version is not None and away_s > self._stale_s and not self._ring.away:
+            self._log.error("store_away", reason=reason, keys_good_for_s=self.stale_s)
+        if self._version is not None and away_s > self.stale_s and not self._ring.away:
             self._ring.away = TOO_LONG
             self._log.error("keys_too_old", away_s=round(away_s))
 

@@ -15,7 +15,7 @@ from serving.accounts.ring import KeyRing
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.observability.tasks import background
-from serving.settings import Settings
+from serving.settings import Settings, is_loopback
 from serving.store.engine import Store
 from serving.store.keys import KeyTables
 
@@ -52,7 +52,7 @@ class Keeper:
         self._file: FileFollower | None = None
         self._follower: Follower | None = None
         if settings.api_keys_file:
-            file = KeysFile(Path(settings.api_keys_file), log)
+            file = KeysFile(Path(settings.api_keys_file), log, here_only=is_loopback(settings.host))
             self._file = FileFollower(file, settings.keys, self.ring, poll_s)
         else:
             self.ring.set_listed(entries_of(settings.keys))

@@ -23,6 +23,7 @@ from serving.accounts.key_limits import NAMES, KeyLimits
 from serving.accounts.ring import Entry
 from serving.accounts.secret import digest_of, id_of
 from serving.observability.logs import Log
+from serving.settings import LOCAL_KEY
 
 _FIELDS = (*NAMES, "role", "expires")
 
@@ -98,22 +99,24 @@ def _moment(text: str) -> float:
 class KeysFile:
     """A file of keys that may change.
 
+    Args:
+        here_only: true if only this machine can call; then the key that everybody knows will do.
+
     Raises:
         KeysFileError: it cannot be read, or is not valid.
     """
 
-    def __init__(self, path: Path, log: Log) -> None:
+    def __init__(self, path: Path, log: Log, *, here_only: bool) -> None:
         self._path = path
         self._log = log
+        self._here_only = here_only
         self._seen: tuple[int, ...] = ()
         self._complained = ""
         try:
             self._seen = self._state()
-            self.entries = read_keys(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            self.entries = self._read()
+        except (OSError, UnicodeDecodeError, KeysFileError) as error:
             raise KeysFileError(f"{path}: {_reason(error)}") from None
-        except KeysFileError as error:
-            raise KeysFileError(f"{path}: {error}") from None
 
     def changed(self) -> bool:
         """Look at the file again; true if there are other entries now. While it cannot be read or
@@ -123,7 +126,7 @@ class KeysFile:
             if state == self._seen:
                 self._complained = ""
                 return False
-            self.entries = read_keys(self._path.read_text("utf-8"))
+            self.entries = self._read()
         except (OSError, UnicodeDecodeError, KeysFileError) as error:
             reason = _reason(error)
             if reason != self._complained:
@@ -133,6 +136,15 @@ class KeysFile:
         self._seen, self._complained = state, ""
         self._log.info("keys_file_taken", path=str(self._path), keys=len(self.entries))
         return True
+
+    def _read(self) -> list[Entry]:
+        found = read_keys(self._path.read_text("utf-8"))
+        known = digest_of(LOCAL_KEY.encode())
+        if not self._here_only and any(entry.digest == known for entry in found):
+            raise KeysFileError(
+                f"everybody knows the key '{LOCAL_KEY}', and other machines may call"
+            )
+        return found
 
     def _state(self) -> tuple[int, ...]:
         found = os.stat(self._path)

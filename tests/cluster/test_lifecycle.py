@@ -5,6 +5,7 @@ Runs after everything else: it stops the server that the other tests share.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ def up(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "deployments.up", *arguments],
         cwd=ROOT,
+        # Nothing is kept in the user's own folder of state.
+        env=os.environ | {"SERVING_STORE_URL": ""},
         capture_output=True,
         text=True,
         timeout=60,

@@ -104,7 +104,7 @@ def test_it_is_read_again_when_it_changes(tmp_path: Path) -> None:
     logger.addHandler(kept)
     mounted = Mounted(tmp_path)
     mounted.write("sk-a")
-    file = KeysFile(mounted.path, Log(logger))
+    file = KeysFile(mounted.path, Log(logger), here_only=True)
 
     def names() -> list[str | None]:
         return [entry.caller.account for entry in file.entries]
@@ -140,4 +140,17 @@ def test_a_file_that_cannot_be_used_at_the_start(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(KeysFileError, match="keys: "):
-        KeysFile(path, log)
+        KeysFile(path, log, here_only=True)
+
+
+def test_the_key_that_everybody_knows_is_for_this_machine(tmp_path: Path, log: Log) -> None:
+    path = tmp_path / "keys"
+    path.write_text("sk-local role=read")
+    assert KeysFile(path, log, here_only=True).entries
+    with pytest.raises(KeysFileError, match="everybody knows"):
+        KeysFile(path, log, here_only=False)
+    path.write_text("sk-own")
+    file = KeysFile(path, log, here_only=False)
+    path.write_text("sk-local")
+    assert not file.changed()
+    assert file.entries[0].caller.key_id != entries_of({"sk-local": None})[0].caller.key_id
