@@ -20,7 +20,7 @@ OWN = frozenset(
     (
         *("id", "item_id", "call_id", "response_id", "request_id"),
         *("created", "created_at", "completed_at", "system_fingerprint"),
-        *("cached_tokens", "cached_tokens_per_turn"),
+        *("cached_tokens", "cache_write_tokens", "cached_tokens_per_turn"),
     )
 )
 # The number of an event: events are joined here.

@@ -59,6 +59,7 @@ OTHERWISE = {
     "a temperature that is a text": FORM,
     "a temperature below none": FORM,
     "an unknown format": FORM,
+    "subtitles": FORM,
     "a limit that is a text": FORM,
     "an unknown model": UNKNOWN,
 }

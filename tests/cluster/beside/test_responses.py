@@ -97,7 +97,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "not stored": {"store": False, "background": False},
     "metadata": {"metadata": {"a": "b"}, "user": "u", "truncation": "disabled"},
     "no tools": {"tools": []},
-    "messages shown": {"enable_response_messages": True},
     "echoed fields": {"parallel_tool_calls": False, "service_tier": "auto", "tool_choice": "none"},
     "truncated": {"truncation": "auto", "input": "people " * 1200},
     "effort": {"reasoning": {"effort": "low"}},
