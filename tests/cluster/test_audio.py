@@ -14,18 +14,13 @@ from typing import Any
 
 import httpx
 import msgspec
-import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.api.audio import TRANSCRIPTIONS, TRANSLATIONS
-from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.spec import EngineSpec
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
-from serving.router.router import Router
-from serving.settings import Settings
-from serving.wire.entry import Entry
 from serving.wire.messages import CompletionCall, HttpCall, Sampling
 from tests.cluster.conftest import local_model
 from tests.cluster.engine_server import EngineLink, EngineServer, engine_link, engine_server
@@ -312,45 +307,3 @@ async def test_it_takes_no_prompts(link: EngineLink) -> None:
     with pytest.raises(AttemptFailed, match=TRANSCRIPTIONS) as caught:
         await link.call(call)
     assert (caught.value.error.status, caught.value.error.param) == (400, "model")
-
-
-async def test_openais_client(
-    engine: EngineServer, spec: EngineSpec, log: Log, eventually: Eventually
-) -> None:
-    """A router before the engine: all that is between a client and a model."""
-    settings = Settings(host="127.0.0.1", port=0, api_keys="sk-any", cluster_token="token")
-    router = Router(settings, router="r1", own_host="127.0.0.1", drain_s=0.0, log=log)
-    await router.set_catalogue(Catalogue(models=(spec,), aliases={ALIAS: WHISPER}))
-    port = engine.ready.link_port
-    router.fleet.update([Entry("r#1", "engine", WHISPER, "127.0.0.1", port, "127.0.0.1:1")])
-    await router.start()
-    try:
-        await eventually(lambda: router.fleet.ready(WHISPER) == 1)
-        url = f"http://127.0.0.1:{router.port}/v1"
-        async with openai.AsyncOpenAI(api_key="sk-any", base_url=url, max_retries=0) as client:
-            for model in (WHISPER, ALIAS):
-                heard = await client.audio.transcriptions.create(
-                    model=model, file=("a.wav", recording(1, 15)), language="en", temperature=0
-                )
-                assert heard.text
-            asked: Any = {"model": ALIAS, "file": ("a.wav", recording(1, 5)), "temperature": 0}
-            asked["language"] = "en"
-            transcribe: Any = client.audio.transcriptions.create
-            text = (await transcribe(**asked)).text
-            assert await transcribe(**asked, response_format="text") == text + "\n"
-            verbose = await transcribe(
-                **asked, response_format="verbose_json", timestamp_granularities=["segment"]
-            )
-            assert (verbose.language, round(verbose.duration)) == ("en", 5)
-            events = [event async for event in await transcribe(**asked, stream=True)]
-            *deltas, done = events
-            assert {event.type for event in deltas} == {"transcript.text.delta"}
-            assert "".join(event.delta for event in deltas) == text
-            assert (done.type, done.text) == ("transcript.text.done", text)
-            with pytest.raises(openai.BadRequestError) as caught:
-                await client.audio.translations.create(model=WHISPER, file=("a.wav", b"no sound"))
-            assert caught.value.type == "invalid_request_error"
-            with pytest.raises(openai.UnprocessableEntityError, match=TRANSCRIPTIONS):
-                await client.completions.create(model=WHISPER, prompt="Once")
-    finally:
-        await router.close()

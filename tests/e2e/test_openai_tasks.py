@@ -80,8 +80,16 @@ def test_recordings(client: openai.OpenAI, model: str) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             heard.create(model=model, file=NOISE)
         assert caught.value.type == "invalid_request_error"
-    with pytest.raises(openai.BadRequestError, match="'stream'"):
-        client.audio.transcriptions.create(stream=True, **asked)
+    in_english: dict[str, Any] = {"language": "en", **asked}
+    transcribe: Any = client.audio.transcriptions.create
+    assert transcribe(**in_english, response_format="text") == transcription.text + "\n"
+    verbose = transcribe(**in_english, response_format="verbose_json")
+    assert verbose.language == "en"
+    assert verbose.duration > 0
+    *deltas, done = transcribe(**in_english, stream=True)
+    assert {event.type for event in deltas} == {"transcript.text.delta"}
+    assert "".join(event.delta for event in deltas) == transcription.text
+    assert (done.type, done.text) == ("transcript.text.done", transcription.text)
     with pytest.raises(openai.UnprocessableEntityError, match="/v1/audio/transcriptions"):
         client.completions.create(model=model, prompt="Once")
 
