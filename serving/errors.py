@@ -36,6 +36,7 @@
     │   └── UpstreamMisconfigured     502 upstream_misconfigured
     ├── ModelUnavailable              503 model_unavailable
     │   ├── Overloaded                503 overloaded
+    │   ├── LedgerUnavailable         503 ledger_unavailable
     │   └── EngineFailed              503 engine_failed
     ├── StoreUnavailable              503 store_unavailable
     ├── DeadlineExceeded              504 deadline_exceeded

@@ -13,7 +13,9 @@ read first and write then (sqlite.org/isolation.html). PostgreSQL: READ COMMITTE
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,14 +143,16 @@ class Store:
         Raises:
             StoreAway: it cannot be made.
         """
-        if self.kind != SQLITE:
-            return
         path = Path(self.url.database or "")
+        # A file that is there is not even opened: closing it would drop the locks that SQLite has
+        # on it in this process (sqlite.org/howtocorrupt.html, 2.2).
+        if self.kind != SQLITE or path.exists():
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise StoreAway(f"{path}: {error.strerror}") from error
+            _make_sqlite(path)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreAway(f"{path}: {error}") from error
 
 
 class _Told:
@@ -191,6 +195,29 @@ def _engine(url: URL) -> AsyncEngine:
         pool_timeout=CONNECT_S,
         connect_args={**timeouts, "server_settings": {"application_name": "serving"}},
     )
+
+
+def _make_sqlite(path: Path) -> None:
+    """Make an empty database in WAL mode. It is there at once: who opens one at the moment in which
+    another process changes its mode is refused without waiting."""
+    held = os.open(
+        path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        new = path.with_name(f".{path.name}.new")
+        new.unlink(missing_ok=True)
+        os.close(os.open(new, flags, 0o600))
+        connection = sqlite3.connect(new)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
+        new.rename(path)
+    finally:
+        os.close(held)
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
