@@ -200,9 +200,8 @@ def _engine(url: URL) -> AsyncEngine:
 def _make_sqlite(path: Path) -> None:
     """Make an empty database in WAL mode. It is there at once: who opens one at the moment in which
     another process changes its mode is refused without waiting."""
-    held = os.open(
-        path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-    )
+    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+    held = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         if path.exists():
