@@ -12,7 +12,6 @@ JSON, `PIECE` tokens at a time, by vLLM's own functions.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -37,7 +36,7 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingResponse, EmbeddingResponseData
 from vllm.entrypoints.pooling.utils import get_pooling_output_encoder, get_pooling_usage
 
-from serving.engine.vllm.patches.drafts import PAUSE_S, PIECE, Draft, Left, columns, forget, to_json
+from serving.engine.vllm.patches.drafts import PIECE, Draft, Left, Pace, columns, forget, to_json
 from serving.engine.vllm.patches.positions import PromptPositions
 
 # So many characters and token IDs of an answer become JSON there, in some milliseconds.
@@ -119,14 +118,14 @@ class _Embeddings(Response):
         encode = get_pooling_output_encoder(form, dtype, endianness)
         usage = get_pooling_usage(results)
         shell = EmbeddingResponse(id=name, created=created, model=model, data=[], usage=usage)
-        parts = []
+        parts, pace = [], Pace()
         for index, result in enumerate(results):
             if self._left:
                 raise Left
             item = EmbeddingResponseData(index=index, embedding=encode(result))
             parts.append(to_json(item.model_dump()))
             if pause:
-                time.sleep(PAUSE_S)
+                pace.pause()
         before, after = to_json(shell.model_dump()).split(b'"data":[]')
         return b"".join((before, b'"data":[', b",".join(parts), b"]", after))
 

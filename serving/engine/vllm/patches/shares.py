@@ -5,6 +5,9 @@ before everybody's next request with all of them: as long as it takes to run its
 its sequences fill the batch, until they end. So of each call at most one step's worth of prompt
 tokens waits in the core, and it has half of the sequences that the engine runs at a time. The rest
 counts in vLLM's queue, and is sent to the core as there is room.
+
+Log probabilities make a step longer: a prompt's by three times and more, and each sequence's by
+what its tokens' take to gather and to pass on. So such prompts and sequences count for more.
 """
 
 from __future__ import annotations
@@ -19,15 +22,18 @@ from serving.engine.vllm.patches import BEAM
 
 # How often it is looked whether there is room, in seconds: less than a step takes.
 POLL_S = 0.002
+# For how many a token counts of a prompt whose log probabilities are asked for, and a sequence with
+# log probabilities (decisions.md has the figures).
+PROMPT_LOGPROBS, LOGPROBS = 4, 2
 
 
 class _Share:
-    """One call's requests in the core, with the tokens of their prompts."""
+    """One call's requests in the core, with what each counts for: tokens and sequences."""
 
     __slots__ = ("held", "turn")
 
     def __init__(self) -> None:
-        self.held: dict[str, int] = {}
+        self.held: dict[str, tuple[int, int]] = {}
         self.turn = asyncio.Lock()
 
 
@@ -53,11 +59,11 @@ class Shares:
                 await send(request)
                 return
             async with share.turn:
-                tokens = len(request.prompt_token_ids or ())
-                while not (self._has_room(share, tokens) or llm.errored):
+                counts = _counts(request)
+                while not (self._has_room(share, *counts) or llm.errored):
                     await asyncio.sleep(POLL_S)
                 await send(request)
-                share.held[request.request_id] = tokens
+                share.held[request.request_id] = counts
 
         llm.engine_core.add_request_async = send_in_share
 
@@ -65,10 +71,22 @@ class Shares:
         """Begin a call. Requests that the current task adds, or a task it starts, belong to it."""
         self._call.set(_Share())
 
-    def _has_room(self, share: _Share, tokens: int) -> bool:
-        """True if one more prompt of so many tokens fits into the call's share."""
+    def _has_room(self, share: _Share, tokens: int, sequences: int) -> bool:
+        """True if one more request that counts for so much fits into the call's share."""
         share.held = held = {name: n for name, n in share.held.items() if name in self._states}
-        waiting = sum(held[name] for name in held if self._states[name].is_prefilling)
+        waiting = sum(held[name][0] for name in held if self._states[name].is_prefilling)
         return not held or (
-            len(held) < self._sequences and (not waiting or waiting + tokens <= self._tokens)
+            sum(each for _, each in held.values()) + sequences <= self._sequences
+            and (not waiting or waiting + tokens <= self._tokens)
         )
+
+
+def _counts(request: Any) -> tuple[int, int]:
+    """For how many tokens and sequences a request (`vllm.v1.engine.EngineCoreRequest`) counts."""
+    tokens, params = len(request.prompt_token_ids or ()), request.sampling_params
+    if params is None:  # it makes no text
+        return tokens, 1
+    return (
+        tokens * (1 if params.prompt_logprobs is None else PROMPT_LOGPROBS),
+        1 if params.logprobs is None else LOGPROBS,
+    )

@@ -14,7 +14,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from serving.engine.vllm.patches import BEAM
 from serving.engine.vllm.patches.admission import free_failed_requests
-from serving.engine.vllm.patches.shares import Shares
+from serving.engine.vllm.patches.shares import LOGPROBS, PROMPT_LOGPROBS, Shares
 from tests.unit.engine.vllm.test_admission import add, bare_llm, request
 
 PROMPT = 3  # tokens of `request`
@@ -148,3 +148,27 @@ async def test_steps_of_a_beam_search_are_part_of_what_was_added(llm: Any) -> No
         step.external_req_id = f"cmpl-1{BEAM}{step.request_id}"
     await send(llm, shares, *steps)
     assert len(sent(llm)) == 9
+
+
+async def test_log_probabilities_count_for_more(llm: Any) -> None:
+    shares = Shares(llm)
+    prompts = [request(f"p{n}", prompt_logprobs=0) for n in range(3)]
+    assert TOKENS == PROMPT_LOGPROBS * PROMPT
+    call = send(llm, shares, *prompts)
+    await settle()
+    assert sent(llm) == ["p0"], "its prompt is a step's worth"
+    for name in ("p0", "p1", "p2"):
+        states(llm)[name].is_prefilling = False
+        await settle()
+        del states(llm)[name]
+        await settle()
+    await call
+    call = send(llm, shares, *(request(f"s{n}", logprobs=1) for n in range(3)))
+    await settle()
+    for name in ("s0", "s1"):
+        states(llm)[name].is_prefilling = False
+    await settle()
+    assert SEQUENCES // 2 == 2 * LOGPROBS
+    assert sent(llm) == ["s0", "s1"], "half of the sequences"
+    del states(llm)["s0"]
+    await call
