@@ -38,7 +38,7 @@ to_json: Callable[[Any], bytes] = JSONResponse(None).render
 
 
 class Pace:
-    """Keeps a thread that writes an answer to half of a core: the rest is for those who ask less."""
+    """Keeps a thread that writes an answer to half of a core; the rest is for other requests."""
 
     def __init__(self) -> None:
         self._since = time.thread_time()
