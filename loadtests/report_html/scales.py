@@ -83,5 +83,5 @@ def _round(value: float, up: bool) -> float:
     size = 10.0 ** math.floor(math.log10(value))
     parts = (1, 2, 5, 10)
     if up:
-        return next(part * size for part in parts if part * size >= value * 0.9999)
-    return next(part * size for part in reversed(parts) if part * size <= value * 1.0001)
+        return next(part * size for part in parts if part * size >= value * (1 - 1e-9))
+    return next(part * size for part in reversed(parts) if part * size <= value * (1 + 1e-9))
