@@ -102,13 +102,11 @@ class Request:
         size = 0
         more = True
         while more:
-            message = await self._receive(deadline - asyncio.get_running_loop().time())
-            part = bytes(message.get("body", b""))
-            size += len(part)
-            if size > limit:
+            part, more = await self._next_part(deadline, limit - size)
+            if part is None:
                 raise _too_large(limit)
+            size += len(part)
             parts.append(part)
-            more = message.get("more_body", False)
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         encoding = self.headers.get(b"content-encoding")
         return body if encoding is None else await decoded(body, encoding, limit)
@@ -128,12 +126,10 @@ class Request:
         size = 0
         more = True
         while more:
-            message = await self._receive(deadline - asyncio.get_running_loop().time())
-            data = bytes(message.get("body", b""))
-            size += len(data)
-            if size > limit:
+            data, more = await self._next_part(deadline, limit - size)
+            if data is None:
                 raise _too_large(limit)
-            more = message.get("more_body", False)
+            size += len(data)
             if decoding is None:
                 take(data)
                 await spool.write(data)
@@ -173,6 +169,13 @@ class Request:
         # Python refuses to make numbers of thousands of digits.
         if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
             raise _too_large(limit)
+
+    async def _next_part(self, deadline: float, room: int) -> tuple[bytes | None, bool]:
+        """The next part of the body, None if it has more than `room` bytes, and whether more
+        follows. `deadline` is by the loop's clock."""
+        message = await self._receive(deadline - asyncio.get_running_loop().time())
+        part = bytes(message.get("body", b""))
+        return (part if len(part) <= room else None), message.get("more_body", False)
 
     async def _receive(self, timeout_s: float) -> Any:
         try:
