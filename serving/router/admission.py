@@ -6,14 +6,12 @@ every request and keeps nothing, which costs a request no time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from serving.accounts.caller import Caller
+from serving.accounts.ledger.ledger import Ledger
 from serving.api.asked import Asked
 from serving.store.entry import Entry
-
-if TYPE_CHECKING:
-    from serving.accounts.ledger.ledger import Ledger
 
 
 class Policy(Protocol):
