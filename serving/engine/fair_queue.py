@@ -119,11 +119,12 @@ class FairQueue:
         claim.waits = False
 
     def candidates(self) -> Iterator[Claim]:
-        """The first claim of each flow, in the order of their turns."""
+        """The first claim of each flow, in the order of their turns. Of two equal counters that of
+        the flow that has begun to wait later comes first: it has not just had a turn."""
         counters = self._counters
         for batch in (False, True):
             if self._lengths[batch]:
-                flows = [flow for flow in self._waiting if flow.batch is batch]
+                flows = [flow for flow in reversed(self._waiting) if flow.batch is batch]
                 flows.sort(key=counters.__getitem__)
                 for flow in flows:
                     yield next(iter(self._waiting[flow]))

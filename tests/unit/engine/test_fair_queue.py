@@ -137,7 +137,7 @@ def test_a_flood_does_not_come_first() -> None:
     take(queue)
     late = add(queue, claim(B, 10))
     add(queue, claim(B, 10))
-    assert take(queue) is late, "A has had a turn, B is lifted to where A was"
+    assert take(queue) is late, "B is lifted to where A is, and A has just had a turn"
     turns = Counter(take(queue).flow for _ in range(2))
     assert turns == {A: 1, B: 1}
 
@@ -196,7 +196,7 @@ def test_batch_waits_for_all_others_and_is_fair_among_itself() -> None:
     for flow in (slow_a, slow_a, slow_b, A, B, A):
         add(queue, claim(flow, 5))
     order = [take(queue).flow for _ in range(6)]
-    assert order == [A, B, A, slow_a, slow_b, slow_a]
+    assert order == [B, A, A, slow_b, slow_a, slow_a]
 
 
 def test_who_leaves_a_full_queue() -> None:
