@@ -221,16 +221,19 @@ class Turns:
 
     def _next(self) -> Claim | None:
         """Whose turn it is, if there is room. Where it is not enough for the first one, nobody but
-        a light one passes: a long prompt would never find room for so many tokens."""
-        passing = False
+        a light one passes, since a long prompt would never find room for so many tokens; and none
+        of a flow that is ahead by more than a step's worth."""
+        limit: float | None = None
         for claim in self._queue.candidates():
             light = self._is_light(claim)
-            if not passing or light:
+            counter = self._queue.counter(claim.flow)
+            if limit is None or (light and counter <= limit):
                 if self._fits(claim):
                     return claim
                 if light:
                     return None
-                passing = True
+                if limit is None:
+                    limit = counter + self._limits.prompt_weight * self._tokens
         return None
 
     def _look(self) -> None:
