@@ -135,6 +135,7 @@ class Router:
         self._recorder = Recorder(metrics, log)
         spools = Spools(settings.spool_dir, settings.spool_bytes)
         metrics.spooled.set_function(lambda: spools.used)
+        spaces = CacheSpaces(settings)
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from serving.accounts.caller import Caller
+from serving.accounts.key_limits import BATCH, INTERACTIVE, PRIORITIES
 from serving.api.excerpt import excerpt
 from serving.errors import InvalidRequest
 from serving.router.spaces import CacheSpaces
@@ -16,7 +17,6 @@ from serving.settings import Settings
 from serving.wire.messages import Standing
 
 PRIORITY_HEADER = b"x-priority"
-INTERACTIVE, BATCH = "interactive", "batch"
 
 
 class Standings:
@@ -37,7 +37,7 @@ class Standings:
             Forbidden: the key may not use it.
         """
         named = headers.get(PRIORITY_HEADER, b"").decode("latin-1").strip().lower()
-        if named not in ("", INTERACTIVE, BATCH):
+        if named and named not in PRIORITIES:
             raise InvalidRequest(
                 f"header x-priority must be '{INTERACTIVE}' or '{BATCH}', not '{excerpt(named)}'"
             )
