@@ -60,12 +60,15 @@ async def ask(link: EngineLink, load: Load, number: int, **fields: Any) -> Timed
     began = time.monotonic()
     answer = link.open(call, body)
     first = 0.0
-    while answer.end is None:
-        await answer.wait()
-        if answer.failed is not None:
-            raise answer.failed
-        if answer.take() and not first:
-            first = time.monotonic()
+    try:
+        while answer.end is None:
+            await answer.wait()
+            if answer.failed is not None:
+                raise answer.failed
+            if answer.take() and not first:
+                first = time.monotonic()
+    finally:
+        answer.abandon()
     return Timed(began, first - began, time.monotonic() - began)
 
 
