@@ -38,12 +38,13 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-suspects check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
 	make serve [MODELS=FILE] [PORT=8000]  serve models here until Ctrl-C (default: tiny local ones)
-	make test                             every test: unit, gateway, cluster (real engines), SDKs
+	make test                             unit, gateway, cluster (real engines), SDKs: half an hour
+	make test-long [TESTS=tests/cluster]  what `make test` leaves out: longer proofs, heavy clients
 	make test-fast                        unit and gateway tests only: seconds
 	make test-cluster | test-sdk          the tests on a real cluster; with every published client
 	make check                            ruff and mypy
@@ -117,6 +118,11 @@ serve: setup
 
 test: setup-dev
 	@$(BIN)/python -m pytest -m "not long"
+
+# Half an hour and more: every architecture, every body beside bare vLLM, upgrades, more kills.
+test-long: TESTS = tests
+test-long: setup-dev
+	@$(BIN)/python -m pytest -m long $(TESTS)
 
 test-fast: setup-dev
 	@$(BIN)/python -m pytest -m "not cluster and not sdk"
