@@ -69,7 +69,7 @@ class FairQueue:
         self._prompt_weight = prompt_weight
         self._completion_weight = completion_weight
         self._counters: dict[Flow, float] = {}
-        # Of each priority, the flow that was the last to have claims here.
+        # Of each priority, the flow that was the last to get a turn or to give it up.
         self._last: list[Flow | None] = [None, None]
         self._waiting: dict[Flow, OrderedDict[Claim, None]] = {}
         self._lengths = [0, 0]
@@ -113,7 +113,7 @@ class FairQueue:
         del claims[claim]
         if not claims:
             del self._waiting[flow]
-            self._last[flow.batch] = flow
+        self._last[flow.batch] = flow
         self._lengths[flow.batch] -= 1
         self.size -= claim.size
         claim.waits = False
@@ -150,6 +150,7 @@ class FairQueue:
     def charge_prompt(self, claim: Claim) -> None:
         """Charge a claim that gets its turn for its prompt."""
         self._counters[claim.flow] += self._prompt_weight * claim.tokens / claim.weight
+        self._last[claim.flow.batch] = claim.flow
 
     def charge_completion(self, claim: Claim, written: int) -> None:
         """Charge for what has been written since the last time; `written` tokens are all of it."""

@@ -151,7 +151,9 @@ class Turns:
         request.priority = self._priority(claim) if self._by_priority else 0
 
     def _mark(self, flow: Flow) -> None:
+        """Note whose request has come. What is owed is charged before another flow is compared."""
         if flow != self._flow:
+            self._look()
             if self._flow is not None:
                 self._mixed_until = time.monotonic() + MIXED_S
             self._flow = flow

@@ -147,6 +147,23 @@ async def test_two_accounts_that_flood_go_by_turns_and_by_what_was_written() -> 
     await stop(a, b)
 
 
+async def test_who_never_waited_is_not_behind_a_flood_that_comes_later() -> None:
+    """Its requests went straight on, but counted."""
+    engine = Engine()
+    for name in names("b", 200):
+        await asyncio.gather(*engine.send("b", name))
+        text = SimpleNamespace(num_output_tokens=lambda: 30)
+        engine.turns._running[name].text = text
+        await engine.end(name)
+    flood = engine.send("a", *names("a", 50))
+    await settle()
+    assert len(engine.sent) == SEQUENCES - KEPT
+    other = engine.send("b", "b-late")
+    await settle()
+    assert "b-late" in engine.sent
+    await stop(flood, other)
+
+
 async def test_prompts_that_the_core_has_yet_to_run_are_one_step_s_worth() -> None:
     engine = Engine()
     large = TOKENS // PROMPT
