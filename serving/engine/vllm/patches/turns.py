@@ -213,6 +213,7 @@ class Turns:
                 tokens *= 2
             else:
                 most -= self._kept
+                tokens //= 4  # or a step that starts many of them would hold up all others
         if len(self._running) >= most:
             return False
         return not self._ahead or self._ahead + claim.tokens <= tokens
