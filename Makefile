@@ -168,7 +168,7 @@ soak: setup
 	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
 
 chaos: setup
-	@$(BIN)/python -m loadtests.chaos --port $(PORT) --seconds $(SECONDS_)
+	@$(BIN)/python -m loadtests.inside.chaos --port $(PORT) --seconds $(SECONDS_)
 
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)
@@ -181,19 +181,19 @@ tiny-models: setup
 overhead: setup .venv-peers/installed
 	@mkdir -p .serving
 	if [ $(DEVICE) = cuda ]; then
-		models=$$($(BIN)/python -m loadtests.llama_8b_shape .serving)
-		$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS) --json .serving/overhead.json \
+		models=$$($(BIN)/python -m loadtests.inside.llama_8b_shape .serving)
+		$(BIN)/python -m loadtests.inside.overhead --rounds $(ROUNDS) --json .serving/overhead.json \
 			--models $$models --streams 256 --stacks-only --no-ray-serve-llm
 	else
-		$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS) --json .serving/overhead.json
+		$(BIN)/python -m loadtests.inside.overhead --rounds $(ROUNDS) --json .serving/overhead.json
 	fi
 
 overhead-quick: setup
-	@$(BIN)/python -m loadtests.overhead --quick
+	@$(BIN)/python -m loadtests.inside.overhead --quick
 
 # A list of bodies against one engine and one router without Ray; some minutes.
 heavy: setup
-	@$(BIN)/python -m loadtests.heavy
+	@$(BIN)/python -m loadtests.inside.heavy
 
 .venv-peers/installed: requirements/peers.txt | $(VENV)/bin/python
 	@echo "==> installing the routers we measure against"
