@@ -93,18 +93,25 @@ class Ledger:
         return usage
 
     async def settle(
-        self, before: Usage, requests: int, timeout_s: float = 20.0, every_s: float = 0.5
+        self,
+        before: Usage,
+        requests: int,
+        *,
+        quiet_s: float = 2.0,
+        timeout_s: float = 20.0,
+        every_s: float = 0.25,
     ) -> Usage | None:
-        """Read it until it has so many requests more than before and stands still: entries come
-        some seconds after their requests."""
-        until = time.monotonic() + timeout_s
+        """Read it until it has so many requests more than before, and has stood still for
+        `quiet_s`: entries come to it once a second or so, after their requests."""
+        changed = began = time.monotonic()
         last: Usage | None = None
         while True:
-            now = await self.read()
-            whole = now is not None and now.requests - before.requests >= requests
-            if (whole and now == last) or time.monotonic() >= until:
-                return now
-            last = now
+            used, now = await self.read(), time.monotonic()
+            if used != last:
+                last, changed = used, now
+            whole = used is not None and used.requests - before.requests >= requests
+            if (whole and now - changed >= quiet_s) or now - began >= timeout_s:
+                return used
             await asyncio.sleep(every_s)
 
     def _read(self) -> Usage:

@@ -107,7 +107,7 @@ class Conductor:
             for problem in sent.records_problems:
                 self._missing(problem)
             after = None if self._scraper.idle else await self._scraper.settle()
-            used_after = used_before and await self._used(used_before, answered(sent))
+            used_after = used_before and await self._used(used_before, admitted(sent))
         finally:
             await processes.end()
             self._join_records()
@@ -225,9 +225,9 @@ class Conductor:
         return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
 
 
-def answered(sent: Sent) -> int:
-    """Return how many requests have had a whole answer."""
-    return sum(cell.ok for cell in sent.aggregate.cells.values())
+def admitted(sent: Sent) -> int:
+    """Return how many requests the service has admitted for sure."""
+    return sum(cell.ok + cell.cancelled for cell in sent.aggregate.cells.values())
 
 
 def problems(sent: Sent) -> list[str]:

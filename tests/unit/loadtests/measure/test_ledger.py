@@ -114,10 +114,10 @@ async def test_it_waits_for_entries_that_are_under_way() -> None:
         books.rows["m", "acme", "ok"] = row(5 + min(reads[0], 3))
         return books.fetch(url, headers)
 
-    after = await Ledger(URL, fetch=fetch).settle(before, 3, every_s=0)
+    after = await Ledger(URL, fetch=fetch).settle(before, 2, quiet_s=0.01, every_s=0)
     assert after is not None
     assert after.requests == 8
-    assert reads[0] == 4, "until it stands still"
+    assert reads[0] > 3, "until it stands still"
     # Entries that never come are not waited for without end.
     after = await Ledger(URL, fetch=books.fetch).settle(before, 99, timeout_s=0.01, every_s=0)
     assert after is not None
