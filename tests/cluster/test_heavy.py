@@ -15,9 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from loadtests import heavy
-from loadtests.heavy_bodies import SHORT
-from loadtests.stacks import Model
+from loadtests.inside import heavy
+from loadtests.inside.heavy_bodies import SHORT
+from loadtests.inside.stacks import Model
 from serving.engine.server import EXIT_ENGINE_STUCK
 from tests.live import LOCAL, poll, runs
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from loadtests.stacks import Model, Stack, bare
+from loadtests.inside.stacks import Model, Stack, bare
 from local_models.make import RERANKER, WEIGHTS
 from tests.cluster.beside.sides import Sides
 from tests.cluster.conftest import apply, local_model, models_with
