@@ -74,7 +74,7 @@ def group_models(
     for model in planned.models:
         members.setdefault(own.get(model.spec.id) or _name(model), []).append(model)
     found = {name: _group(name, models) for name, models in members.items()}
-    kept = [found.pop(old.name, None) or _empty(old) for old in before]
+    kept = [found.pop(old.name) if old.name in found else _empty(old) for old in before]
     return (*kept, *found.values())
 
 

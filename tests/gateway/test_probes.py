@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 
 import pytest
 
@@ -36,6 +37,15 @@ async def test_a_router_passes_the_probe_of_kuberay(site: Site, command: str) ->
 async def test_it_passes_without_a_key_and_without_a_replica(open_site: Open) -> None:
     site = await open_site(replicas=0, public_pages="closed", host="0.0.0.0")
     assert await probe(site, COMMAND) == 0
+
+
+async def test_a_routers_own_port_may_be_a_fixed_one(open_site: Open) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    site = await open_site(own_port=port)
+    await site.listen()
+    assert site.router.entry.port == port
 
 
 async def test_another_page_does_not_pass(site: Site) -> None:
