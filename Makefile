@@ -38,7 +38,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-fast test-cluster test-sdk test-helm test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -46,6 +46,7 @@ help:
 	make test                             every test: unit, gateway, cluster (real engines), SDKs
 	make test-fast                        unit and gateway tests only: seconds
 	make test-cluster | test-sdk          the tests on a real cluster; with every published client
+	make test-helm                        the chart: rendered by Helm, validated, compared with the code
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
@@ -125,6 +126,9 @@ test-cluster: setup-dev
 
 test-sdk: setup-dev
 	@$(BIN)/python -m pytest -m sdk
+
+test-helm: setup-dev
+	@$(BIN)/python -m pytest tests/helm
 
 check: setup-dev
 	@$(BIN)/ruff check .
