@@ -40,7 +40,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -63,6 +63,7 @@ help:
 	make loadtest-accuracy                every percentile it reports beside the truth, at 20,000 events/s
 	make soak [SECONDS_=1800]             does anything grow or leak? on a running `make serve`
 	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
+	make fairness                         one account's TTFT while another floods its engine: a minute
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
 	make fuzz-api [CASES=100]             schemathesis against every endpoint of /openapi.json
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
@@ -210,6 +211,9 @@ soak: loadtest
 
 chaos: setup
 	@$(BIN)/python -m loadtests.inside.chaos --port $(PORT) --seconds $(SECONDS_)
+
+fairness: setup-dev
+	@$(BIN)/python -m pytest -rP -m long tests/cluster/test_fairness.py
 
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)

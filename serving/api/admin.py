@@ -60,6 +60,7 @@ class NewKey(Struct, forbid_unknown_fields=True):
     models: Patterns | None = None
     endpoints: Patterns | None = None
     networks: Patterns | None = None
+    priorities: Patterns | None = None
 
 
 class KeyChange(Struct, forbid_unknown_fields=True):
@@ -71,6 +72,7 @@ class KeyChange(Struct, forbid_unknown_fields=True):
     models: Patterns | UnsetType | None = UNSET
     endpoints: Patterns | UnsetType | None = UNSET
     networks: Patterns | UnsetType | None = UNSET
+    priorities: Patterns | UnsetType | None = UNSET
 
 
 class Rotation(Struct, forbid_unknown_fields=True):

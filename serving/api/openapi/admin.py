@@ -19,7 +19,7 @@ _OF_ACCOUNT: dict[str, dict[str, Any]] = {
 _ONCE = "The answer has the key's text in `key`; it is shown here and never again."
 _LIMITS = (
     "`models` and `endpoints` are lists of IDs and paths in which `*` stands for any characters, "
-    "`networks` of addresses as `10.0.0.0/8`."
+    "`networks` of addresses as `10.0.0.0/8`, `priorities` of `interactive` and `batch`."
 )
 
 ADMIN_TEXTS: dict[tuple[str, str], Text] = {
@@ -116,6 +116,7 @@ _KEY_FIELDS: dict[str, Any] = {
     "models": _PATTERNS,
     "endpoints": _PATTERNS,
     "networks": _PATTERNS,
+    "priorities": _PATTERNS,
     "created_at": _MOMENT,
     "expires_at": _MAYBE_MOMENT,
     "revoked_at": _MAYBE_MOMENT,
