@@ -211,13 +211,15 @@ class Pipeline:
                 await self._spool(request, endpoint.needs, incoming, caller, record, spool)
                 record.received()
                 asked = incoming.asked(spool.body)
-                await self._run(request, endpoint, asked, dialect, caller, record)
+                # The bytes of a recording say nothing of its tokens.
+                await self._run(request, endpoint, asked, 0, dialect, caller, record)
             return
         body = await request.read_body(
             limit=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         record.received()
-        await self._run(request, endpoint, endpoint.parse(request, body), dialect, caller, record)
+        asked = endpoint.parse(request, body)
+        await self._run(request, endpoint, asked, len(body), dialect, caller, record)
 
     async def _spool(
         self,
@@ -248,15 +250,18 @@ class Pipeline:
         request: Request,
         endpoint: Relayed,
         asked: Asked,
+        size: int,
         dialect: Dialect,
         caller: Caller,
         record: Record,
     ) -> None:
-        """Everything from admitting to relaying."""
+        """Everything from admitting to relaying. `size` is the body's, in bytes."""
         record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
-        record.ticket = await self._admission.admit(caller, account, asked)
+        record.ticket = await self._admission.admit(caller, account, asked, size)
+        if (hold := record.ticket.hold) is not None:
+            request.reply_headers += hold.headers()
         route = self._route(record.endpoint, endpoint.needs, asked.model, caller)
         asked.check(route.abilities)
         if route.model != asked.model:
@@ -267,7 +272,9 @@ class Pipeline:
         call, body = asked.call(request.id, route)
         if space := self._spaces.of(caller, account):
             call = structs.replace(call, cache_space=space)
-        job = Job(call, body, route, dialect, partial(_settle_well, record))
+        if hold is not None and hold.spends:
+            call = structs.replace(call, allowance=hold.granted)
+        job = Job(call, body, route, dialect, partial(_settle_well, record), hold)
         response = Response(
             request, record, keepalive_s=self._settings.keepalive_s, keepalive=dialect.keepalive
         )
@@ -340,7 +347,7 @@ class Pipeline:
 
     async def _refuse(self, request: Request, error: ServingError, dialect: Dialect) -> None:
         """Answer with an error."""
-        headers = retry_headers(error)
+        headers = retry_headers(error) + error.headers
         if error.status in (408, 413, 431):
             # The rest of the request may still be on its way: this connection cannot be used again.
             headers.append((b"connection", b"close"))

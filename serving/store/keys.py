@@ -88,7 +88,7 @@ class KeyTables:
                 version = await _count_up(connection)
                 values = {name: getattr(row, name) for name in AccountRow.__slots__}
                 await connection.execute(insert(accounts).values(**values, version=version))
-                detail = {"name": row.name, "enforcement": row.enforcement}
+                detail = {"name": row.name, "enforcement": row.enforcement, "quota": row.quota}
                 await _write_down(connection, change, "account.create", row.id, detail)
         except IntegrityError:
             raise Taken(row.id) from None
@@ -143,6 +143,7 @@ class KeyTables:
                 "name": row.name,
                 "role": row.role,
                 "limits": dict(row.limits),
+                "quota": row.quota,
                 "expires_at": _iso(row.expires_at),
             }
             await _write_down(connection, change, "key.create", row.id, detail)

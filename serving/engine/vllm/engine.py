@@ -7,6 +7,7 @@ import itertools
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -152,6 +153,7 @@ class VllmEngine(Engine):
                 param="model",
             )
         usage = self._usage.begin()
+        tally.count = partial(usage.fill, tally)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, b"", usage))
             self._salts.enter(call.cache_space)
@@ -240,6 +242,7 @@ class VllmEngine(Engine):
         if prepared is None:
             return
         usage = self._usage.begin()
+        tally.count = partial(usage.fill, tally)
         self._shares.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
