@@ -97,11 +97,10 @@ class Admission:
         self._limiter = limiter
 
     async def admit(
-        self, caller: Caller, account: str | None, asked: Asked, size: int = 0
+        self, caller: Caller, account: str | None, asked: Asked, body: bytes = b""
     ) -> Ticket:
-        """A ticket for one request, whose body has `size` bytes. Raises what `Policy.admit` and
-        `Limiter.admit` raise."""
+        """A ticket for one request. Raises what `Policy.admit` and `Limiter.admit` raise."""
         await self._policy.admit(caller, account, asked)
         if self._limiter is None:
             return Ticket(self._policy)
-        return Ticket(self._policy, self._limiter.admit(caller, account, asked.model, size))
+        return Ticket(self._policy, self._limiter.admit(caller, account, asked.model, body))

@@ -212,14 +212,14 @@ class Pipeline:
                 record.received()
                 asked = incoming.asked(spool.body)
                 # The bytes of a recording say nothing of its tokens.
-                await self._run(request, endpoint, asked, 0, dialect, caller, record)
+                await self._run(request, endpoint, asked, b"", dialect, caller, record)
             return
         body = await request.read_body(
             limit=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         record.received()
         asked = endpoint.parse(request, body)
-        await self._run(request, endpoint, asked, len(body), dialect, caller, record)
+        await self._run(request, endpoint, asked, body, dialect, caller, record)
 
     async def _spool(
         self,
@@ -250,16 +250,17 @@ class Pipeline:
         request: Request,
         endpoint: Relayed,
         asked: Asked,
-        size: int,
+        said: bytes,
         dialect: Dialect,
         caller: Caller,
         record: Record,
     ) -> None:
-        """Everything from admitting to relaying. `size` is the body's, in bytes."""
+        """Everything from admitting to relaying. `said` is the body, as far as its length says
+        how long the prompt is."""
         record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
-        record.ticket = await self._admission.admit(caller, account, asked, size)
+        record.ticket = await self._admission.admit(caller, account, asked, said)
         if (hold := record.ticket.hold) is not None:
             request.reply_headers += hold.headers()
         route = self._route(record.endpoint, endpoint.needs, asked.model, caller)

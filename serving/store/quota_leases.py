@@ -106,7 +106,7 @@ class QuotaLeases:
         known = {row.pool: row.tat for row in (await connection.execute(query)).all()}
         leases, rows = [], []
         for ask in asks:
-            tat, granted = _grant_rate(max(known.get(ask.pool, 0), now), now, ask)
+            tat, granted = grant_rate(max(known.get(ask.pool, 0), now), now, ask)
             room = (now + _MINUTE - tat) * ask.limit // _MINUTE
             leases.append(RateLease(granted, room, now))
             rows.append({"pool": ask.pool, "tat": tat})
@@ -136,10 +136,12 @@ class QuotaLeases:
             fresh = [row for row in others if row.renewed_at > now - self._stale]
             used = sum(row.used for row in others)
             held = used + sum(max(0, row.granted - row.used) for row in fresh)
-            granted = _grant_budget(ask, held, 1 + len(fresh))
+            granted = grant_budget(ask, held, 1 + len(fresh))
             leases.append(BudgetLease(granted, used, now))
             key = {"pool": ask.pool, "period": ask.period, "router": self._router}
-            rows.append(key | {"used": ask.used, "granted": granted, "renewed_at": now})
+            # Who wants nothing is ending, and the others need not share with it.
+            at = now if ask.want else 0
+            rows.append(key | {"used": ask.used, "granted": granted, "renewed_at": at})
         insert = _upsert(self._store.kind, quota_budgets)
         changed = {name: insert.excluded[name] for name in ("used", "granted", "renewed_at")}
         key_columns = ["pool", "period", "router"]
@@ -155,7 +157,7 @@ class QuotaLeases:
         return leases
 
 
-def _grant_rate(tat: int, now: int, ask: RateAsk) -> tuple[int, int]:
+def grant_rate(tat: int, now: int, ask: RateAsk) -> tuple[int, int]:
     """The time after the charge and a lease, and the lease."""
     if not ask.limit:
         return tat, 0
@@ -165,7 +167,7 @@ def _grant_rate(tat: int, now: int, ask: RateAsk) -> tuple[int, int]:
     return tat + -(-granted * _MINUTE // ask.limit), granted
 
 
-def _grant_budget(ask: BudgetAsk, held: int, routers: int) -> int:
+def grant_budget(ask: BudgetAsk, held: int, routers: int) -> int:
     """Up to where a router may go, where others hold so much: its part of what is left."""
     left = ask.limit - held - ask.used
     if left <= 0:

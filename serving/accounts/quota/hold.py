@@ -17,7 +17,7 @@ from serving.accounts.quota.shelf import Subject
 from serving.accounts.quota.words import Headers, headers, limit_words
 from serving.catalogue.price import Price
 from serving.catalogue.quota import BUDGETS
-from serving.errors import BudgetExhausted
+from serving.errors import BudgetExhausted, ServingError, StoreUnavailable
 from serving.wire.messages import Allowance, Spent
 
 # Tokens of a completion that are taken at a time: first, and at most.
@@ -66,7 +66,7 @@ class Hold:
         # What the engine has said last.
         self.seen: Used | None = None
         # Why the request was told to stop, if it was.
-        self.exhausted: BudgetExhausted | None = None
+        self.exhausted: ServingError | None = None
 
     @property
     def spends(self) -> bool:
@@ -105,18 +105,24 @@ class Hold:
         """
         self.seen = used
         self._block = block = min(2 * self._block, MAX_BLOCK)
-        if not (wait := self._hold(used, block, now)):
+        try:
+            wait = self._hold(used, block, now)
+        except StoreUnavailable as error:
+            self.exhausted = error
+            return Allowance(used.completion, last=True)
+        if not wait:
             return Allowance(used.completion + block)
         if wait <= SOON:
             # There is more, and this router's lease is being renewed.
             self._hold(used, CREDIT, now, beyond=True)
             return Allowance(used.completion + CREDIT)
-        more, part = 0, block // 2
+        more, part, last = 0, block // 2, True
         while part:
-            if not self._hold(used, more + part, now):
-                more += part
+            wait = self._hold(used, more + part, now)
+            more += 0 if wait else part
+            last = last and not 0 < wait <= SOON
             part //= 2
-        return Allowance(used.completion + more, last=True)
+        return Allowance(used.completion + more, last)
 
     def release(self, used: Used | None) -> None:
         """Hold nothing any more, and count what was used; None: as much as the engine has said
@@ -148,10 +154,14 @@ class Hold:
             else:
                 continue
             if change > 0 and not beyond and meter.name in BUDGETS:
-                if wait := meter.take(change, now):
+                try:
+                    wait = meter.take(change, now)
+                except StoreUnavailable:
+                    _give_back(taken, now)
+                    raise
+                if wait:
                     self.exhausted = exhausted(self._subject_of(meter), meter, wait)
-                    for each, units in taken:
-                        each.charge(-units, now)
+                    _give_back(taken, now)
                     return wait
             else:
                 meter.charge(change, now if change > 0 else self._taken_at)
@@ -166,6 +176,11 @@ class Hold:
         if self._price is None:
             return 0
         return self._price.cost(used.prompt, used.cached, used.completion)
+
+
+def _give_back(taken: list[tuple[Meter, int]], now: int) -> None:
+    for meter, units in taken:
+        meter.charge(-units, now)
 
 
 def exhausted(subject: Subject, meter: Meter, wait: int) -> BudgetExhausted:

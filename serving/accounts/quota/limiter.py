@@ -17,9 +17,10 @@ from serving.catalogue.quota import BUDGETS
 from serving.errors import BudgetExhausted, RateLimited
 from serving.observability.metrics import QuotaMetrics
 
-# Bytes of a body for each token of its prompt, as a guess until the engine has counted. A body has
-# a bit more than the prompt, and a token of English four letters.
+# Bytes of a body for each token of its prompt: a token of English has four letters.
 BYTES_PER_TOKEN = 4
+# An image's bytes say nothing of its tokens.
+IMAGE, IMAGE_TOKENS = b";base64,", 2048
 
 
 class Limiter:
@@ -50,9 +51,8 @@ class Limiter:
         self._tariffs = tariffs
         self._models_limited = tariffs.limited
 
-    def admit(self, caller: Caller, account: str | None, model_id: str, size: int) -> Hold | None:
-        """What a request holds from now on; None if nothing limits it. `size` is that of its body,
-        in bytes.
+    def admit(self, caller: Caller, account: str | None, model_id: str, body: bytes) -> Hold | None:
+        """What a request holds from now on; None if nothing limits it.
 
         Raises:
             RateLimited: a limit is reached; BudgetExhausted: for longer.
@@ -65,10 +65,7 @@ class Limiter:
         subjects = self._subjects(caller, account, tariff, now)
         if not subjects:
             return None
-        prompt = 1 + size // BYTES_PER_TOKEN
-        if tariff.context is not None:
-            prompt = min(prompt, tariff.context)
-        hold = Hold(subjects, tariff.price, now, prompt)
+        hold = Hold(subjects, tariff.price, now, guess(body, tariff.context))
         self._take(subjects, hold.amounts(), now)
         return hold
 
@@ -100,6 +97,14 @@ class Limiter:
             for meter, amount in taken:
                 meter.charge(-amount, now)
             raise
+
+
+def guess(body: bytes, context: int | None) -> int:
+    """About how many tokens a prompt has, until the engine has counted them."""
+    tokens = 1 + len(body) // BYTES_PER_TOKEN
+    if tokens > IMAGE_TOKENS and IMAGE in body:
+        tokens = IMAGE_TOKENS
+    return tokens if context is None else min(tokens, context)
 
 
 def _refusal(
