@@ -173,14 +173,21 @@ class Follower:
 
 
 class FileFollower:
-    """Follows the file of keys, and puts them into the ring beside those of the setting."""
+    """Follows the file of keys, and puts them into the ring beside those of the setting, and
+    accounts' limits into the book."""
 
     def __init__(
-        self, file: KeysFile, keys: dict[str, str | None], ring: KeyRing, poll_s: float = POLL_S
+        self,
+        file: KeysFile,
+        keys: dict[str, str | None],
+        ring: KeyRing,
+        book: AccountBook,
+        poll_s: float = POLL_S,
     ) -> None:
         self._file = file
         self._keys = keys
         self._ring = ring
+        self._book = book
         self._poll_s = poll_s
         self._take()
 
@@ -193,6 +200,7 @@ class FileFollower:
 
     def _take(self) -> None:
         self._ring.set_listed([*self._file.entries, *entries_of(self._keys)])
+        self._book.set_listed(self._file.quotas)
 
 
 def entries_of_row(row: KeyRow) -> Sequence[Entry]:

@@ -77,6 +77,21 @@ class LinkReply:
             await self._link.writable.wait()
 
 
+class SpendingReply(LinkReply):
+    """The answer of a call that may make so many tokens only."""
+
+    __slots__ = ("_spending",)
+
+    def __init__(self, link: Link, stream: int, spending: Spending) -> None:
+        super().__init__(link, stream)
+        self._spending = spending
+
+    def data(self, data: bytes) -> None:
+        super().data(data)
+        if self._spending.ending and not self._spending.stopped:
+            self._spending.look()
+
+
 class Link(asyncio.Protocol):
     """One router's connection."""
 
@@ -209,11 +224,11 @@ class Link(asyncio.Protocol):
     async def _run(self, stream: int, call: Call, body: bytes) -> None:
         """Run one call and send its one last frame, END or FAIL. Either says what it has used."""
         server = self._server
-        reply = LinkReply(self, stream)
         tally = Tally()
+        reply = LinkReply(self, stream)
         outcome = "error"
         if call.allowance:
-            self._watch(stream, call, tally)
+            reply = SpendingReply(self, stream, self._watch(stream, call, tally))
         try:
             await run_call(server.engine, call, body, reply, tally)
             self.outbox.send(Kind.END, stream, _encode(tally.end()))
@@ -244,14 +259,16 @@ class Link(asyncio.Protocol):
             server.changed()
             server.on_call_end(outcome)
 
-    def _watch(self, stream: int, call: Call, tally: Tally) -> None:
+    def _watch(self, stream: int, call: Call, tally: Tally) -> Spending:
         """Let a call go no further than its router allows."""
 
         def say(spent: Spent) -> None:
             self.outbox.send(Kind.SPENT, stream, _encode(spent))
 
         task = self._calls[stream]
-        self._spending[stream] = Spending(tally, call.allowance, say, task.cancel)
+        spending = Spending(tally, call.allowance, say, task.cancel)
+        self._spending[stream] = spending
+        return spending
 
 
 def _fail(error: ServingError, tally: Tally, retryable: bool = False) -> Fail:

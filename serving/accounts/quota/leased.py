@@ -2,8 +2,9 @@
 
 A request is compared with the lease, which is in memory. `lender.py` renews leases in the
 background. What a router has used is charged at the next renewal, so all routers together may use
-one lease each beyond a limit, and no more. A lease is a tenth of its limit, and of what is left of
-a budget at most the router's part: it shrinks to nothing as the budget runs out.
+one lease each beyond a limit, and no more. A lease is the router's part of a fifth of the limit, or
+what a single request needs if that is more, and of what is left of a budget at most the router's
+part: it shrinks to nothing as the budget runs out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from serving.accounts.quota.meter import SOON, share
+from serving.accounts.quota.meter import SOON, Unit, share, unit_of
 from serving.accounts.quota.period import period_of
 from serving.accounts.quota.rate import MINUTE, SECOND
 from serving.errors import StoreUnavailable
@@ -21,10 +22,15 @@ from serving.store.quota_leases import BudgetAsk, BudgetLease, RateAsk, RateLeas
 RENEW = 10 * SECOND
 
 
-def lease_of(limit: int, routers: int) -> int:
-    """The most that one router holds of a limit: all leases together are a tenth of it at most, or
-    one unit each."""
-    return share(limit // 10, routers) or min(1, limit)
+# A lease has so much at least where the limit has it: room for a request that nobody foresaw.
+LEAST = {Unit.REQUESTS: 4, Unit.TOKENS: 1024, Unit.COST: 1}
+
+
+def lease_of(name: str, limit: int, routers: int) -> int:
+    """The most that one router holds of a limit: its part of a fifth, or, of a small limit, at most
+    its part of the whole."""
+    least = min(LEAST[unit_of(name)], share(limit, routers))
+    return max(share(limit // 5, routers), least)
 
 
 class Leased(ABC):
@@ -63,7 +69,7 @@ class Leased(ABC):
     @property
     def lease(self) -> int:
         """How much this router may hold."""
-        return max(lease_of(self.limit, self._routers()), min(self._wanted, self.limit))
+        return max(lease_of(self.name, self.limit, self._routers()), min(self._wanted, self.limit))
 
     def _refuse(self, units: int, otherwise: int) -> int:
         """What `take` returns for units that the lease does not cover; 0 if they pass all the same.

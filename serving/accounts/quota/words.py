@@ -40,6 +40,6 @@ def duration(seconds: float) -> str:
     """Seconds as OpenAI writes them in headers: `6m0s`, `1.25s`, `12ms`, `0s`."""
     if 0 < seconds < 1:
         return f"{max(1, round(seconds * 1000))}ms"
-    minutes, rest = divmod(seconds, 60)
+    minutes, rest = divmod(round(seconds, 2), 60)
     text = f"{rest:.2f}".rstrip("0").rstrip(".")
     return f"{int(minutes)}m{text}s" if minutes else f"{text}s"

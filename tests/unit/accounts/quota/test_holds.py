@@ -244,7 +244,7 @@ class Holds(RuleBasedStateMachine):
         used = self.dead_spent + sum(
             router.spent + sum(sum(each.used) for each in router.running) for router in self.routers
         )
-        lease = max(lease_of(LIMIT, ROUTERS), MAX_BLOCK + len(BODY))
+        lease = max(lease_of("tokens_per_day", LIMIT, ROUTERS), MAX_BLOCK + len(BODY))
         assert used <= LIMIT + self.routers_ever * lease
 
     @invariant()

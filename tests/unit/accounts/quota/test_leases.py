@@ -90,8 +90,8 @@ async def test_a_rate_is_overrun_by_a_lease_for_each_router_at_most(
 ) -> None:
     given = quota(requests_per_minute=600)
     routers = [Router(name, store, clock, given, tmp_path) for name in ("a", "b")]
-    lease = lease_of(600, ROUTERS)
-    assert lease == 30
+    lease = lease_of("requests_per_minute", 600, ROUTERS)
+    assert lease == 60
     total = await passed(routers, 50)
     assert 600 <= total <= 600 + ROUTERS * lease
     # Afterwards both together get what the limit refills, however uneven they are asked.
@@ -112,7 +112,7 @@ async def test_a_budget_is_used_to_its_end_and_not_beyond(
     # One that comes now has a lease on credit until it has heard of the store.
     late = Router("late", store, clock, given, tmp_path)
     more = await passed([late, *routers], 5)
-    assert more * (BLOCK + 1) <= lease_of(limit, ROUTERS)
+    assert more * (BLOCK + 1) <= lease_of("tokens_per_day", limit, ROUTERS)
     with pytest.raises(BudgetExhausted):
         routers[0].limits.admit(CALLER, "acme", "m", b"")
 
@@ -168,7 +168,7 @@ async def test_or_they_are_refused_beyond_the_lease(
     await router.renew()
     with pytest.raises(StoreUnavailable, match="tokens_per_day"):
         router.send()
-    assert 0 < sent * (BLOCK + 1) <= lease_of(limit, ROUTERS)
+    assert 0 < sent * (BLOCK + 1) <= lease_of("tokens_per_day", limit, ROUTERS)
     router.bank.away = False
     await router.renew()
     assert router.send()
