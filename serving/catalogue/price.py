@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
@@ -29,15 +30,21 @@ class Price(Spec):
     def cost(self, prompt: int, cached: int, completion: int) -> int:
         """The cost of a request in billionths, rounded up once. `cached` tokens are among those of
         the prompt."""
-        for_cached = self.input if self.cached is None else self.cached
-        # A price of six decimals is a whole number of millionths, so this is exact: millionths by
-        # the million tokens, which are thousandths of a billionth.
-        thousandths = (
-            (prompt - cached) * int(self.input * MILLION)
-            + cached * int(for_cached * MILLION)
-            + completion * int(self.output * MILLION)
+        for_input, for_cached, for_output = self._millionths
+        total = (prompt - cached) * for_input + cached * for_cached + completion * for_output
+        # Millionths by the million tokens are thousandths of a billionth.
+        return -(-total // 1000)
+
+    @cached_property
+    def _millionths(self) -> tuple[int, int, int]:
+        """The prices of input, cached input and output in millionths: whole numbers, as a price has
+        six decimals, so all that is computed with them is exact."""
+        cached = self.input if self.cached is None else self.cached
+        return (
+            int(self.input * MILLION),
+            int(cached * MILLION),
+            int(self.output * MILLION),
         )
-        return -(-thousandths // 1000)
 
 
 def nanos(amount: Decimal) -> int:

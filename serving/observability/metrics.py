@@ -222,11 +222,6 @@ class QuotaMetrics:
             ["of", "limit"],
             registry=registry,
         )
-        self.stopped = Counter(
-            "serving_quota_stopped_total",
-            "Answers that ended before their time since a budget was used up.",
-            registry=registry,
-        )
         self.leases_up = Gauge(
             "serving_quota_leases_up",
             "1 while the store renews this router's leases of limits, 0 while it is away.",

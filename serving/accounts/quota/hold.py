@@ -71,7 +71,7 @@ class Hold:
     @property
     def spends(self) -> bool:
         """True if it has to be told what the request uses on its way."""
-        return any(unit in (Unit.TOKENS, Unit.COST) for unit, _ in self._meters)
+        return any(subject.spends for subject in self.subjects)
 
     @property
     def granted(self) -> int:
@@ -82,14 +82,9 @@ class Hold:
         """What remains, for the response."""
         return headers(self.subjects, self._taken_at)
 
-    def amounts(self) -> dict[Unit, int]:
-        """What is taken at admission, by unit."""
-        return {
-            Unit.REQUESTS: 1,
-            Unit.IN_FLIGHT: 1,
-            Unit.TOKENS: self._tokens,
-            Unit.COST: self._cost,
-        }
+    def amounts(self) -> tuple[int, int, int, int]:
+        """What is taken at admission, by the number of its `Unit`."""
+        return 1, 1, self._tokens, self._cost
 
     def spent(self, spent: Spent) -> Allowance:
         """What the engine has used so far; how far it may go."""

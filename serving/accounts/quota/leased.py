@@ -29,8 +29,11 @@ LEAST = {Unit.REQUESTS: 4, Unit.TOKENS: 1024, Unit.COST: 1}
 def lease_of(name: str, limit: int, routers: int) -> int:
     """The most that one router holds of a limit: its part of a fifth, or, of a small limit, at most
     its part of the whole."""
-    least = min(LEAST[unit_of(name)], share(limit, routers))
-    return max(share(limit // 5, routers), least)
+    return _lease(LEAST[unit_of(name)], limit, routers)
+
+
+def _lease(least: int, limit: int, routers: int) -> int:
+    return max(share(limit // 5, routers), min(least, share(limit, routers)))
 
 
 class Leased(ABC):
@@ -57,6 +60,7 @@ class Leased(ABC):
         self.away = False
         self.used_at = 0
         self._routers = routers
+        self._least = LEAST[unit_of(name)]
         self._blocks = blocks
         self._low = low
         # A request that found the lease too small wants so much.
@@ -69,7 +73,7 @@ class Leased(ABC):
     @property
     def lease(self) -> int:
         """How much this router may hold."""
-        return max(lease_of(self.name, self.limit, self._routers()), min(self._wanted, self.limit))
+        return max(_lease(self._least, self.limit, self._routers()), min(self._wanted, self.limit))
 
     def _refuse(self, units: int, otherwise: int) -> int:
         """What `take` returns for units that the lease does not cover; 0 if they pass all the same.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from serving.accounts.book import AccountBook
 from serving.accounts.caller import Caller
 from serving.accounts.quota.hold import Hold
-from serving.accounts.quota.meter import SOON, Meter, Unit
+from serving.accounts.quota.meter import SOON, Meter
 from serving.accounts.quota.rate import SECOND
 from serving.accounts.quota.shelf import Shelf, Subject
 from serving.accounts.quota.tariff import Tariff, Tariffs
@@ -82,7 +82,9 @@ class Limiter:
             found.append(self._shelf.of("model", tariff.model, tariff.quota, now))
         return tuple(found)
 
-    def _take(self, subjects: tuple[Subject, ...], amounts: dict[Unit, int], now: int) -> None:
+    def _take(
+        self, subjects: tuple[Subject, ...], amounts: tuple[int, int, int, int], now: int
+    ) -> None:
         """Take it of every meter, or of none."""
         taken: list[tuple[Meter, int]] = []
         try:

@@ -19,20 +19,21 @@ from serving.accounts.quota.rate import SECOND
 SOON = SECOND
 
 
-class Unit(enum.StrEnum):
-    """What a meter counts. Money is in billionths of the currency."""
+class Unit(enum.IntEnum):
+    """What a meter counts. Money is in billionths of the currency. A number, since it is looked up
+    for each request: the hash of an enum's member is Python code."""
 
-    REQUESTS = "requests"
-    IN_FLIGHT = "in_flight"
-    TOKENS = "tokens"
-    COST = "cost"
+    REQUESTS = 0
+    IN_FLIGHT = 1
+    TOKENS = 2
+    COST = 3
 
 
 def unit_of(name: str) -> Unit:
     """The unit of a limit by its name in `Quota`."""
     if name == "requests_in_flight":
         return Unit.IN_FLIGHT
-    return Unit(name.partition("_per_")[0])
+    return Unit[name.partition("_per_")[0].upper()]
 
 
 class Meter(Protocol):
@@ -161,4 +162,4 @@ class InFlight:
 def share(limit: int, routers: int) -> int:
     """A router's part of a limit: what all have together is the limit, or one each if it is
     smaller than their number."""
-    return max(limit // max(1, routers), min(1, limit))
+    return limit if routers <= 1 else limit // routers or min(1, limit)

@@ -22,6 +22,11 @@ class Subject:
     meters: tuple[tuple[Unit, Meter], ...]
     used_at: int = 0
 
+    @property
+    def spends(self) -> bool:
+        """True if it has limits on tokens or money."""
+        return any(unit >= Unit.TOKENS for unit, _ in self.meters)
+
 
 class Shelf:
     """Makes meters when they are first needed.

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from serving.accounts.quota.meter import Meter, Unit
+from serving.accounts.quota.meter import Meter
 from serving.accounts.quota.shelf import Subject
 from serving.api.excerpt import excerpt
 from serving.catalogue.price import shown
 
 Headers = list[tuple[bytes, bytes]]
+_NAMES = {
+    f"{unit}_per_minute": (
+        f"x-ratelimit-limit-{unit}".encode(),
+        f"x-ratelimit-remaining-{unit}".encode(),
+        f"x-ratelimit-reset-{unit}".encode(),
+    )
+    for unit in ("requests", "tokens")
+}
 
 
 def limit_words(subject: Subject, meter: Meter) -> str:
@@ -21,18 +29,19 @@ def limit_words(subject: Subject, meter: Meter) -> str:
 def headers(subjects: Iterable[Subject], now: int) -> Headers:
     """What remains by the minute, in OpenAI's names: of the limit that is nearest to its end."""
     found: Headers = []
-    for unit in (Unit.REQUESTS, Unit.TOKENS):
-        name = f"{unit}_per_minute"
-        meters = [m for s in subjects for _, m in s.meters if m.name == name]
-        if not meters:
-            continue
-        left = [(meter.left(now), meter) for meter in meters]
-        remaining, meter = min(left, key=lambda each: each[0] / (each[1].limit or 1))
-        found += (
-            (f"x-ratelimit-limit-{unit}".encode(), str(meter.limit).encode()),
-            (f"x-ratelimit-remaining-{unit}".encode(), str(remaining).encode()),
-            (f"x-ratelimit-reset-{unit}".encode(), duration(meter.reset_s(now)).encode()),
-        )
+    for name, (limit, remaining, reset) in _NAMES.items():
+        nearest: Meter | None = None
+        left = 0
+        for subject in subjects:
+            for _, meter in subject.meters:
+                if meter.name == name:
+                    here = meter.left(now)
+                    if nearest is None or here * nearest.limit < left * meter.limit:
+                        nearest, left = meter, here
+        if nearest is not None:
+            found.append((limit, b"%d" % nearest.limit))
+            found.append((remaining, b"%d" % left))
+            found.append((reset, duration(nearest.reset_s(now)).encode()))
     return found
 
 
