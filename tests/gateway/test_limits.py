@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from serving.accounts.quota.meter import Unit
@@ -191,3 +192,29 @@ async def test_limits_are_set_and_read_over_http(open_site: Open, tmp_path: Path
         at.admin_key, "PATCH", "/v4/admin/accounts/acme", {"quota": {"cost_per_day": "-1"}}
     )
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "quota.cost_per_day")
+
+
+async def test_openai_s_client_sees_its_own_error_and_backs_off_as_told(
+    open_site: Open, keys_file: Path
+) -> None:
+    lines = "sk-one requests_in_flight=1 requests_per_minute=60\nsk-two tokens_per_day=1"
+    site = await limited(open_site, keys_file, lines, engine={"interval_s": 0.5})
+    base = f"http://127.0.0.1:{await site.listen()}/v1"
+    async with openai.AsyncOpenAI(api_key="sk-one", base_url=base, max_retries=0) as client:
+        ask = client.with_raw_response.completions.create
+        running = asyncio.ensure_future(client.completions.create(model="echo", prompt="one two"))
+        await asyncio.sleep(0.1)
+        with pytest.raises(openai.RateLimitError, match="requests_in_flight of key") as refused:
+            await ask(model="echo", prompt="one")
+        assert refused.value.code == "rate_limited"
+        # It waits for as long as it is told, and by then the other one has ended.
+        again = client.with_options(max_retries=1).with_raw_response.completions.create
+        raw = await again(model="echo", prompt="one")
+        assert raw.headers["x-ratelimit-limit-requests"] == "60"
+        await running
+    # Nobody waits for the end of the day: the client does not try again.
+    async with openai.AsyncOpenAI(api_key="sk-two", base_url=base, max_retries=5) as client:
+        with pytest.raises(openai.RateLimitError, match="tokens_per_day") as refused:
+            await client.completions.create(model="echo", prompt="one")
+    assert refused.value.code == "budget_exhausted"
+    assert site.counted(outcome="rejected") == 3
