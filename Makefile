@@ -19,7 +19,6 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODELS ?= deployments/models/local.yaml
 HOST ?= 127.0.0.1
 PORT ?= 8000
-STREAMS ?= 200
 ROUNDS ?= 10
 SECONDS_ ?= 120
 CASES ?= 20000
@@ -38,12 +37,13 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-fast test-cluster test-sdk test-suspects check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-suspects check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
 	make serve [MODELS=FILE] [PORT=8000]  serve models here until Ctrl-C (default: tiny local ones)
-	make test                             every test: unit, gateway, cluster (real engines), SDKs
+	make test                             unit, gateway, cluster (real engines), SDKs: half an hour
+	make test-long [TESTS=tests/cluster]  what `make test` leaves out: longer proofs, heavy clients
 	make test-fast                        unit and gateway tests only: seconds
 	make test-cluster | test-sdk          the tests on a real cluster; with every published client
 	make check                            ruff and mypy
@@ -53,8 +53,9 @@ help:
 	make loadtest [SCENARIO=smoke] [URL=http://127.0.0.1:8000] [LOADTEST_FLAGS=...]
 	                                      put load on a running service and report what it bears
 	make loadtest-accuracy                every percentile it reports beside the truth, at 20,000 events/s
-	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
+	make soak [SECONDS_=1800]             does anything grow or leak? on a running `make serve`
 	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
+	make fairness                         one account's TTFT while another floods its engine: a minute
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
 	make fuzz-api [CASES=100]             schemathesis against every endpoint of /openapi.json
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
@@ -117,6 +118,11 @@ serve: setup
 test: setup-dev
 	@$(BIN)/python -m pytest -m "not long"
 
+# Half an hour and more: every architecture, every body beside bare vLLM, upgrades, more kills.
+test-long: TESTS = tests
+test-long: setup-dev
+	@$(BIN)/python -m pytest -m long $(TESTS)
+
 test-fast: setup-dev
 	@$(BIN)/python -m pytest -m "not cluster and not sdk"
 
@@ -152,7 +158,8 @@ test-suspects: setup-dev
 loadtest: .venv-loadtests/installed
 	@export LOADTEST_API_KEY=$${LOADTEST_API_KEY:-sk-local}
 	exec .venv-loadtests/bin/python -m loadtests run $(SCENARIO) --url $(URL) \
-		--metrics-targets $(URL)/metrics/targets $(LOADTEST_LOCAL) $(LOADTEST_FLAGS)
+		--metrics-targets $(URL)/metrics/targets --usage $(URL)/v4/usage \
+		$(LOADTEST_LOCAL) $(LOADTEST_FLAGS)
 
 # Needs two cores that have nothing else to do; half a minute.
 loadtest-accuracy: .venv-loadtests/installed
@@ -164,11 +171,17 @@ loadtest-accuracy: .venv-loadtests/installed
 	.venv-loadtests/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
-soak: setup
-	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
+# Half an hour; a night with SECONDS_=28800.
+soak: SECONDS_ = 1800
+soak: LOADTEST_FLAGS += --seconds-scale $(shell awk 'BEGIN {print $(SECONDS_) / 1800}')
+soak: SCENARIO = soak
+soak: loadtest
 
 chaos: setup
-	@$(BIN)/python -m loadtests.chaos --port $(PORT) --seconds $(SECONDS_)
+	@$(BIN)/python -m loadtests.inside.chaos --port $(PORT) --seconds $(SECONDS_)
+
+fairness: setup-dev
+	@$(BIN)/python -m pytest -rP -m long tests/cluster/test_fairness.py
 
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)
@@ -181,19 +194,19 @@ tiny-models: setup
 overhead: setup .venv-peers/installed
 	@mkdir -p .serving
 	if [ $(DEVICE) = cuda ]; then
-		models=$$($(BIN)/python -m loadtests.llama_8b_shape .serving)
-		$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS) --json .serving/overhead.json \
+		models=$$($(BIN)/python -m loadtests.inside.llama_8b_shape .serving)
+		$(BIN)/python -m loadtests.inside.overhead --rounds $(ROUNDS) --json .serving/overhead.json \
 			--models $$models --streams 256 --stacks-only --no-ray-serve-llm
 	else
-		$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS) --json .serving/overhead.json
+		$(BIN)/python -m loadtests.inside.overhead --rounds $(ROUNDS) --json .serving/overhead.json
 	fi
 
 overhead-quick: setup
-	@$(BIN)/python -m loadtests.overhead --quick
+	@$(BIN)/python -m loadtests.inside.overhead --quick
 
 # A list of bodies against one engine and one router without Ray; some minutes.
 heavy: setup
-	@$(BIN)/python -m loadtests.heavy
+	@$(BIN)/python -m loadtests.inside.heavy
 
 .venv-peers/installed: requirements/peers.txt | $(VENV)/bin/python
 	@echo "==> installing the routers we measure against"

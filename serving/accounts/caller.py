@@ -47,6 +47,15 @@ class Caller:
         if not self.limits.allow_endpoint(path):
             raise Forbidden(f"this API key may not be used at {path}")
 
+    def check_priority(self, priority: str) -> None:
+        """Compare the priority of a request with those that the key may use.
+
+        Raises:
+            Forbidden: it is none of them.
+        """
+        if not self.limits.allow_priority(priority):
+            raise Forbidden(f"this API key may not send {priority} requests")
+
     def may_use(self, *models: str) -> bool:
         """True if the key may use one of these IDs, which stand for the same model."""
         return any(map(self.limits.allow_model, models))

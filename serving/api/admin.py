@@ -65,6 +65,7 @@ class NewKey(Struct, forbid_unknown_fields=True):
     endpoints: Patterns | None = None
     networks: Patterns | None = None
     quota: QuotaChange | None = None
+    priorities: Patterns | None = None
 
 
 class KeyChange(Struct, forbid_unknown_fields=True):
@@ -77,6 +78,7 @@ class KeyChange(Struct, forbid_unknown_fields=True):
     endpoints: Patterns | UnsetType | None = UNSET
     networks: Patterns | UnsetType | None = UNSET
     quota: QuotaChange | UnsetType | None = UNSET
+    priorities: Patterns | UnsetType | None = UNSET
 
 
 class Rotation(Struct, forbid_unknown_fields=True):

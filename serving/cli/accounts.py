@@ -23,7 +23,7 @@ PAGE_ITEMS = 1000
 ACCOUNT_COLUMNS = ("ACCOUNT", "NAME", "ENFORCEMENT", "STATE", "CREATED")
 KEY_COLUMNS = ("KEY", "NAME", "ACCOUNT", "ROLE", "STATE", "LIMITS", "EXPIRES", "LAST USED")
 QUOTA_COLUMNS = ("LIMIT", "VALUE", "USED", "BEGINS ANEW")
-LIMITS = ("models", "endpoints", "networks")
+LIMITS = ("models", "endpoints", "networks", "priorities")
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
@@ -173,13 +173,14 @@ keys.add_command(bootstrap)
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
-    for name, what in (
-        ("network", "Only from this network, as 10.0.0.0/8."),
-        ("endpoint", "Only at this path; * stands for anything."),
-        ("model", "Only this model; * stands for anything."),
+    for name, plural, what in (
+        ("priority", "priorities", "Only requests of this priority: interactive or batch."),
+        ("network", "networks", "Only from this network, as 10.0.0.0/8."),
+        ("endpoint", "endpoints", "Only at this path; * stands for anything."),
+        ("model", "models", "Only this model; * stands for anything."),
     ):
         option = click.option(
-            f"--{name}", f"{name}s", multiple=True, metavar="PATTERN", help=f"{what} Repeatable."
+            f"--{name}", plural, multiple=True, metavar="PATTERN", help=f"{what} Repeatable."
         )
         command = option(command)
     return command
@@ -372,7 +373,7 @@ def _account_row(account: Json) -> tuple[Any, ...]:
 
 
 def _key_row(key: Json) -> tuple[Any, ...]:
-    limits = " ".join(f"{n}={','.join(key[n])}" for n in LIMITS if key[n] is not None)
+    limits = " ".join(f"{n}={','.join(key[n])}" for n in LIMITS if key.get(n) is not None)
     ends, used = _minute(key["expires_at"]), _minute(key["last_used_at"])
     said = (key["name"] or None, key["account_id"], key["role"], key["state"], limits or None)
     return key["id"], *said, ends, used

@@ -65,6 +65,7 @@ from serving.router.replica import CLOSING_S
 from serving.router.resolve import Resolver, Route
 from serving.router.response import Response
 from serving.router.spaces import CacheSpaces
+from serving.router.standing import Standings
 from serving.router.view import RouterView
 from serving.settings import Settings
 from serving.wire.messages import End
@@ -87,6 +88,7 @@ class Pipeline:
         accounts: Accounts,
         cross_origin: CrossOrigin,
         spaces: CacheSpaces,
+        standings: Standings,
         spools: Spools,
         admission: Admission,
         usage: Ledger | None,
@@ -103,6 +105,7 @@ class Pipeline:
         self._accounts = accounts
         self._cross_origin = cross_origin
         self._spaces = spaces
+        self._standings = standings
         self._spools = spools
         self._admission = admission
         self._usage = usage
@@ -271,8 +274,9 @@ class Pipeline:
         record.engine, record.kind = route.engine.id, route.kind
         record.served_model = route.model
         call, body = asked.call(request.id, route)
-        if space := self._spaces.of(caller, account):
-            call = structs.replace(call, cache_space=space)
+        standing = self._standings.of(caller, account, request.headers, batch=call.standing.batch)
+        space = self._spaces.of(caller, account)
+        call = structs.replace(call, cache_space=space, standing=standing)
         if hold is not None and hold.spends:
             call = structs.replace(call, allowance=hold.granted)
         job = Job(call, body, route, dialect, partial(_settle_well, record), hold)

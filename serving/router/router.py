@@ -33,6 +33,7 @@ from serving.router.relay import Relay
 from serving.router.resolve import Resolver
 from serving.router.retry_budget import RetryBudget
 from serving.router.spaces import CacheSpaces
+from serving.router.standing import Standings
 from serving.router.view import RouterView
 from serving.router.waiting import Waiting
 from serving.settings import Settings
@@ -136,6 +137,7 @@ class Router:
         self._recorder = Recorder(metrics, log)
         spools = Spools(settings.spool_dir, settings.spool_bytes)
         metrics.spooled.set_function(lambda: spools.used)
+        spaces = CacheSpaces(settings)
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),
@@ -144,7 +146,8 @@ class Router:
             doors=self._doors,
             accounts=Accounts(settings.account_policy, keeper.book, metrics),
             cross_origin=CrossOrigin(settings.origins),
-            spaces=CacheSpaces(settings),
+            spaces=spaces,
+            standings=Standings(settings, spaces),
             spools=spools,
             admission=Admission(policy or self._policy(), self.limits.limiter),
             usage=self.books.usage,

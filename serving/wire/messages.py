@@ -53,13 +53,26 @@ class ImageRef(msgspec.Struct, frozen=True):
     detail: str = "auto"
 
 
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What decides whose turn it is where requests wait for an engine.
+
+    `owner` names whose request it is, `weight` is that account's share as a multiple of others'. A
+    `batch` request comes after all that are none.
+    """
+
+    owner: str = ""
+    weight: float = 1.0
+    batch: bool = False
+
+
 class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     """Run one Create Completion request.
 
     `model` is the ID the caller asked for. `cache_space` names the callers who may share the
     engine's caches with this one; if it is empty, all do. `form` is how the answer is
-    written, where that is not as Create Completion's. `allowance` is how many completion tokens it
-    may make before it has been told more (`Allowance`); 0: as many as it likes.
+    written, where that is not as Create Completion's. `standing` is where it stands among others
+    that wait. `allowance` is how many completion tokens it may make before it has been told more
+    (`Allowance`); 0: as many as it likes.
     """
 
     request_id: str
@@ -74,6 +87,7 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     cache_space: str = ""
     form: str = ""
     allowance: int = 0
+    standing: Standing = Standing()
 
 
 class HttpCall(msgspec.Struct, tag="http", frozen=True):
@@ -81,7 +95,7 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
 
     `form` is how the engine server writes the app's answer (`serving/engine/calls.py`); if it is
     empty, the answer stays as it is. `served_model` is the model that answers, for forms that name
-    it.
+    it. `standing` is where it stands among others that wait.
     """
 
     request_id: str
@@ -96,6 +110,7 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
     form: str = ""
     served_model: str = ""
     allowance: int = 0
+    standing: Standing = Standing()
 
 
 Call = CompletionCall | HttpCall

@@ -19,7 +19,7 @@ _OF_ACCOUNT: dict[str, dict[str, Any]] = {
 _ONCE = "The answer has the key's text in `key`; it is shown here and never again."
 _LIMITS = (
     "`models` and `endpoints` are lists of IDs and paths in which `*` stands for any characters, "
-    "`networks` of addresses as `10.0.0.0/8`."
+    "`networks` of addresses as `10.0.0.0/8`, `priorities` of `interactive` and `batch`."
 )
 _QUOTA = (
     "`quota` has the limits on what is used; `used`, in the answer about one account or key, is "
@@ -153,6 +153,7 @@ _KEY_FIELDS: dict[str, Any] = {
     "networks": _PATTERNS,
     "quota": _QUOTA_FIELDS,
     "used": _USED,
+    "priorities": _PATTERNS,
     "created_at": _MOMENT,
     "expires_at": _MAYBE_MOMENT,
     "revoked_at": _MAYBE_MOMENT,

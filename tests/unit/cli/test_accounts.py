@@ -83,7 +83,7 @@ def test_an_account_is_shown() -> None:
             (
                 *("create", "--name", "web", "--account", "acme", "--role", "read"),
                 *("--model", "a", "--model", "b*", "--endpoint", "/v1/*"),
-                *("--network", "::1", "--expires", "2027-01-31"),
+                *("--network", "::1", "--expires", "2027-01-31", "--priority", "batch"),
             ),
             "POST",
             "",
@@ -95,6 +95,7 @@ def test_an_account_is_shown() -> None:
                 "models": ["a", "b*"],
                 "endpoints": ["/v1/*"],
                 "networks": ["::1"],
+                "priorities": ["batch"],
             },
         ),
         (

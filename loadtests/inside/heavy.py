@@ -1,6 +1,6 @@
 """What others wait while one caller sends a heavy request.
 
-    python -m loadtests.heavy [--only WORD] [--json FILE]
+    python -m loadtests.inside.heavy [--only WORD] [--json FILE]
 
 One engine server of the first model of a models file and one router in front of it, without Ray.
 Bystanders stream short completions all the time; an attacker, a process of its own, sends one body
@@ -24,18 +24,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import yaml
 
-from loadtests.client import OPENAI, capture, request_body
-from loadtests.heavy_bodies import BODIES
-from loadtests.stacks import Model, free_port, wait_until
+from loadtests.inside.ask import Asker
+from loadtests.inside.heavy_bodies import BODIES
+from loadtests.inside.stacks import Model, free_port, wait_until
+from loadtests.loop import run as run_loop
 
 DEFAULT_MODELS = Path("deployments/models/local.yaml")
 KEY = "sk-heavy"
@@ -86,9 +87,8 @@ class Figures:
 class Bystanders:
     """Clients that ask for short completions without a pause."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, model: str) -> None:
-        self._session = session
-        self._url = url
+    def __init__(self, ask: Asker, model: str) -> None:
+        self._ask = ask
         self._model = model
         self._sent = 0
 
@@ -103,17 +103,17 @@ class Bystanders:
     async def _stream(self, waits: Waits, until: asyncio.Event) -> None:
         while not until.is_set():
             self._sent += 1
-            body = request_body(OPENAI, self._model, f"Story {self._sent}:", TOKENS)
-            body["ignore_eos"] = True
-            found = await capture(self._session, self._url, KEY, OPENAI, body)
-            result = found.result()
+            story = f"Story {self._sent}:"
+            found = await self._ask("completions", self._model, story, TOKENS, ignore_eos=True)
+            record = found.record
             waits.requests += 1
-            if result.error is not None:
-                waits.errors.append(result.error)
+            if record.error is not None:
+                waits.errors.append(record.error)
                 await asyncio.sleep(0.05)
                 continue
-            waits.first_s = max(waits.first_s, result.first_byte_s or 0.0)
-            waits.gap_s = max([waits.gap_s, *result.gaps_s])
+            waits.first_s = max(waits.first_s, record.ttft_s or 0.0)
+            between = (after - before for before, after in pairwise(record.event_s))
+            waits.gap_s = max([waits.gap_s, *between])
 
     async def _structured(self, waits: Waits, until: asyncio.Event) -> None:
         while not until.is_set():
@@ -121,13 +121,12 @@ class Bystanders:
             # A schema of its own each time: a grammar that is known already costs nothing.
             schema = {"type": "string", "enum": [f"{self._sent}", "b"]}
             form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-            body = {"model": self._model, "prompt": "a", "max_tokens": 2, "response_format": form}
-            found = await capture(self._session, self._url, KEY, OPENAI, body)
-            if found.error is not None or found.status != 200:
-                said = b"".join(data for _, data in found.parts)
-                waits.errors.append(found.error or f"{found.status}: {said[:200]!r}")
+            body = {"response_format": form}
+            found = await self._ask("completions", self._model, "a", 2, stream=False, extra=body)
+            if found.record.error is not None:
+                waits.errors.append(found.record.error)
             else:
-                waits.structured_s = max(waits.structured_s, found.ended - found.started)
+                waits.structured_s = max(waits.structured_s, found.record.e2e_s)
             await asyncio.sleep(0.05)
 
 
@@ -182,11 +181,9 @@ async def measure(url: str, model: str, names: list[str]) -> list[Figures]:
     """Send each body once, and look at the bystanders before and meanwhile."""
     attacker = Attacker(url, model)
     done = []
-    connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=2 * ANSWER_S)
     try:
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-            bystanders = Bystanders(session, url, model)
+        with closing(Asker(url, KEY, timeout_s=2 * ANSWER_S)) as ask:
+            bystanders = Bystanders(ask, model)
             await _for(bystanders, ALONE_S)  # warm
             for name in names:
                 await attacker.prepare(name)
@@ -298,7 +295,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Model.load(args.models)
         with alone(model, Path(folder)) as url:
-            figures = asyncio.run(measure(url, model.id, names))
+            figures = run_loop(measure(url, model.id, names))
     if args.json:
         args.json.write_text(json.dumps([_as_json(found) for found in figures], indent=1))
     over = [found for found in figures if found.added_s > BAR_S]

@@ -1,10 +1,11 @@
 """Measures what recordings cost a router in memory: many large forms at once.
 
-    python -m loadtests.uploads [--uploads 50] [--megabytes 25] [--seconds 4]
+    python -m loadtests.inside.uploads [--uploads 50] [--megabytes 25] [--seconds 4]
 
 Each client sends its recording evenly over so many seconds, so that all are under way together. The
 engine is a double without a model. Printed is the router's own memory (resident and not shared) in
-MiB: before, at its peak (looked at every 20 ms), and after.
+MiB: before, at its peak (looked at every 20 ms), and after. The load generator sends no forms, so
+these are sent by aiohttp; nothing of them is timed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.router_alone import MODEL, Candidate, ours
-from loadtests.stack_cases import KEY
+from loadtests.inside.ask import KEY
+from loadtests.inside.router_alone import MODEL, Candidate, ours
 
 MIB = 1024 * 1024
 PIECE = 64 * 1024

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from loadtests.stacks import Model, bare_command
+from loadtests.inside.stacks import Model, bare_command
 
 TEMPLATE = "{{ messages[0].content }}"
 

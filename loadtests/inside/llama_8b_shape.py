@@ -1,6 +1,6 @@
 """A model of Llama-3-8B's shape with random weights, for `make overhead DEVICE=cuda`.
 
-    python -m loadtests.llama_8b_shape DIRECTORY [--layers 32]
+    python -m loadtests.inside.llama_8b_shape DIRECTORY [--layers 32]
 
 Writes a checkpoint without weights and a models file for it; with `load_format: dummy` vLLM makes
 random weights. Tokenizer and vocabulary are the tiny Llama's, so the output layer is smaller than

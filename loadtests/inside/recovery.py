@@ -1,6 +1,6 @@
 """Measures how long a model is away when its only replica is killed, and where the time goes.
 
-    python -m loadtests.recovery --model tiny-mistral-instruct --logs .serving/logs --streams 16
+    python -m loadtests.inside.recovery --logs .serving/logs [--streams 16]
 
 Kills the model's engine server (`--victim actor`: its Ray worker) on this machine, asks until the
 first answer, and takes the steps in between from the logs of `serving up` and from when the new
@@ -17,20 +17,22 @@ import json
 import os
 import signal
 import statistics
-import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
 
-from loadtests.client import CREATE_COMPLETION, request_body, stream_completion
+from loadtests.inside.ask import Asker
+from loadtests.inside.pages import model_ids
+from loadtests.loop import run as run_loop
+from loadtests.measure.record import Outcome
 
 ASK_EVERY_S = 0.1
 GIVE_UP_S = 240.0
+TOKENS = 64  # of each stream of the load
 # Between two rounds, in seconds: the cluster is at rest again.
 SETTLE_S = 8.0
 PARTS = (
@@ -70,19 +72,14 @@ class Logs:
         return self.events(component, event, **fields)[-1]
 
 
-async def first_answer(session: aiohttp.ClientSession, url: str, key: str, model: str) -> int:
+async def first_answer(ask: Asker, model: str) -> int:
     """Ask until a request is answered; return how many were refused before."""
-    body = {"model": model, "prompt": "Hello!", "model_parameters": {"max_tokens": 1}}
     refused = 0
     deadline = time.time() + GIVE_UP_S
     while time.time() < deadline:
-        with contextlib.suppress(aiohttp.ClientError):
-            async with session.post(
-                url + CREATE_COMPLETION, json=body, headers={"x-api-key": key}
-            ) as answer:
-                await answer.read()
-                if answer.status == 200:
-                    return refused
+        answered = await ask("create_completion", model, "Hello!", 1, stream=False)
+        if answered.record.outcome is Outcome.OK:
+            return refused
         refused += 1
         await asyncio.sleep(ASK_EVERY_S)
     raise SystemExit(f"no answer within {GIVE_UP_S:g} s")
@@ -103,15 +100,15 @@ def parts(logs: Logs, model: str, killed: float, answered: float) -> list[float]
 
 
 @contextlib.asynccontextmanager
-async def load(
-    session: aiohttp.ClientSession, url: str, key: str, models: list[str], streams: int
-) -> AsyncIterator[None]:
+async def load(ask: Asker, models: list[str], streams: int) -> AsyncIterator[None]:
     """Keep `streams` streams running on `models` while the block runs."""
 
     async def client(number: int) -> None:
-        body = request_body(CREATE_COMPLETION, models[number % len(models)], "Once upon", None)
         while True:
-            await stream_completion(session, url, key, CREATE_COMPLETION, body)
+            model = models[number % len(models)]
+            answered = await ask("create_completion", model, "Once upon", TOKENS)
+            if answered.record.error is not None:
+                await asyncio.sleep(ASK_EVERY_S)
 
     clients = [asyncio.create_task(client(number)) for number in range(streams)]
     try:
@@ -125,24 +122,19 @@ async def load(
 async def run(args: argparse.Namespace) -> None:
     """Run every round and print the table."""
     logs = Logs(args.logs)
-    connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=None)
     rows = []
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        async with session.get(
-            args.url + "/v1/models", headers={"x-api-key": args.api_key}
-        ) as answer:
-            listed = [model["id"] for model in (await answer.json())["data"]]
-        others = args.load_models or [name for name in listed if name != args.model]
-        print("  ".join(("   total", *PARTS, "refused")))
-        async with load(session, args.url, args.api_key, others, args.streams):
+    listed = await model_ids(args.url, args.api_key)
+    others = args.load_models or [name for name in listed if name != args.model]
+    print("  ".join(("   total", *PARTS, "refused")))
+    with contextlib.closing(Asker(args.url, args.api_key)) as ask:
+        async with load(ask, others, args.streams):
             for _ in range(args.rounds):
                 await asyncio.sleep(SETTLE_S)
                 started = logs.last("replica", "engine_server_started", model=args.model)
                 victim = started["process"] if args.victim == "actor" else started["pid"]
                 os.kill(victim, signal.SIGKILL)
                 killed = time.time()
-                refused = await first_answer(session, args.url, args.api_key, args.model)
+                refused = await first_answer(ask, args.model)
                 answered = time.time()
                 await asyncio.sleep(1.0)  # the last lines are written
                 row = [answered - killed, *parts(logs, args.model, killed, answered)]
@@ -173,7 +165,7 @@ def main() -> None:
     parser.add_argument("--load-models", nargs="*", help="[default: all others]")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    sys.exit(asyncio.run(run(args)))
+    run_loop(run(args))
 
 
 if __name__ == "__main__":

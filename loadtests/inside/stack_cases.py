@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
-from loadtests.client import CHAT, CREATE_COMPLETION, OPENAI, Capture, capture, request_body
-from loadtests.stacks import Stack
+from loadtests.inside.ask import Answered, Asker
+from loadtests.inside.stacks import Stack
+from loadtests.load.planned import Endpoint
+from loadtests.measure.cell import gaps
+from loadtests.measure.histogram import Histogram, micros
+from loadtests.measure.record import Outcome
 
 PROMPT = "Once upon a time"
-KEY = "sk-local"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Case:
 
     name: str
     stack: str
-    path: str
+    endpoint: Endpoint
     model: str
     clients: int
     tokens: int = 64
@@ -32,13 +33,10 @@ class Case:
     # The first client asks for this model instead.
     companion: str | None = None
 
-    def body(self, client: int) -> dict[str, Any]:
-        """Return what the client of this number sends."""
+    async def send(self, ask: Asker, client: int) -> Answered:
+        """Send what the client of this number sends."""
         model = self.companion if self.companion and client == 0 else self.model
-        body = request_body(self.path, model, PROMPT, self.tokens) | {"stream": self.stream}
-        if not self.stream:
-            body.pop("stream_options", None)
-        return body
+        return await ask(self.endpoint, model, PROMPT, self.tokens, stream=self.stream)
 
 
 Figures = dict[str, Any]
@@ -53,56 +51,57 @@ async def run(stack: Stack, case: Case, seconds: float) -> Figures:
     Raises:
         RuntimeError: a request failed, or delivered another number of tokens than it asked for.
     """
-    captures: list[Capture] = []
+    answers: list[Answered] = []
 
-    async def client(number: int, session: aiohttp.ClientSession, deadline: float) -> None:
-        body = case.body(number)
+    async def client(number: int, ask: Asker, deadline: float) -> None:
         while time.monotonic() < deadline:
-            captures.append(await capture(session, stack.url, KEY, case.path, body))
+            answers.append(await case.send(ask, number))
 
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    with closing(Asker(stack.url)) as ask:
         before, started = stack.cpu(), time.monotonic()
         deadline = started + seconds
-        await asyncio.gather(*(client(number, session, deadline) for number in range(case.clients)))
+        await asyncio.gather(*(client(number, ask, deadline) for number in range(case.clients)))
         elapsed = time.monotonic() - started
         used = stack.cpu() - before
     figures: Figures = {
         "seconds": elapsed,
-        "requests": len(captures),
-        "tokens": len(captures) * case.tokens,
-        "tokens_per_s": len(captures) * case.tokens / elapsed,
+        "requests": len(answers),
+        "tokens": len(answers) * case.tokens,
+        "tokens_per_s": len(answers) * case.tokens / elapsed,
         "cpu_s": used.roles,
     }
-    return figures | (_latencies(case, captures) if case.stream else _check_whole(captures))
+    return figures | latencies(case, answers)
 
 
-def _latencies(case: Case, captures: Sequence[Capture]) -> Figures:
-    first: list[float] = []
-    gaps: list[float] = []
-    texts: set[str] = set()
-    for result in (found.result() for found in captures):
-        if result.error or result.completion_tokens != case.tokens:
+def latencies(case: Case, answers: Sequence[Answered]) -> Figures:
+    """Return percentiles of what the clients saw, and their texts.
+
+    Raises:
+        RuntimeError: as `run`.
+    """
+    first, between, whole = Histogram(), Histogram(), Histogram()
+    for record in (answer.record for answer in answers):
+        if record.outcome is not Outcome.OK or record.completion_tokens != case.tokens:
             raise RuntimeError(
-                f"{case.name}: {result.error or f'{result.completion_tokens} tokens'}"
+                f"{case.name}: {record.error or f'{record.completion_tokens} tokens'}"
             )
-        first.append(result.first_byte_s or 0.0)
-        gaps += result.gaps_s
-        texts.add(result.text)
+        whole.add(micros(record.e2e_s))
+        if record.ttft_s is not None:
+            first.add(micros(record.ttft_s))
+            between.extend(gaps(record.event_s))
+    if not case.stream:
+        return {"request_p50_ms": _ms(whole, 500)}
     return {
-        "texts": sorted(texts),
-        "ttft_p50_ms": statistics.median(first) * 1e3,
-        "ttft_p99_ms": quantile(first, 0.99) * 1e3,
-        "gap_p50_ms": quantile(gaps, 0.5) * 1e3,
-        "gap_p99_ms": quantile(gaps, 0.99) * 1e3,
+        "texts": sorted({answer.text for answer in answers}),
+        "ttft_p50_ms": _ms(first, 500),
+        "ttft_p99_ms": _ms(first, 990),
+        "gap_p50_ms": _ms(between, 500),
+        "gap_p99_ms": _ms(between, 990),
     }
 
 
-def _check_whole(captures: Sequence[Capture]) -> Figures:
-    for found in captures:
-        if found.error or found.status != 200:
-            raise RuntimeError(found.error or f"status {found.status}")
-    return {"request_p50_ms": statistics.median(at.ended - at.started for at in captures) * 1e3}
+def _ms(histogram: Histogram, permille: int) -> float:
+    return histogram.percentiles((permille,))[0] / 1000 if len(histogram) else 0.0
 
 
 async def idle(stack: Stack, seconds: float) -> dict[str, float]:
@@ -137,24 +136,19 @@ def net(figures: Figures, idle: dict[str, float]) -> Figures:
     }
 
 
-def quantile(values: Sequence[float], q: float) -> float:
-    """Return the q-quantile, by the nearest rank from below; 0 if there are no values."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * q))] if ordered else 0.0
-
-
 def stack_cases(model: str, adapter: str | None, streams: int = 32) -> list[Case]:
     """Return the loads that bare vLLM and our stack are compared with, in the order they run.
 
     The first three are those of `--quick`. They and the chats have `streams` streams.
     """
-    v4, v1 = CREATE_COMPLETION, OPENAI
+    v4: Endpoint = "create_completion"
+    v1: Endpoint = "completions"
     cases = [
         Case("bare /v1", "bare", v1, model, streams),
         Case("ours /v4", "ours", v4, model, streams),
         Case("ours /v1", "ours", v1, model, streams),
-        Case("bare chat", "bare", CHAT, model, streams),
-        Case("ours chat", "ours", CHAT, model, streams),
+        Case("bare chat", "bare", "chat", model, streams),
+        Case("ours chat", "ours", "chat", model, streams),
     ]
     if adapter:
         # A single adapter in a batch makes vLLM's step twice as long on CPU, for the whole batch,
@@ -167,7 +161,7 @@ def stack_cases(model: str, adapter: str | None, streams: int = 32) -> list[Case
     for clients, count in ((128, "128 streams"), (1, "1 stream")):
         cases.append(Case(f"bare /v1, {count}", "bare", v1, model, clients))
         cases.append(Case(f"ours /v4, {count}", "ours", v4, model, clients))
-    for stack, path in (("bare", v1), ("ours", v4)):
-        name = f"{stack} {path[:3]}, 1 token, whole"
-        cases.append(Case(name, stack, path, model, 8, tokens=1, stream=False))
+    for stack, version, endpoint in (("bare", "/v1", v1), ("ours", "/v4", v4)):
+        name = f"{stack} {version}, 1 token, whole"
+        cases.append(Case(name, stack, endpoint, model, 8, tokens=1, stream=False))
     return cases

@@ -1,7 +1,7 @@
 """Measures what our stack adds to bare vLLM: CPU, throughput, latency.
 
-    python -m loadtests.overhead [--rounds 10] [--seconds 4] [--json FILE]     about 25 minutes
-    python -m loadtests.overhead --quick                                       about a minute
+    python -m loadtests.inside.overhead [--rounds 10] [--seconds 4] [--json FILE]   25 minutes
+    python -m loadtests.inside.overhead --quick                                     a minute
 
 All stacks serve the same model with the same engine arguments. They are loaded in turn, round after
 round, and every stream must deliver exactly its tokens. Frontend CPU is that of all processes of a
@@ -16,7 +16,6 @@ bar is missed. `--quick` runs three loads and fails only on gross regressions.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -30,11 +29,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from loadtests import router_alone
-from loadtests.client import CREATE_COMPLETION, OPENAI
-from loadtests.report import findings, text
-from loadtests.stack_cases import Case, Figures, idle, net, run, stack_cases
-from loadtests.stacks import Model, Stack, bare, ours, ray_serve_llm
+from loadtests.inside import router_alone
+from loadtests.inside.rows import findings, text
+from loadtests.inside.stack_cases import Case, Figures, idle, net, run, stack_cases
+from loadtests.inside.stacks import Model, Stack, bare, ours, ray_serve_llm
+from loadtests.loop import run as run_loop
 
 MODELS = Path("deployments/models/local.yaml")
 IDLE_S = 5.0
@@ -73,7 +72,7 @@ def beside(
             _say(f"starting {stack.name}")
             stack.wait_until_ready()
             stacks[stack.name] = stack
-        return asyncio.run(alternate(stacks, cases, rounds, seconds))
+        return run_loop(alternate(stacks, cases, rounds, seconds))
 
 
 def compare(args: argparse.Namespace) -> Runs:
@@ -91,8 +90,8 @@ def compare(args: argparse.Namespace) -> Runs:
             layouts.append((same, "Ray Serve LLM /v1, its executor", "ours, its executor"))
         for served, theirs, our in layouts:
             peers = [
-                Case(theirs, "ray-serve-llm", OPENAI, model.id, args.streams),
-                Case(our, "ours", CREATE_COMPLETION, model.id, args.streams),
+                Case(theirs, "ray-serve-llm", "completions", model.id, args.streams),
+                Case(our, "ours", "create_completion", model.id, args.streams),
             ]
             runs |= beside(served, (ray_serve_llm, ours), peers, args.rounds, args.seconds)
     return runs
@@ -136,7 +135,7 @@ def route_choice() -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
 def router_memory() -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
     """Measure the router's memory over a million requests; return it and its line of the table."""
     _say("a million requests")
-    command = [sys.executable, "-m", "loadtests.router_memory"]
+    command = [sys.executable, "-m", "loadtests.inside.router_memory"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads(done.stdout)
     value = f"{found['mb_after_a_fifth']:.1f} to {found['mb_at_the_end']:.1f} MB"

@@ -1,11 +1,11 @@
 """Measures what a router alone costs per event: ours, and vLLM's own, which is written in Rust.
 
-    python -m loadtests.router_alone [--rounds 5]
+    python -m loadtests.inside.router_alone [--rounds 5]
 
 The load is 64 streams, each with an event every 20 ms on a clock of its own. Only the CPU of the
 router's process counts, minus its idle use. The engines are doubles without a model: our router has
-the echo engine behind our link, theirs has `loadtests.synthetic` behind HTTP. Theirs needs the
-environment `.venv-peers`, which `make overhead` makes.
+the echo engine behind our link, theirs has the load generator's known server behind HTTP. Theirs
+needs the environment `.venv-peers`, which `make overhead` makes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import psutil
 
-from loadtests.client import CREATE_COMPLETION, OPENAI, capture, request_body
-from loadtests.stack_cases import KEY
-from loadtests.stacks import cpu_of_tree, free_port, wait_until
+from loadtests.inside.ask import KEY, Asker
+from loadtests.inside.stacks import cpu_of_tree, free_port, wait_until
+from loadtests.known.process import KnownProcess
+from loadtests.load.planned import Endpoint
+from loadtests.loop import run as run_loop
 
 STREAMS = 64
 EVENTS = 200
@@ -40,9 +41,11 @@ MODEL = "synthetic"
 class Candidate:
     """A router in front of its engine."""
 
-    def __init__(self, name: str, path: str, url: str, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, name: str, endpoint: Endpoint, url: str, process: subprocess.Popen[bytes]
+    ) -> None:
         self.name = name
-        self.path = path
+        self.endpoint = endpoint
         self.url = url
         self.process = psutil.Process(process.pid)
 
@@ -60,18 +63,15 @@ async def event_us(candidate: Candidate, seconds_idle: float = 2.0) -> float:
     before = candidate.cpu()
     await asyncio.sleep(seconds_idle)
     idle = (candidate.cpu() - before) / seconds_idle
-    body = request_body(candidate.path, MODEL, "word", None)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    with contextlib.closing(Asker(candidate.url)) as ask:
         before, started = candidate.cpu(), time.monotonic()
         found = await asyncio.gather(
-            *(capture(session, candidate.url, KEY, candidate.path, body)
-              for _ in range(STREAMS))
-        )  # fmt: skip
+            *(ask(candidate.endpoint, MODEL, "word", EVENTS) for _ in range(STREAMS))
+        )
         used = candidate.cpu() - before - idle * (time.monotonic() - started)
-    for result in (item.result() for item in found):
-        if result.error or result.text != "word " * EVENTS:
-            raise RuntimeError(f"{candidate.name}: {result.error or 'events are missing'}")
+    for answered in found:
+        if answered.record.error or answered.text != "word " * EVENTS:
+            raise RuntimeError(f"{candidate.name}: {answered.record.error or 'events are missing'}")
     return used / (STREAMS * EVENTS) * 1e6
 
 
@@ -100,25 +100,24 @@ def ours(
         with running(command, env) as router:
             url = f"http://127.0.0.1:{port}"
             wait_until(f"{url}/ready", router, "our router")
-            yield Candidate("ours", CREATE_COMPLETION, url, router)
+            yield Candidate("ours", "create_completion", url, router)
 
 
 @contextlib.contextmanager
-def vllm_router() -> Iterator[Candidate]:
-    """Start vLLM's router and the synthetic engine behind HTTP."""
-    engine_port, port, metrics_port = free_port(), free_port(), free_port()
-    engine_url = f"http://127.0.0.1:{engine_port}"
-    command = [sys.executable, "-m", "loadtests.synthetic", "--port", str(engine_port)]
-    command += ["--events", str(EVENTS), "--interval", str(INTERVAL_S)]
-    with running(command, {}) as engine:
-        wait_until(f"{engine_url}/health", engine, "the synthetic engine")
+def vllm_router(folder: Path) -> Iterator[Candidate]:
+    """Start vLLM's router and the known server behind HTTP, which sends events at equal times."""
+    port, metrics_port = free_port(), free_port()
+    times = {"first_s": INTERVAL_S, "gap_s": INTERVAL_S, "first_sigma": 0.0, "gap_sigma": 0.0}
+    engine = KnownProcess.start(folder / "engine.log", events=EVENTS, **times)
+    with contextlib.ExitStack() as after:
+        after.callback(engine.kill)
         command = [str(PEERS / "bin" / "vllm-router"), "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--worker-urls", engine_url, "--policy", "round_robin"]
+        command += ["--worker-urls", engine.url, "--policy", "round_robin"]
         command += ["--prometheus-port", str(metrics_port), "--log-level", "error"]
         with running(command, {}) as router:
             url = f"http://127.0.0.1:{port}"
             wait_until(f"{url}/health", router, "vllm-router")
-            yield Candidate("vllm-router", OPENAI, url, router)
+            yield Candidate("vllm-router", "completions", url, router)
 
 
 @contextlib.contextmanager
@@ -149,11 +148,11 @@ def compare(rounds: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory(prefix="router-") as folder, contextlib.ExitStack() as stack:
         candidates = [stack.enter_context(ours(Path(folder)))]
         if (PEERS / "bin" / "vllm-router").exists():
-            candidates.append(stack.enter_context(vllm_router()))
+            candidates.append(stack.enter_context(vllm_router(Path(folder))))
         runs: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
         for number in range(rounds + 1):
             for candidate in candidates:
-                used = asyncio.run(event_us(candidate))
+                used = run_loop(event_us(candidate))
                 if number:  # the first run warms connections and caches
                     runs[candidate.name].append(used)
             print(f"router alone: round {number} of {rounds}", file=sys.stderr)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from loadtests.report import ROWS, findings, text
-from loadtests.stack_cases import net, quantile, stack_cases
+from loadtests.inside.rows import ROWS, findings, text
+from loadtests.inside.stack_cases import net, stack_cases
 
 
 def run(**figures: float) -> dict[str, Any]:
@@ -56,9 +56,3 @@ def test_idle_time_is_taken_off_but_never_more_than_was_used() -> None:
     assert found["engine_us"] == 4000.0
     assert found["request_us"] == 100_000.0
     assert found["idle_cpu"] == 0.6
-
-
-def test_quantiles() -> None:
-    assert quantile(range(100), 0.99) == 99
-    assert quantile([3, 1, 2], 0.5) == 2
-    assert quantile([], 0.5) == 0.0

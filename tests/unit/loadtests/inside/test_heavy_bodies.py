@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from loadtests.heavy_bodies import BODIES, SHORT
+from loadtests.inside.heavy_bodies import BODIES, SHORT
 
 ANSWERS = [name for name in BODIES if name.startswith("answer:")]
 
