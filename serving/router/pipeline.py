@@ -368,6 +368,8 @@ class Pipeline:
             if record.ticket is not None:
                 await record.ticket.settle(record.entry())
         finally:
+            if record.ticket is not None and record.ticket.hold is not None:
+                record.ticket.hold.release(None)  # cancelled before it was settled
             self._recorder.write(record)
 
 
