@@ -25,6 +25,9 @@ CASES ?= 20000
 SCENARIO ?= smoke
 URL ?= http://127.0.0.1:8000
 LOADTEST_FLAGS ?=
+DOCKER ?= docker
+TAG ?= serving:0.1.0
+BASE_DIGEST ?=
 # On this machine the engines and the client share the cores, and the client is late with them.
 LOADTEST_LOCAL = $(if $(findstring //127.0.0.1,$(URL)),--set client.max_lag_p99_ms=200)
 # The locks are complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
@@ -37,7 +40,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-suspects check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -46,6 +49,11 @@ help:
 	make test-long [TESTS=tests/cluster]  what `make test` leaves out: longer proofs, heavy clients
 	make test-fast                        unit and gateway tests only: seconds
 	make test-cluster | test-sdk          the tests on a real cluster; with every published client
+	make test-helm                        the chart: rendered by Helm, validated, compared with the code
+	make image BASE_DIGEST=sha256:... [DEVICE=cpu] [TAG=serving:0.1.0]
+	                                      build the image with docker, or DOCKER=podman
+	make test-image                       its script in a bare Debian: root, mmdebstrap, ten minutes
+	make sbom                             packages and licences of .venv, as CycloneDX and CSV
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
@@ -131,6 +139,30 @@ test-cluster: setup-dev
 
 test-sdk: setup-dev
 	@$(BIN)/python -m pytest -m sdk
+
+test-helm: setup-dev
+	@$(BIN)/python -m pytest tests/helm
+
+test-image: setup-dev
+	@$(BIN)/python -m pytest -m long tests/helm/test_image.py
+
+image:
+	@[ -n "$(BASE_DIGEST)" ] || { echo "make image BASE_DIGEST=sha256:...: the digest of" \
+		"python:3.11-slim-bookworm that the image is made from"; exit 2; }
+	$(DOCKER) build --file deployments/image/Dockerfile --tag $(TAG) --build-arg DEVICE=$(DEVICE) \
+		--build-arg BASE_DIGEST=$(BASE_DIGEST) --build-arg REVISION=$$(git rev-parse HEAD) .
+
+sbom: setup .venv-sbom/installed
+	@mkdir -p .serving
+	.venv-sbom/bin/cyclonedx-py environment $(BIN)/python --output-file .serving/sbom.json
+	.venv-sbom/bin/pip-licenses --python $(BIN)/python --format csv --with-urls \
+		--output-file .serving/licences.csv
+	echo "==> .serving/sbom.json (CycloneDX), .serving/licences.csv"
+
+.venv-sbom/installed: requirements/sbom.txt | $(VENV)/bin/python
+	@$(BIN)/python -m venv .venv-sbom
+	.venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 check: setup-dev
 	@$(BIN)/ruff check .
@@ -224,4 +256,4 @@ lock: .venv-lock/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-sdk .venv-peers .venv-loadtests .venv-lock .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-sdk .venv-peers .venv-loadtests .venv-lock .venv-sbom .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info
