@@ -213,6 +213,23 @@ class LedgerMetrics:
         return self._adding.time()
 
 
+class QuotaMetrics:
+    """The limits of one router; `registry` is that of its `RouterMetrics`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.refused = Counter(
+            "serving_quota_refused_total",
+            "Requests refused by a limit, by whose it is (account, key, model) and its name.",
+            ["of", "limit"],
+            registry=registry,
+        )
+        self.leases_up = Gauge(
+            "serving_quota_leases_up",
+            "1 while the store renews this router's leases of limits, 0 while it is away.",
+            registry=registry,
+        )
+
+
 class AdapterMetrics:
     """Loads of LoRA adapters into this engine."""
 

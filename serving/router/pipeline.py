@@ -214,13 +214,15 @@ class Pipeline:
                 await self._spool(request, endpoint.needs, incoming, caller, record, spool)
                 record.received()
                 asked = incoming.asked(spool.body)
-                await self._run(request, endpoint, asked, dialect, caller, record)
+                # The bytes of a recording say nothing of its tokens.
+                await self._run(request, endpoint, asked, b"", dialect, caller, record)
             return
         body = await request.read_body(
             limit=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         record.received()
-        await self._run(request, endpoint, endpoint.parse(request, body), dialect, caller, record)
+        asked = endpoint.parse(request, body)
+        await self._run(request, endpoint, asked, body, dialect, caller, record)
 
     async def _spool(
         self,
@@ -251,15 +253,19 @@ class Pipeline:
         request: Request,
         endpoint: Relayed,
         asked: Asked,
+        said: bytes,
         dialect: Dialect,
         caller: Caller,
         record: Record,
     ) -> None:
-        """Everything from admitting to relaying."""
+        """Everything from admitting to relaying. `said` is the body, as far as its length says
+        how long the prompt is."""
         record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
-        record.ticket = await self._admission.admit(caller, account, asked)
+        record.ticket = await self._admission.admit(caller, account, asked, said)
+        if (hold := record.ticket.hold) is not None:
+            request.reply_headers += hold.headers()
         route = self._route(record.endpoint, endpoint.needs, asked.model, caller)
         asked.check(route.abilities)
         if route.model != asked.model:
@@ -271,7 +277,9 @@ class Pipeline:
         standing = self._standings.of(caller, account, request.headers, batch=call.standing.batch)
         space = self._spaces.of(caller, account)
         call = structs.replace(call, cache_space=space, standing=standing)
-        job = Job(call, body, route, dialect, partial(_settle_well, record))
+        if hold is not None and hold.spends:
+            call = structs.replace(call, allowance=hold.granted)
+        job = Job(call, body, route, dialect, partial(_settle_well, record), hold)
         response = Response(
             request, record, keepalive_s=self._settings.keepalive_s, keepalive=dialect.keepalive
         )
@@ -344,7 +352,7 @@ class Pipeline:
 
     async def _refuse(self, request: Request, error: ServingError, dialect: Dialect) -> None:
         """Answer with an error."""
-        headers = retry_headers(error)
+        headers = retry_headers(error) + error.headers
         if error.status in (408, 413, 431):
             # The rest of the request may still be on its way: this connection cannot be used again.
             headers.append((b"connection", b"close"))
@@ -360,6 +368,8 @@ class Pipeline:
             if record.ticket is not None:
                 await record.ticket.settle(record.entry())
         finally:
+            if record.ticket is not None and record.ticket.hold is not None:
+                record.ticket.hold.release(None)  # cancelled before it was settled
             self._recorder.write(record)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from serving.accounts.keeper import Keeper
 from serving.accounts.ledger.books import Books
+from serving.accounts.quota.limits import Limits
 from serving.api.endpoints import ENDPOINTS, Endpoints
 from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
@@ -16,7 +17,7 @@ from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
 from serving.http.spool import Spools
 from serving.observability.logs import Log
-from serving.observability.metrics import LedgerMetrics, RouterMetrics
+from serving.observability.metrics import LedgerMetrics, QuotaMetrics, RouterMetrics
 from serving.router.admission import Admission, Charged, OpenDoor, Policy
 from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
@@ -97,6 +98,7 @@ class Router:
         self._store = Store(url, migrates=settings.store_migrates) if url else None
         self.keeper = keeper = Keeper(settings, self._store, metrics, log)
         self.books = Books(settings, self._store, LedgerMetrics(metrics.registry), log, rng=rng)
+        self.limits = Limits(self._store, keeper.book, QuotaMetrics(metrics.registry), log)
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
         rng = rng or random.Random()
@@ -147,7 +149,7 @@ class Router:
             spaces=spaces,
             standings=Standings(settings, spaces),
             spools=spools,
-            admission=Admission(policy or self._policy()),
+            admission=Admission(policy or self._policy(), self.limits.limiter),
             usage=self.books.usage,
             relay=relay,
             view=RouterView(
@@ -188,6 +190,7 @@ class Router:
         """Set what is served from now on; running requests keep the route they have."""
         await self.hosted.prepare(catalogue)
         self.hosted.update(catalogue)
+        self.limits.set_catalogue(catalogue)
         self.pipeline.set_catalogue(catalogue)
         self.fleet.set_models(spec.id for spec in catalogue.engines)
         self._demand.update(catalogue.engines)
@@ -202,6 +205,7 @@ class Router:
             self._prepared = True
             await self.keeper.start()
             await self.books.start()
+            self.limits.start()
 
     async def start(self) -> None:
         """Prepare, and listen.
@@ -241,6 +245,7 @@ class Router:
         self._demand.close()
         await self.fleet.close()
         await self.hosted.close()
+        await self.limits.close()
         await self.keeper.close()
         await self.books.close()
         if self._store is not None:

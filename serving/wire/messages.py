@@ -71,7 +71,8 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     `model` is the ID the caller asked for. `cache_space` names the callers who may share the
     engine's caches with this one; if it is empty, all do. `form` is how the answer is
     written, where that is not as Create Completion's. `standing` is where it stands among others
-    that wait.
+    that wait. `allowance` is how many completion tokens it may make before it has been told more
+    (`Allowance`); 0: as many as it likes.
     """
 
     request_id: str
@@ -85,6 +86,7 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     prompt_format: PromptFormat | None = None
     cache_space: str = ""
     form: str = ""
+    allowance: int = 0
     standing: Standing = Standing()
 
 
@@ -107,10 +109,28 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
     cache_space: str = ""
     form: str = ""
     served_model: str = ""
+    allowance: int = 0
     standing: Standing = Standing()
 
 
 Call = CompletionCall | HttpCall
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a call with an allowance has used so far; its replica says so before the allowance is
+    used up, and is told the next one."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """How many completion tokens a call may make in all. `last`: it ends there. Otherwise it asks
+    again before it comes there, and goes on if it hears nothing."""
+
+    tokens: int
+    last: bool = False
 
 
 class Hello(msgspec.Struct, frozen=True):

@@ -48,6 +48,7 @@ class Site:
         hosted: dict[str, Any],
         policy: Policy | None,
         double: type[EchoEngine] = EchoEngine,
+        spec: dict[str, Any] | None = None,
     ) -> None:
         self.double = double
         defaults = {
@@ -66,6 +67,7 @@ class Site:
             "context": 2000,
             "lora": {},
             "engine_args": engine_args,
+            **(spec or {}),
         }
         adapter = {"kind": "adapter", "id": "echo.pirate", "base": "echo", "weights": "/w/pirate"}
         self.catalogue = Catalogue.model_validate(
@@ -224,11 +226,12 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
         replicas: int = 1,
         engine: dict[str, Any] | None = None,
         hosted: dict[str, Any] | None = None,
+        spec: dict[str, Any] | None = None,
         policy: Policy | None = None,
         double: type[EchoEngine] = EchoEngine,
         **settings: Any,
     ) -> Site:
-        site = Site(tmp_path, settings, engine or {}, hosted or {}, policy, double)
+        site = Site(tmp_path, settings, engine or {}, hosted or {}, policy, double, spec)
         sites.append(site)
         await site.router.set_catalogue(site.catalogue)
         for _ in range(replicas):

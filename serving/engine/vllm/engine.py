@@ -7,6 +7,7 @@ import itertools
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -155,6 +156,7 @@ class VllmEngine(Engine):
                 param="model",
             )
         usage = self._usage.begin()
+        tally.count = partial(usage.fill, tally)
         self._turns.begin(call.standing, 0, usage.waits)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, b"", usage))
@@ -244,6 +246,7 @@ class VllmEngine(Engine):
         if prepared is None:
             return
         usage = self._usage.begin()
+        tally.count = partial(usage.fill, tally)
         self._turns.begin(call.standing, len(body), usage.waits)
         self._shares.begin()
         async with AsyncExitStack() as stack:
