@@ -23,7 +23,8 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from deployments.code import engine_code, router_code
-from deployments.engine import STOP_GRACE_S, EngineReplica
+from deployments.engine import EngineReplica
+from deployments.grace import grace
 from deployments.names import ENGINE, ROUTER, ROUTER_APP, engine_app_name
 from deployments.ray_internals import with_version
 from deployments.router import RouterReplica
@@ -31,8 +32,6 @@ from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.load import load_catalogue
 from serving.catalogue.spec import EngineSpec
 
-# Serve waits this much longer for a replica to stop than the replica takes at most.
-GRACE_S = 5.0
 # How often Serve looks whether a replica that is taken down has calls left.
 SHUTDOWN_LOOK_S = 0.2
 # Leases of routers on a replica (deployments/leases.py): the only calls to it that Serve sees.
@@ -62,7 +61,7 @@ def engine_app(spec: EngineSpec, catalogue: Catalogue) -> Application:
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,
-        graceful_shutdown_timeout_s=drain_s + STOP_GRACE_S + GRACE_S,
+        graceful_shutdown_timeout_s=grace(catalogue).engine_s,
         logging_config=_QUIET,
         **scale,
     )
@@ -84,7 +83,7 @@ def router_app(catalogue: Catalogue) -> Application:
         ray_actor_options={"num_cpus": catalogue.router.cpus},
         health_check_period_s=1.0,
         graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,
-        graceful_shutdown_timeout_s=catalogue.drain_s + GRACE_S,
+        graceful_shutdown_timeout_s=grace(catalogue).router_s,
         logging_config=_QUIET,
     )
     return _versioned(deployment, router_code(), catalogue.drain_s).bind(catalogue.drain_s)
