@@ -86,7 +86,8 @@ def router_app(catalogue: Catalogue) -> Application:
         graceful_shutdown_timeout_s=grace(catalogue).router_s,
         logging_config=_QUIET,
     )
-    return _versioned(deployment, router_code(), catalogue.drain_s).bind(catalogue.drain_s)
+    drain_s, leave_s = catalogue.drain_s, catalogue.router.leave_s
+    return _versioned(deployment, router_code(), drain_s, leave_s).bind(drain_s, leave_s)
 
 
 def run_targets(catalogue: Catalogue) -> list[RunTarget]:
