@@ -136,6 +136,9 @@ class Router:
         )
         self._log = log
         self._recorder = Recorder(metrics, log)
+        self._view = RouterView(
+            router, Resolver(Catalogue(models=())), self.fleet, metrics, Description(ENDPOINTS)
+        )
         spools = Spools(settings.spool_dir, settings.spool_bytes)
         metrics.spooled.set_function(lambda: spools.used)
         self.pipeline = Pipeline(
@@ -151,13 +154,7 @@ class Router:
             admission=Admission(policy or self._policy()),
             usage=self.books.usage,
             relay=relay,
-            view=RouterView(
-                router,
-                Resolver(Catalogue(models=())),
-                self.fleet,
-                metrics,
-                Description(ENDPOINTS),
-            ),
+            view=self._view,
             recorder=self._recorder,
             log=log,
         )
@@ -242,7 +239,7 @@ class Router:
     def _on_leaving(self) -> None:
         """No other router serves the port: load balancers have to leave."""
         self._log.info("router_leaving", seconds=self._leave_s)
-        self.pipeline.view.leaving = True
+        self._view.leaving = True
 
     async def close(self) -> None:
         """Leave the shared port to the other routers, or once load balancers have left; let running
