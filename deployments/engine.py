@@ -95,6 +95,8 @@ class EngineReplica:
             drain_s=self._drain_s,
             stuck_s=settings.stuck_s,
             images=self._images,
+            link_port=settings.link_port,
+            ops_port=settings.ops_port,
         )
         output = None
         if settings.log_dir:

@@ -18,10 +18,11 @@ from ray import serve
 from deployments.code import router_code
 from deployments.directory import Directory, keep_announced
 from deployments.leases import Leases
-from deployments.names import ENGINE, engine_app_name
+from deployments.names import ENGINE
 from deployments.ray_internals import asks_for_token, open_no_grpc_port
 from serving import heap
 from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.names import engine_app_name
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
 from serving.router.router import Router

@@ -24,6 +24,19 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8000, description="port that all routers of a machine share"
     )
+    own_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0,
+        description="port that only one router has; 0: any free one. A fixed one allows one router "
+        "on a node",
+    )
+    link_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0,
+        description="port of an engine server's links; 0: any free one. A fixed one allows one "
+        "replica on a node",
+    )
+    ops_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0, description="the same for an engine server's /metrics and /health"
+    )
     api_keys: SecretStr = Field(
         default=SecretStr(""),
         description="comma-separated `key` or `key:account`; a key without an account may use any",

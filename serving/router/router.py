@@ -209,7 +209,8 @@ class Router:
         """
         await self.prepare()
         settings = self._settings
-        own, shared = listen(self._own_host), listen(settings.host, settings.port, shared=True)
+        own = listen(self._own_host, settings.own_port)
+        shared = listen(settings.host, settings.port, shared=True)
         connections = connections_within(settings.max_connections, raise_limit())
         if connections < settings.max_connections:
             wanted = settings.max_connections
