@@ -26,11 +26,11 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.code import engine_code, router_code
 from deployments.engine import EngineReplica
-from deployments.grace import grace
 from deployments.names import ENGINE, ROUTER, ROUTER_APP
 from deployments.ray_internals import with_version
 from deployments.router import RouterReplica
 from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.grace import grace
 from serving.catalogue.load import load_catalogue, load_text
 from serving.catalogue.names import engine_app_name
 from serving.catalogue.spec import EngineSpec
@@ -87,6 +87,9 @@ def router_app(catalogue: Catalogue, group: str = "") -> Application:
         name=ROUTER,
         user_config=catalogue.model_dump(mode="json"),
         num_replicas=catalogue.router.replicas,
+        # A single router is followed before it goes. In a group each has a node of its own, which
+        # leaves no room for that; and of several, the others go on.
+        max_surge_percent=100 if catalogue.router.replicas == 1 and not group else 0,
         ray_actor_options={"num_cpus": catalogue.router.cpus, **_in_group(group)},
         health_check_period_s=1.0,
         graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,

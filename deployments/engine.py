@@ -17,9 +17,8 @@ from ray import serve
 
 from deployments.code import engine_code
 from deployments.directory import Directory, keep_announced
-from deployments.grace import ENGINE_STOP_S
-from deployments.leases import LEASE_S
 from deployments.ray_internals import open_no_grpc_port
+from serving.catalogue.grace import ENGINE_STOP_S, LEASE_S
 from serving.catalogue.spec import EngineSpec
 from serving.engine.launcher import EngineProcess, Zygotes, fork, spawn
 from serving.observability.logs import open_log

@@ -72,9 +72,7 @@ class Storm:
 
 async def made(port: int = 0) -> HttpServer:
     patience = Patience(leaving_s=0.05)
-    server = HttpServer(
-        app, listen("127.0.0.1", port, shared=True), drain_s=5.0, patience=patience
-    )
+    server = HttpServer(app, listen("127.0.0.1", port, shared=True), drain_s=5.0, patience=patience)
     await server.start()
     return server
 

@@ -154,10 +154,10 @@ def _is_ours(connection: socket.socket) -> bool:
 async def _receive(connection: socket.socket) -> tuple[bytes, list[socket.socket]]:
     """The next message and the sockets that come with it."""
     loop = asyncio.get_running_loop()
-    readable = loop.create_future()
-    loop.add_reader(connection.fileno(), lambda: readable.done() or readable.set_result(None))
+    readable = asyncio.Event()
+    loop.add_reader(connection.fileno(), readable.set)
     try:
-        await readable
+        await readable.wait()
     finally:
         loop.remove_reader(connection.fileno())
     message, numbers, _, _ = socket.recv_fds(connection, 64, MAX_SOCKETS)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 SECONDS = 0.7
 # A network of its own, where the kernel's setting may be changed.
 OWN_NETWORK = ("unshare", "--net", *(() if os.geteuid() == 0 else ("--user", "--map-root-user")))
-SET = "ip link set lo up && echo {} > /proc/sys/net/ipv4/tcp_migrate_req && exec \"$@\""
+SET = 'ip link set lo up && echo {} > /proc/sys/net/ipv4/tcp_migrate_req && exec "$@"'
 
 
 def whole(figures: dict[str, Any]) -> None:

@@ -21,9 +21,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from deployments.leases import LEASE_S
 from serving.catalogue.catalogue import Catalogue
 
+# Serve waits for a lease on an engine's replica (deployments/leases.py) to end before it tells the
+# replica to stop. A lease is renewed this often.
+LEASE_S = 5.0
 # Time beyond the drain in which an engine frees its memory.
 ENGINE_STOP_S = 10.0
 # Time beyond the drain in which a router writes its ledger and closes what it has open.

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from deployments import grace as module
 from deployments.app import engine_app, router_app
-from deployments.grace import NodeGrace, grace
-from deployments.leases import LEASE_S
+from serving.catalogue import grace as module
 from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.grace import LEASE_S, NodeGrace, grace
 
 Catalogues = list[Catalogue]
 
 
 def catalogue(*starts_s: float, drain_s: float = 30.0, leave_s: float = 10.0) -> Catalogue:
     models = [
-        {"id": f"m{at}", "kind": "engine", "weights": "w", "context": 16, "start_timeout_s": start_s}
+        {
+            "id": f"m{at}",
+            "kind": "engine",
+            "weights": "w",
+            "context": 16,
+            "start_timeout_s": start_s,
+        }
         for at, start_s in enumerate(starts_s)
     ]
     return Catalogue.model_validate(
