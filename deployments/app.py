@@ -25,17 +25,16 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from deployments.code import engine_code, router_code
-from deployments.engine import STOP_GRACE_S, EngineReplica
+from deployments.engine import EngineReplica
 from deployments.names import ENGINE, ROUTER, ROUTER_APP
 from deployments.ray_internals import with_version
 from deployments.router import RouterReplica
 from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.grace import grace
 from serving.catalogue.load import load_catalogue, load_text
 from serving.catalogue.names import engine_app_name
 from serving.catalogue.spec import EngineSpec
 
-# Serve waits this much longer for a replica to stop than the replica takes at most.
-GRACE_S = 5.0
 # How often Serve looks whether a replica that is taken down has calls left.
 SHUTDOWN_LOOK_S = 0.2
 # Leases of routers on a replica (deployments/leases.py): the only calls to it that Serve sees.
@@ -71,7 +70,7 @@ def engine_app(spec: EngineSpec, catalogue: Catalogue, group: str = "") -> Appli
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,
-        graceful_shutdown_timeout_s=drain_s + STOP_GRACE_S + GRACE_S,
+        graceful_shutdown_timeout_s=grace(catalogue).engine_s,
         logging_config=_QUIET,
         **scale,
     )
@@ -90,13 +89,17 @@ def router_app(catalogue: Catalogue, group: str = "") -> Application:
         name=ROUTER,
         user_config=catalogue.model_dump(mode="json"),
         num_replicas=catalogue.router.replicas,
+        # A single router is followed before it goes. In a group each has a node of its own, which
+        # leaves no room for that; and of several, the others go on.
+        max_surge_percent=100 if catalogue.router.replicas == 1 and not group else 0,
         ray_actor_options={"num_cpus": catalogue.router.cpus, **_in_group(group)},
         health_check_period_s=1.0,
         graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,
-        graceful_shutdown_timeout_s=catalogue.drain_s + GRACE_S,
+        graceful_shutdown_timeout_s=grace(catalogue).router_s,
         logging_config=_QUIET,
     )
-    return _versioned(deployment, router_code(), catalogue.drain_s).bind(catalogue.drain_s)
+    drain_s, leave_s = catalogue.drain_s, catalogue.router.leave_s
+    return _versioned(deployment, router_code(), drain_s, leave_s).bind(drain_s, leave_s)
 
 
 def run_targets(catalogue: Catalogue) -> list[RunTarget]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import socket
 from collections.abc import Callable, Sequence
@@ -59,6 +58,8 @@ class Router:
         router: this router's ID.
         own_host: address of the listener that only this router has.
         drain_s: how long `close` lets requests go on, in seconds.
+        leave_s: how long `close` goes on accepting before that, in seconds, if no other router
+            serves the shared port of this machine; `/ready` is 503 meanwhile.
         code: digest of the code that this process runs.
         want: called with a model that sleeps and whether it is needed now (`demand.py`).
         policy: which requests may run, and who pays; by default all may, and nobody pays.
@@ -77,6 +78,7 @@ class Router:
         own_host: str,
         drain_s: float,
         log: Log,
+        leave_s: float = 0.0,
         want: Callable[[str, bool], None] = nobody_starts_models,
         policy: Policy | None = None,
         rng: random.Random | None = None,
@@ -89,6 +91,7 @@ class Router:
         self._id = router
         self._own_host = own_host
         self._drain_s = drain_s
+        self._leave_s = leave_s
         self._prepared = False
         # Once it has started, that of its own port and the one of callers.
         self._own: HttpServer | None = None
@@ -135,6 +138,9 @@ class Router:
         )
         self._log = log
         self._recorder = Recorder(metrics, log)
+        self._view = RouterView(
+            router, Resolver(Catalogue(models=())), self.fleet, metrics, Description(ENDPOINTS)
+        )
         spools = Spools(settings.spool_dir, settings.spool_bytes)
         metrics.spooled.set_function(lambda: spools.used)
         spaces = CacheSpaces(settings)
@@ -152,13 +158,7 @@ class Router:
             admission=Admission(policy or self._policy(), self.limits.limiter),
             usage=self.books.usage,
             relay=relay,
-            view=RouterView(
-                router,
-                Resolver(Catalogue(models=())),
-                self.fleet,
-                metrics,
-                Description(ENDPOINTS),
-            ),
+            view=self._view,
             recorder=self._recorder,
             log=log,
         )
@@ -222,7 +222,7 @@ class Router:
             wanted = settings.max_connections
             self._log.warning("open_files_limit_connections", wanted=wanted, granted=connections)
         self._own = self._server(own, OWN_CONNECTIONS)
-        self._shared = self._server(shared, connections)
+        self._shared = self._server(shared, connections, self._leave_s)
         self._doors.own_port = self._own.port
         for server in self.servers:
             await server.start()
@@ -230,18 +230,31 @@ class Router:
     def _policy(self) -> Policy:
         return OpenDoor() if self.books.ledger is None else Charged(self.books.ledger)
 
-    def _server(self, listener: socket.socket, connections: int) -> HttpServer:
+    def _server(
+        self, listener: socket.socket, connections: int, leave_s: float = 0.0
+    ) -> HttpServer:
         return HttpServer(
             self.pipeline,
             listener,
             drain_s=self._drain_s,
+            leave_s=leave_s,
             max_connections=connections,
             on_refused=self._recorder.refused,
+            on_leaving=self._on_leaving,
         )
 
+    def _on_leaving(self) -> None:
+        """No other router serves the port: load balancers have to leave."""
+        self._log.info("router_leaving", seconds=self._leave_s)
+        self._view.leaving = True
+
     async def close(self) -> None:
-        """Stop listening, so that other routers take what comes; let running requests end."""
-        await asyncio.gather(*(server.close() for server in self.servers))
+        """Leave the shared port to the other routers, or once load balancers have left; let running
+        requests end, and show how many there are until then."""
+        if self._shared is not None:
+            await self._shared.close()
+        if self._own is not None:
+            await self._own.close()
         self._demand.close()
         await self.fleet.close()
         await self.hosted.close()

@@ -49,6 +49,8 @@ class Site:
         policy: Policy | None,
         double: type[EchoEngine] = EchoEngine,
         spec: dict[str, Any] | None = None,
+        drain_s: float = 0.0,
+        leave_s: float = 0.0,
     ) -> None:
         self.double = double
         defaults = {
@@ -85,7 +87,8 @@ class Site:
             self.settings,
             router="r1",
             own_host="127.0.0.1",
-            drain_s=0.0,
+            drain_s=drain_s,
+            leave_s=leave_s,
             log=self.log,
             want=self.wanted.__setitem__,
             policy=policy,
@@ -229,9 +232,13 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
         spec: dict[str, Any] | None = None,
         policy: Policy | None = None,
         double: type[EchoEngine] = EchoEngine,
+        drain_s: float = 0.0,
+        leave_s: float = 0.0,
         **settings: Any,
     ) -> Site:
-        site = Site(tmp_path, settings, engine or {}, hosted or {}, policy, double, spec)
+        site = Site(
+            tmp_path, settings, engine or {}, hosted or {}, policy, double, spec, drain_s, leave_s
+        )
         sites.append(site)
         await site.router.set_catalogue(site.catalogue)
         for _ in range(replicas):
