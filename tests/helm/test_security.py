@@ -85,7 +85,7 @@ def test_the_first_key_is_an_administrators(rendered: Rendered) -> None:
         return
     (data,) = made
     text, caller = (base64.b64decode(data[name]).decode() for name in ("keys", "caller"))
-    (entry,) = read_keys(text)
+    (entry,), _ = read_keys(text)
     assert (entry.digest, entry.caller.role) == (entry_of(caller, None).digest, Role.ADMIN)
 
 
