@@ -7,8 +7,10 @@ made of, their code included (`code.py`). Routers take a new catalogue while the
 (`user_config`).
 
 For `serve deploy` and KubeRay the two builders are import paths: `deployments.app:build_engine` and
-`deployments.app:build_router`, each with the argument `models`, the models file; `build_engine`
-also takes `model`, the ID.
+`deployments.app:build_router`. Each takes `models`, the models file's path, or `models_yaml`, its
+text; `build_engine` also takes `model`, the ID. With `group`, each replica takes one of a resource
+of that name, which the nodes of a worker group have one of each: so it runs in that group alone,
+and one to a node.
 """
 
 from __future__ import annotations
@@ -23,16 +25,16 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from deployments.code import engine_code, router_code
-from deployments.engine import STOP_GRACE_S, EngineReplica
-from deployments.names import ENGINE, ROUTER, ROUTER_APP, engine_app_name
+from deployments.engine import EngineReplica
+from deployments.names import ENGINE, ROUTER, ROUTER_APP
 from deployments.ray_internals import with_version
 from deployments.router import RouterReplica
 from serving.catalogue.catalogue import Catalogue
-from serving.catalogue.load import load_catalogue
+from serving.catalogue.grace import grace
+from serving.catalogue.load import load_catalogue, load_text
+from serving.catalogue.names import engine_app_name
 from serving.catalogue.spec import EngineSpec
 
-# Serve waits this much longer for a replica to stop than the replica takes at most.
-GRACE_S = 5.0
 # How often Serve looks whether a replica that is taken down has calls left.
 SHUTDOWN_LOOK_S = 0.2
 # Leases of routers on a replica (deployments/leases.py): the only calls to it that Serve sees.
@@ -45,11 +47,13 @@ _NOT_OF_A_REPLICA = {
     *("replicas", "min_replicas", "idle_s", "start_timeout_s"),
     # Only shown, or used to plan.
     *("deployed", "note", "certainty", "licence", "gpu_memory_gib", "architecture", "config"),
+    # Of routers.
+    *("price", "quota"),
 }
 
 
-def engine_app(spec: EngineSpec, catalogue: Catalogue) -> Application:
-    """The application of one engine model of the catalogue."""
+def engine_app(spec: EngineSpec, catalogue: Catalogue, group: str = "") -> Application:
+    """The application of one engine model of the catalogue, anywhere or in a worker group."""
     drain_s = catalogue.drain_s
     scale: dict[str, Any] = {"num_replicas": spec.replicas}
     if spec.fewest_replicas < spec.replicas:
@@ -58,11 +62,15 @@ def engine_app(spec: EngineSpec, catalogue: Catalogue) -> Application:
         EngineReplica,
         name=ENGINE,
         max_ongoing_requests=MAX_LEASES,
-        ray_actor_options={"num_cpus": spec.cpus, "num_gpus": spec.gpus_per_replica},
+        ray_actor_options={
+            "num_cpus": spec.cpus,
+            "num_gpus": spec.gpus_per_replica,
+            **_in_group(group),
+        },
         health_check_period_s=1.0,
         health_check_timeout_s=10.0,
         graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,
-        graceful_shutdown_timeout_s=drain_s + STOP_GRACE_S + GRACE_S,
+        graceful_shutdown_timeout_s=grace(catalogue).engine_s,
         logging_config=_QUIET,
         **scale,
     )
@@ -74,20 +82,24 @@ def engine_app(spec: EngineSpec, catalogue: Catalogue) -> Application:
     )
 
 
-def router_app(catalogue: Catalogue) -> Application:
-    """The application of the routers."""
+def router_app(catalogue: Catalogue, group: str = "") -> Application:
+    """The application of the routers, anywhere or in a worker group."""
     deployment = serve.deployment(
         RouterReplica,
         name=ROUTER,
         user_config=catalogue.model_dump(mode="json"),
         num_replicas=catalogue.router.replicas,
-        ray_actor_options={"num_cpus": catalogue.router.cpus},
+        # A single router is followed before it goes. In a group each has a node of its own, which
+        # leaves no room for that; and of several, the others go on.
+        max_surge_percent=100 if catalogue.router.replicas == 1 and not group else 0,
+        ray_actor_options={"num_cpus": catalogue.router.cpus, **_in_group(group)},
         health_check_period_s=1.0,
         graceful_shutdown_wait_loop_s=SHUTDOWN_LOOK_S,
-        graceful_shutdown_timeout_s=catalogue.drain_s + GRACE_S,
+        graceful_shutdown_timeout_s=grace(catalogue).router_s,
         logging_config=_QUIET,
     )
-    return _versioned(deployment, router_code(), catalogue.drain_s).bind(catalogue.drain_s)
+    drain_s, leave_s = catalogue.drain_s, catalogue.router.leave_s
+    return _versioned(deployment, router_code(), drain_s, leave_s).bind(drain_s, leave_s)
 
 
 def run_targets(catalogue: Catalogue) -> list[RunTarget]:
@@ -99,22 +111,33 @@ def run_targets(catalogue: Catalogue) -> list[RunTarget]:
 
 
 def build_router(args: dict[str, str]) -> Application:
-    """For `serve deploy`: the routers of the models file `args["models"]`."""
-    return router_app(load_catalogue(args["models"]))
+    """For `serve deploy` and KubeRay: the routers of a models file."""
+    return router_app(_catalogue(args), args.get("group", ""))
 
 
 def build_engine(args: dict[str, str]) -> Application:
-    """For `serve deploy`: the engine of model `args["model"]` in the file `args["models"]`.
+    """For `serve deploy` and KubeRay: the engine of model `args["model"]` of a models file.
 
     Raises:
         ValueError: the file deploys no such engine model.
     """
-    catalogue = load_catalogue(args["models"])
+    catalogue = _catalogue(args)
     for spec in catalogue.engines:
         if spec.id == args["model"]:
-            return engine_app(spec, catalogue)
+            return engine_app(spec, catalogue, args.get("group", ""))
     known = ", ".join(spec.id for spec in catalogue.engines)
-    raise ValueError(f"{args['models']}: deploys no engine model '{args['model']}' but {known}")
+    file = args.get("models", "models.yaml")
+    raise ValueError(f"{file}: deploys no engine model '{args['model']}' but {known}")
+
+
+def _catalogue(args: dict[str, str]) -> Catalogue:
+    if text := args.get("models_yaml"):
+        return load_text(text)
+    return load_catalogue(args["models"])
+
+
+def _in_group(group: str) -> dict[str, Any]:
+    return {"resources": {group: 1}} if group else {}
 
 
 def _by_leases(spec: EngineSpec) -> AutoscalingConfig:

@@ -27,6 +27,8 @@ from serving.wire.entry import Entry
 
 NAMESPACE = "serving"
 NAME = "serving-directory"
+# Every head node has one of it.
+HEAD_RESOURCE = "node:__internal_head__"
 ANNOUNCE_INTERVAL_S = 1.0
 EXPIRY_S = 5.0
 ANSWER_S = 30.0
@@ -113,7 +115,13 @@ class DirectoryActor:
 def _open() -> Any:
     """A handle on the directory; the first caller creates it."""
     return DirectoryActor.options(  # type: ignore[attr-defined]
-        name=NAME, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+        name=NAME,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        # On the head, beside Serve's controller: a node that drains does not end before its last
+        # actor, and nothing would move this one.
+        resources={HEAD_RESOURCE: 0.001},
     ).remote(directory_code())
 
 

@@ -17,8 +17,8 @@ from ray import serve
 
 from deployments.code import engine_code
 from deployments.directory import Directory, keep_announced
-from deployments.leases import LEASE_S
 from deployments.ray_internals import open_no_grpc_port
+from serving.catalogue.grace import ENGINE_STOP_S, LEASE_S
 from serving.catalogue.spec import EngineSpec
 from serving.engine.launcher import EngineProcess, Zygotes, fork, spawn
 from serving.observability.logs import open_log
@@ -27,9 +27,6 @@ from serving.settings import Settings, is_loopback
 from serving.wire.address import host_port
 from serving.wire.entry import Entry
 from serving.wire.launch import EngineLaunch, EngineReady
-
-# Time beyond the drain in which an engine frees its memory.
-STOP_GRACE_S = 10.0
 
 
 class EngineReplica:
@@ -97,6 +94,8 @@ class EngineReplica:
             drain_s=self._drain_s,
             stuck_s=settings.stuck_s,
             images=self._images,
+            link_port=settings.link_port,
+            ops_port=settings.ops_port,
         )
         output = None
         if settings.log_dir:
@@ -165,7 +164,7 @@ class EngineReplica:
         self._watching.cancel()
         self._announcing.cancel()
         self._server.terminate()
-        deadline = asyncio.get_running_loop().time() + self._drain_s + STOP_GRACE_S
+        deadline = asyncio.get_running_loop().time() + self._drain_s + ENGINE_STOP_S
         while self._server.poll() is None and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.05)
         self._server.kill_group()

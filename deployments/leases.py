@@ -15,8 +15,6 @@ from collections.abc import Awaitable, Callable
 from serving.observability.logs import Log
 from serving.observability.tasks import background
 
-# A lease is renewed this often. A replica that is taken down waits no longer than this for it.
-LEASE_S = 5.0
 RETRY_S = 0.5
 
 # Calls `hold_lease` of a model's replicas; returns when the lease is over.

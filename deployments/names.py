@@ -1,19 +1,8 @@
-"""The names of our applications and deployments in Ray Serve."""
+"""The names of our applications and deployments in Ray Serve; an engine's application is named by
+`serving.catalogue.names`."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-
 ROUTER_APP = "router"
 ROUTER = "router"
-ENGINE_APPS = "model-"
 ENGINE = "engine"
-
-
-def engine_app_name(model_id: str) -> str:
-    """The Serve application's name for a model; names take no slashes or hashes."""
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "-", model_id)
-    if plain != model_id:
-        plain += "-" + hashlib.sha256(model_id.encode()).hexdigest()[:8]
-    return ENGINE_APPS + plain

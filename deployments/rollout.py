@@ -17,8 +17,9 @@ from ray import serve
 from deployments import directory
 from deployments.app import run_targets
 from deployments.code import engine_code, router_code
-from deployments.names import ENGINE_APPS, ROUTER, ROUTER_APP, engine_app_name
+from deployments.names import ROUTER, ROUTER_APP
 from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.names import ENGINE_APPS, engine_app_name
 
 # Asking Serve for its status costs the controller milliseconds.
 POLL_S = 1.0

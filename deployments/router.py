@@ -18,10 +18,11 @@ from ray import serve
 from deployments.code import router_code
 from deployments.directory import Directory, keep_announced
 from deployments.leases import Leases
-from deployments.names import ENGINE, engine_app_name
+from deployments.names import ENGINE
 from deployments.ray_internals import asks_for_token, open_no_grpc_port
 from serving import heap
 from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.names import engine_app_name
 from serving.observability.logs import open_log
 from serving.observability.tasks import background
 from serving.router.router import Router
@@ -35,9 +36,10 @@ class RouterReplica:
 
     Args:
         drain_s: how long requests may go on when the replica is taken down, in seconds.
+        leave_s: how long load balancers have to leave before that, in seconds.
     """
 
-    async def __init__(self, drain_s: float) -> None:  # type: ignore[misc]
+    async def __init__(self, drain_s: float, leave_s: float) -> None:  # type: ignore[misc]
         open_no_grpc_port()
         settings = Settings()
         identity = serve.get_replica_context().replica_id.unique_id
@@ -50,6 +52,7 @@ class RouterReplica:
             router=identity,
             own_host=ray.util.get_node_ip_address(),
             drain_s=drain_s,
+            leave_s=leave_s,
             log=log,
             want=self._leases.want,
             code=router_code(),
@@ -95,13 +98,19 @@ class RouterReplica:
             raise RuntimeError("the router's HTTP server has stopped")
 
     async def __del__(self) -> None:
-        """Called by Ray Serve when the replica is taken down."""
-        for task in getattr(self, "_tasks", ()):
-            task.cancel()
+        """Called by Ray Serve when the replica is taken down.
+
+        Requests go on meanwhile, and engines may come and go: the directory is followed to the end.
+        """
         if hasattr(self, "_router"):
             with contextlib.suppress(Exception):
                 await self._router.close()
             self._leases.close()
+        for task in getattr(self, "_tasks", ()):
+            task.cancel()
+        if getattr(self, "_tasks", ()):
+            with contextlib.suppress(Exception):
+                await self._directory.withdraw(self._router.entry.id)
 
 
 async def _hold_lease(model: str) -> None:

@@ -24,6 +24,19 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8000, description="port that all routers of a machine share"
     )
+    own_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0,
+        description="port that only one router has; 0: any free one. A fixed one allows one router "
+        "on a node",
+    )
+    link_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0,
+        description="port of an engine server's links; 0: any free one. A fixed one allows one "
+        "replica on a node",
+    )
+    ops_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0, description="the same for an engine server's /metrics and /health"
+    )
     api_keys: SecretStr = Field(
         default=SecretStr(""),
         description="comma-separated `key` or `key:account`; a key without an account may use any",
@@ -34,6 +47,11 @@ class Settings(BaseSettings):
     )
     account_policy: Literal["off", "warn", "enforce"] = Field(
         default="off", description="a completion without an account: accept, warn, or refuse"
+    )
+    account_weights: str = Field(
+        default="",
+        description="comma-separated `account=weight`: the share of an account where requests wait "
+        "for an engine, as a multiple of others', who have 1",
     )
     store_url: SecretStr = Field(
         default=SecretStr(""),
@@ -153,6 +171,21 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("account_weights")
+    @classmethod
+    def _are_weights(cls, value: str) -> str:
+        for each in _items(value):
+            account, _, weight = each.rpartition("=")
+            try:
+                good = bool(account) and 0.001 <= float(weight) <= 1000
+            except ValueError:
+                good = False
+            if not good:
+                raise ValueError(
+                    f"'{each}' must be ACCOUNT=WEIGHT, with a weight from 0.001 to 1000"
+                )
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, value: str) -> str:
@@ -162,6 +195,12 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{error}; write addresses as 10.0.0.0/8 or ::1") from None
         return value
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights of accounts that have another than 1."""
+        pairs = (each.rpartition("=") for each in _items(self.account_weights))
+        return {account: float(weight) for account, _, weight in pairs}
 
     @property
     def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

@@ -188,7 +188,7 @@ class Double:
         for number, word in enumerate(step.words):
             if step.breaks and number == step.after:
                 await self._break(step, event)
-                if step.breaks != "cut":  # else uvicorn closes the connection in the middle
+                if step.breaks != "cut":  # else the listener closes the connection in the middle
                     await send({"type": "http.response.body", "body": b""})
                 return
             delta = {"content": word, **({"role": "assistant"} if number == 0 else {})}

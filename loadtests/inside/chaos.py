@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -138,6 +138,7 @@ async def run(
 ) -> Chaos:
     """Run it all; `up` is the process ID of `serving up`."""
     chaos, rng = Chaos(), random.Random(seed)
+    began = datetime.now(UTC)
     with contextlib.closing(Asker(url, key, timeout_s=HANGS_S)) as ask:
         service = Service(ask, url, key, up)
         before = service.counts()
@@ -154,7 +155,7 @@ async def run(
         await _break(service, chaos, rng, every_s, deadline)
         await asyncio.gather(*load)
         await _until_whole(service, chaos, before)
-        await _compare_ledger(service, chaos)
+        await _compare_ledger(service, chaos, began)
     return chaos
 
 
@@ -238,12 +239,12 @@ async def _until_whole(service: Service, chaos: Chaos, before: Counter[str]) -> 
                 chaos.problems.append(f"still busy: {model['id']} {each}")
 
 
-async def _compare_ledger(service: Service, chaos: Chaos) -> None:
+async def _compare_ledger(service: Service, chaos: Chaos, began: datetime) -> None:
     """Compare the ledger with what the clients have got. Entries of a router that was killed are
     shipped by another one, which takes a moment."""
     deadline = time.monotonic() + SHIPPED_S
     while True:
-        kept = await _ledger(service)
+        kept = await _ledger(service, began)
         if kept is None:
             return  # a service without a ledger
         missing = [name for name in chaos.told if name not in kept]
@@ -262,11 +263,11 @@ async def _compare_ledger(service: Service, chaos: Chaos) -> None:
         chaos.problems.append(f"{len(twice)} requests are in the ledger twice, as {twice[0]}")
 
 
-async def _ledger(service: Service) -> dict[str, list[dict[str, Any]]] | None:
-    """The entries of the last hour by request ID; None if there is no ledger."""
+async def _ledger(service: Service, began: datetime) -> dict[str, list[dict[str, Any]]] | None:
+    """The entries since then by request ID; None if there is no ledger. Of what was before, callers
+    may have sent several requests with one ID of their own."""
     kept: dict[str, list[dict[str, Any]]] = {}
-    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    query = {"start_date": since, "limit": "1000"}
+    query = {"start_date": began.isoformat(), "limit": "1000"}
     while True:
         status, found = await service.page(f"/v4/usage/entries?{urlencode(query)}")
         if status in (404, 501):

@@ -257,7 +257,7 @@ ENDPOINTS = (
     _probe("/ping", pages.health),
     _probe("/ready", pages.ready, names_models=True, bare=pages.bare_ready),
     # What KubeRay's probes ask every pod that serves.
-    _probe("/-/healthz", pages.health),
+    _probe("/-/healthz", pages.reachable),
 )
 
 

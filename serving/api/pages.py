@@ -37,6 +37,10 @@ class View(Protocol):
     def started(self) -> int:
         """When the router started, in seconds since 1970."""
 
+    @property
+    def leaving(self) -> bool:
+        """True once load balancers are to send nothing new here."""
+
     def entries(self, *, everything: bool) -> list[ModelEntry]:
         """The deployed models in catalogue order; with `everything` also the known ones."""
 
@@ -154,8 +158,14 @@ def targets(view: View, ask: Ask) -> Page:
 
 
 def health(view: View, ask: Ask) -> Page:
-    """`GET /health`: this router answers."""
-    return _json({"alive": True, "router": view.router})
+    """`GET /health`: this router answers. KubeRay's own probe looks for the word `success`."""
+    return _json({"alive": True, "router": view.router, "status": "success"})
+
+
+def reachable(view: View, ask: Ask) -> Page:
+    """`GET /-/healthz`: new connections are welcome; 503 once they are to go elsewhere."""
+    page = health(view, ask)
+    return Page(page.body, 503) if view.leaving else page
 
 
 def version(view: View, ask: Ask) -> Page:

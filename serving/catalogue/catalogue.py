@@ -22,10 +22,15 @@ from serving.catalogue.spec import (
 
 
 class RouterSpec(Spec):
-    """How many routers run, and the CPUs that Ray reserves for each."""
+    """How many routers run, and the CPUs that Ray reserves for each.
+
+    `leave_s`: how long the last router of a machine that is taken down goes on accepting, while
+    `/ready` says 503, so that load balancers leave first.
+    """
 
     replicas: Annotated[int, Field(ge=1)] = 2
     cpus: Annotated[float, Field(ge=0)] = 0.5
+    leave_s: Annotated[float, Field(ge=0)] = 10.0
 
 
 class Catalogue(Spec):

@@ -37,7 +37,20 @@ def load_catalogue(path: str | Path) -> Catalogue:
         CatalogueError: the file is missing, is not YAML, or has a mistake.
     """
     file = Path(path)
-    document = _read(file)
+    return _load(_read(file), file, file.parent)
+
+
+def load_text(text: str, name: str = "models.yaml") -> Catalogue:
+    """Read a models file that came as text, such as KubeRay's copy; `name` is for messages.
+
+    Raises:
+        CatalogueError: as `load_catalogue`.
+    """
+    # Relative `weights` are relative to where this runs; there is no file beside them.
+    return _load(_parsed(text, Path(name)), Path(name), Path())
+
+
+def _load(document: Document, file: Path, folder: Path) -> Catalogue:
     written = document.data
     if not isinstance(written, dict) or "models" not in written:
         raise CatalogueError(f"{file}:1: must be a mapping with `models:`, a list of models")
@@ -48,7 +61,7 @@ def load_catalogue(path: str | Path) -> Catalogue:
     if not isinstance(written["models"], list):
         line = document.line(("models",))
         raise CatalogueError(f"{file}:{line}: models: must be a list; write `- id: ...` items")
-    merged = merge(written, _known(), file.parent)
+    merged = merge(written, _known(), folder)
     findings += [(document.line(each.place), each.message) for each in merged.problems]
     try:
         catalogue = Catalogue.model_validate(merged.data)
@@ -81,13 +94,21 @@ def _known() -> Mapping[str, Entry]:
 
 def _read(file: Path) -> Document:
     try:
-        return parse(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise CatalogueError(f"{file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise CatalogueError(f"{file}: not valid YAML: {error}") from None
+    return _parsed(text, file)
+
+
+def _parsed(text: str, file: Path) -> Document:
+    try:
+        return parse(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise CatalogueError(f"{file}:{line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise CatalogueError(f"{file}: not valid YAML: {error}") from None
 
 

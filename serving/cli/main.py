@@ -20,6 +20,7 @@ from serving.cli.client import Api, CommandError, expected_shape, make_client
 from serving.cli.options import client_options
 from serving.cli.output import Json
 from serving.cli.plan import plan
+from serving.cli.render_values import render_values
 from serving.cli.store import store
 from serving.cli.usage import usage
 
@@ -57,6 +58,7 @@ Examples:
   serving status                                 is every model ready?
   serving models                                 which ids can I call?
   serving plan FILE                              which GPUs does a models file need?
+  serving render-values FILE                     the same as values of the Helm chart
   serving complete MODEL "Once upon a time"      stream a completion
   serving keys create --account acme             make an API key
   serving usage --by account,model               what was used
@@ -70,7 +72,7 @@ Exit codes:
   0    done (status: every engine model and every hosted model is ready)
   1    the server answered with an error, or its answer broke off
        (status: one of these is not ready, or there is none;
-       plan: something does not fit)
+       plan, render-values: something does not fit)
   2    wrong usage, or a models file that cannot be used
   3    no server at the URL
   4    the server refused the API key
@@ -85,7 +87,7 @@ def main(ctx: click.Context) -> None:
         ctx.obj = make_client
 
 
-for command in (plan, accounts, keys, usage, store):
+for command in (plan, render_values, accounts, keys, usage, store):
     main.add_command(command)
 
 

@@ -70,9 +70,9 @@ async def run(config: EngineLaunch, log: Log) -> int:
         log=log,
         on_call_end=CallMetrics().count,
     )
-    port = await links.start(config.host)
+    port = await links.start(config.host, config.link_port)
     app = ops_app(engine, model=spec.id, replica=config.replica, token=config.metrics_token)
-    ops = HttpServer(app, listen(config.host), max_connections=MAX_CONNECTIONS)
+    ops = HttpServer(app, listen(config.host, config.ops_port), max_connections=MAX_CONNECTIONS)
     await ops.start()
     heap.settle()
     sys.setswitchinterval(SWITCH_S)

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from serving.errors import InvalidRequest, RequestTimeout, ServingError
 from serving.http.body import Chunked, Counted
+from serving.http.books import Books
 from serving.http.crowd import Crowd
 from serving.http.exchange import HIGH_WATER_BYTES, Exchange
 from serving.http.head import Head, HeadReader
@@ -37,9 +38,8 @@ class Connection(asyncio.Protocol):
     """One connection.
 
     Args:
-        connections, tasks: those of the server; this one adds and removes its own.
+        books: the server's; this one adds and removes itself and its tasks.
         crowd: the server's connections again, as to which goes when there are too many.
-        headers: what every response has, the date for example.
         on_refused: called with each answer to what never reached the app.
     """
 
@@ -47,17 +47,13 @@ class Connection(asyncio.Protocol):
         self,
         app: ASGIApp,
         *,
-        connections: set[Any],
-        tasks: set[asyncio.Task[None]],
+        books: Books,
         crowd: Crowd,
-        headers: Callable[[], Headers],
         patience: Patience,
         on_refused: Callable[[ServingError], None],
     ) -> None:
         self._app = app
-        self._connections = connections
-        self._tasks = tasks
-        self._headers = headers
+        self._books = books
         self._patience = patience
         self._crowd = crowd
         self._on_refused = on_refused
@@ -88,14 +84,17 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._connections.add(self)
+        self._books.connections.add(self)
         self._stall = StallWatch(self._transport, self._patience.stall_s)
         self._scope = connection_scope(transport)
-        self._expect_head()
+        if self._books.leaving:
+            self._wait_leaving(self._patience.leaving_s)
+        else:
+            self._expect_head()
         self._crowd.enters(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
+        self._books.connections.discard(self)
         self._crowd.gone(self)
         self._set_timer()
         self._stall.stop()
@@ -137,12 +136,23 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.on_writable(True)
 
-    def shutdown(self) -> None:
-        """Close as soon as the request that is being answered, if any, has ended."""
-        if self._exchange is None:
-            self._close()
-        else:
-            self._exchange.keep_alive = False
+    def leave(self, idle_s: float) -> None:
+        """The server is being closed: end with the answer to the request that runs, or to the next
+        one. If none comes in `idle_s` seconds, end without.
+
+        Whoever has been told that this connection stays may send on it at any moment, and a request
+        that meets its end is lost (RFC 9112, section 9.6). So it ends where the client has been
+        told, and only one that is not used ends unsaid.
+        """
+        if self._exchange is not None:
+            if not self._exchange.started:
+                self._exchange.keep_alive = False
+        elif not self._deaf and (self._reader is None or not self._reader.begun):
+            self._wait_leaving(idle_s)
+
+    def _wait_leaving(self, idle_s: float) -> None:
+        self._idle = True
+        self._set_timer(idle_s, partial(self._hang_up, linger=True))
 
     def give_up(self, why: ServingError) -> None:
         """Make room for another connection. Between two requests nothing is said: the client would
@@ -167,7 +177,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def default_headers(self) -> Headers:
-        return self._headers()
+        return self._books.headers
 
     async def drained(self) -> None:
         await self._writable.wait()
@@ -201,8 +211,11 @@ class Connection(asyncio.Protocol):
             self.eof_received()
             self._close()
         elif self._timer is None:
-            self._idle = True
-            self._set_timer(self._patience.keep_alive_s, self._close)
+            if self._books.leaving:
+                self._wait_leaving(self._patience.leaving_s)
+            else:
+                self._idle = True
+                self._set_timer(self._patience.keep_alive_s, self._close)
 
     def app_ended(self, exchange: Exchange, failure: ServingError) -> None:
         """The app has returned. `failure` is told to a client that is there and has no answer."""
@@ -255,6 +268,8 @@ class Connection(asyncio.Protocol):
     def _begin(self, head: Head) -> None:
         self._crowd.works(self)
         self._exchange = exchange = Exchange(head, self)
+        if self._books.leaving:
+            exchange.keep_alive = False
         if head.length is None:
             self._body = Chunked()
         elif head.length:
@@ -265,7 +280,7 @@ class Connection(asyncio.Protocol):
             exchange.on_left()
         run = exchange.run(self._app, request_scope(self._scope, head, exchange.write))
         task = self._loop.create_task(run)
-        self._tasks.add(task)
+        self._books.tasks.add(task)
         task.add_done_callback(self._task_ended)
 
     def _read_body(self, body: Counted | Chunked, data: bytes) -> bytes:
@@ -299,7 +314,7 @@ class Connection(asyncio.Protocol):
 
     def _say_last(self, error: ServingError) -> None:
         """Answer with `error`, and close."""
-        self._transport.write(refusal(error, self._headers()))
+        self._transport.write(refusal(error, self._books.headers))
         self._hang_up(linger=not self._eof)
 
     def _hang_up(self, *, linger: bool) -> None:
@@ -335,7 +350,7 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(delay_s, callback)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._books.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._loop.call_exception_handler(
                 {"message": "the app failed to answer", "exception": error, "task": task}

@@ -1,30 +1,27 @@
-"""uvicorn's server around our own connections, in a process that has an event loop and signal
-handlers of its own.
+"""The HTTP server: it accepts on a port, and leaves it without losing a connection.
 
-uvicorn accepts, and drains when it is told to stop; `connection.py` reads and answers. uvicorn's
-own protocol classes take a request that says `Upgrade` for two, stop reading a socket that has a
-second request waiting, and cannot say why they refuse one.
+`acceptor.py` accepts, `connection.py` reads and answers, `handover.py` passes the socket of a
+server that leaves on to one that stays.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Sequence
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from serving.errors import ServingError
+from serving.http.acceptor import Acceptor
+from serving.http.books import Books
 from serving.http.connection import Connection
 from serving.http.crowd import Crowd
+from serving.http.handover import Handover
 from serving.http.patience import Patience
-from serving.http.request import Headers
 
-# Connections the kernel holds while the event loop is busy.
-BACKLOG = 2048
+# How often a drain looks whether it is done.
+LOOK_S = 0.02
 
 
 def listen(host: str, port: int = 0, *, shared: bool = False) -> socket.socket:
@@ -55,10 +52,12 @@ class HttpServer:
 
     Args:
         drain_s: how long `close` waits for requests that are being answered, in seconds.
+        leave_s: how long it goes on accepting before that, where no other server takes over.
         patience: how long a client is waited for.
         max_connections: how many may be open; see `crowd.py` for what happens to further ones.
             None: as many as the system allows.
         on_refused: called with each error that answered what never reached the app.
+        on_leaving: called when load balancers have `leave_s` to leave.
     """
 
     def __init__(
@@ -67,44 +66,23 @@ class HttpServer:
         listener: socket.socket,
         *,
         drain_s: float = 0.0,
+        leave_s: float = 0.0,
         patience: Patience | None = None,
         max_connections: int | None = None,
         on_refused: Callable[[ServingError], None] = lambda _: None,
+        on_leaving: Callable[[], None] = lambda: None,
     ) -> None:
-        patience = patience or Patience()
-        connections: set[Any] = set()
-        crowd = Crowd(connections, max_connections)
-
-        def connect(*, server_state: Any, **_: Any) -> Connection:
-            return Connection(
-                app,
-                connections=connections,
-                crowd=crowd,
-                tasks=server_state.tasks,
-                headers=lambda: cast(Headers, server_state.default_headers),
-                patience=patience,
-                on_refused=on_refused,
-            )
-
+        self._app = app
+        self._patience = patience or Patience()
+        self._books = books = Books()
+        self._crowd = Crowd(books.connections, max_connections)
+        self._on_refused = on_refused
+        self._on_leaving = on_leaving
         self._listener = listener
         self._drain_s = drain_s
-        self._server = _Server(
-            uvicorn.Config(
-                cast(Any, app),  # uvicorn and starlette spell the same protocol in other types
-                http=cast(Any, connect),
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                proxy_headers=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=cast(Any, drain_s),  # a float does as well as an int
-                backlog=BACKLOG,
-            )
-        )
-        # uvicorn drains what is in its set.
-        self._server.server_state.connections = connections
-        self._task: asyncio.Task[None] | None = None
+        self._leave_s = leave_s
+        self._acceptor: Acceptor | None = None
+        self._handover: Handover | None = None
 
     @property
     def port(self) -> int:
@@ -112,27 +90,80 @@ class HttpServer:
 
     @property
     def serving(self) -> bool:
-        return self._task is not None and not self._task.done()
+        """True between `start` and `close`."""
+        return self._acceptor is not None and not self._books.leaving
+
+    @property
+    def connections(self) -> int:
+        """How many are open, those included that are being closed."""
+        return len(self._books.connections)
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-        while not self._server.started and not self._task.done():
-            await asyncio.sleep(0.01)
-        if self._task.done():
-            self._task.result()
+        """Listen, on the socket of a server that has left where there is one."""
+        self._acceptor = Acceptor(self._connect)
+        if self._listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            host, port = self._listener.getsockname()[:2]
+            self._handover = Handover(f"{host}:{port}", self._take, self._spare)
+            if (spare := await self._handover.ask()) is not None:
+                self._listener.close()
+                self._listener = spare
+            self._handover.start()
+        self._acceptor.add(self._listener)
 
     async def close(self) -> None:
         """Accept nothing more, give running requests `drain_s` to end, then cut them off."""
-        self._server.should_exit = True
-        self._server.force_exit = self._drain_s == 0
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=self._drain_s + 2)
-        self._listener.close()
+        if self._acceptor is None or self._books.leaving:
+            self._listener.close()
+            return
+        self._books.leaving = True
+        await self._leave(self._acceptor)
+        await self._drain(self._acceptor)
 
+    async def _leave(self, acceptor: Acceptor) -> None:
+        """Stop accepting, when others do it on the same sockets, or nobody connects any more."""
+        taken = False
+        if self._handover is not None:
+            self._handover.close()
+            taken = await self._handover.give(acceptor.sockets)
+        alone_s = 0.0 if taken else min(self._leave_s, self._drain_s)
+        idle_s = max(alone_s, min(self._patience.leaving_s, self._drain_s))
+        for connection in tuple(self._books.connections):
+            connection.leave(idle_s)
+        if alone_s:
+            self._on_leaving()
+            await asyncio.sleep(alone_s)
+        acceptor.close()
 
-class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: the process has its own."""
+    async def _drain(self, acceptor: Acceptor) -> None:
+        """Wait for what is open, then cut it off."""
+        books, loop = self._books, asyncio.get_running_loop()
+        deadline = loop.time() + self._drain_s
+        while (acceptor.connecting or books.connections or books.tasks) and loop.time() < deadline:
+            await asyncio.sleep(LOOK_S)
+        for task in tuple(books.tasks):
+            task.cancel("the server is closed")
+        if books.tasks:
+            await asyncio.wait(books.tasks, timeout=1.0)
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    def _connect(self) -> Connection:
+        return Connection(
+            self._app,
+            books=self._books,
+            crowd=self._crowd,
+            patience=self._patience,
+            on_refused=self._on_refused,
+        )
+
+    def _take(self, sockets: Sequence[socket.socket]) -> bool:
+        """Accept on the sockets of a server that leaves."""
+        if self._acceptor is None or self._books.leaving:
+            return False
+        for each in sockets:
+            self._acceptor.add(each)
+        return True
+
+    def _spare(self) -> socket.socket | None:
+        """A socket that a new server may have; the first one stays here."""
+        if self._acceptor is None or self._books.leaving or len(self._acceptor.sockets) < 2:
+            return None
+        return self._acceptor.remove(self._acceptor.sockets[-1])

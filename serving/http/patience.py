@@ -9,12 +9,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a client is waited for, in seconds: until a request's headers are complete, between
-    two requests, while it reads nothing of what is sent, and to close after an error."""
+    two requests, while it reads nothing of what is sent, to close after an error, and between two
+    requests once the server is being closed."""
 
     headers_s: float = 20.0
     keep_alive_s: float = 75.0
     stall_s: float = 75.0
     linger_s: float = 2.0
+    leaving_s: float = 2.0
 
 
 class StallWatch:

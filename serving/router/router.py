@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import socket
 from collections.abc import Callable, Sequence
 
 from serving.accounts.keeper import Keeper
 from serving.accounts.ledger.books import Books
+from serving.accounts.quota.limits import Limits
 from serving.api.endpoints import ENDPOINTS, Endpoints
 from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
@@ -16,7 +16,7 @@ from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
 from serving.http.spool import Spools
 from serving.observability.logs import Log
-from serving.observability.metrics import LedgerMetrics, RouterMetrics
+from serving.observability.metrics import LedgerMetrics, QuotaMetrics, RouterMetrics
 from serving.router.admission import Admission, Charged, OpenDoor, Policy
 from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
@@ -32,6 +32,7 @@ from serving.router.relay import Relay
 from serving.router.resolve import Resolver
 from serving.router.retry_budget import RetryBudget
 from serving.router.spaces import CacheSpaces
+from serving.router.standing import Standings
 from serving.router.view import RouterView
 from serving.router.waiting import Waiting
 from serving.settings import Settings
@@ -57,6 +58,8 @@ class Router:
         router: this router's ID.
         own_host: address of the listener that only this router has.
         drain_s: how long `close` lets requests go on, in seconds.
+        leave_s: how long `close` goes on accepting before that, in seconds, if no other router
+            serves the shared port of this machine; `/ready` is 503 meanwhile.
         code: digest of the code that this process runs.
         want: called with a model that sleeps and whether it is needed now (`demand.py`).
         policy: which requests may run, and who pays; by default all may, and nobody pays.
@@ -75,6 +78,7 @@ class Router:
         own_host: str,
         drain_s: float,
         log: Log,
+        leave_s: float = 0.0,
         want: Callable[[str, bool], None] = nobody_starts_models,
         policy: Policy | None = None,
         rng: random.Random | None = None,
@@ -87,6 +91,7 @@ class Router:
         self._id = router
         self._own_host = own_host
         self._drain_s = drain_s
+        self._leave_s = leave_s
         self._prepared = False
         # Once it has started, that of its own port and the one of callers.
         self._own: HttpServer | None = None
@@ -96,6 +101,7 @@ class Router:
         self._store = Store(url, migrates=settings.store_migrates) if url else None
         self.keeper = keeper = Keeper(settings, self._store, metrics, log)
         self.books = Books(settings, self._store, LedgerMetrics(metrics.registry), log, rng=rng)
+        self.limits = Limits(self._store, keeper.book, QuotaMetrics(metrics.registry), log)
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
         rng = rng or random.Random()
@@ -132,8 +138,12 @@ class Router:
         )
         self._log = log
         self._recorder = Recorder(metrics, log)
+        self._view = RouterView(
+            router, Resolver(Catalogue(models=())), self.fleet, metrics, Description(ENDPOINTS)
+        )
         spools = Spools(settings.spool_dir, settings.spool_bytes)
         metrics.spooled.set_function(lambda: spools.used)
+        spaces = CacheSpaces(settings)
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),
@@ -142,18 +152,13 @@ class Router:
             doors=self._doors,
             accounts=Accounts(settings.account_policy, keeper.book, metrics),
             cross_origin=CrossOrigin(settings.origins),
-            spaces=CacheSpaces(settings),
+            spaces=spaces,
+            standings=Standings(settings, spaces),
             spools=spools,
-            admission=Admission(policy or self._policy()),
+            admission=Admission(policy or self._policy(), self.limits.limiter),
             usage=self.books.usage,
             relay=relay,
-            view=RouterView(
-                router,
-                Resolver(Catalogue(models=())),
-                self.fleet,
-                metrics,
-                Description(ENDPOINTS),
-            ),
+            view=self._view,
             recorder=self._recorder,
             log=log,
         )
@@ -185,6 +190,7 @@ class Router:
         """Set what is served from now on; running requests keep the route they have."""
         await self.hosted.prepare(catalogue)
         self.hosted.update(catalogue)
+        self.limits.set_catalogue(catalogue)
         self.pipeline.set_catalogue(catalogue)
         self.fleet.set_models(spec.id for spec in catalogue.engines)
         self._demand.update(catalogue.engines)
@@ -199,6 +205,7 @@ class Router:
             self._prepared = True
             await self.keeper.start()
             await self.books.start()
+            self.limits.start()
 
     async def start(self) -> None:
         """Prepare, and listen.
@@ -208,13 +215,14 @@ class Router:
         """
         await self.prepare()
         settings = self._settings
-        own, shared = listen(self._own_host), listen(settings.host, settings.port, shared=True)
+        own = listen(self._own_host, settings.own_port)
+        shared = listen(settings.host, settings.port, shared=True)
         connections = connections_within(settings.max_connections, raise_limit())
         if connections < settings.max_connections:
             wanted = settings.max_connections
             self._log.warning("open_files_limit_connections", wanted=wanted, granted=connections)
         self._own = self._server(own, OWN_CONNECTIONS)
-        self._shared = self._server(shared, connections)
+        self._shared = self._server(shared, connections, self._leave_s)
         self._doors.own_port = self._own.port
         for server in self.servers:
             await server.start()
@@ -222,21 +230,35 @@ class Router:
     def _policy(self) -> Policy:
         return OpenDoor() if self.books.ledger is None else Charged(self.books.ledger)
 
-    def _server(self, listener: socket.socket, connections: int) -> HttpServer:
+    def _server(
+        self, listener: socket.socket, connections: int, leave_s: float = 0.0
+    ) -> HttpServer:
         return HttpServer(
             self.pipeline,
             listener,
             drain_s=self._drain_s,
+            leave_s=leave_s,
             max_connections=connections,
             on_refused=self._recorder.refused,
+            on_leaving=self._on_leaving,
         )
 
+    def _on_leaving(self) -> None:
+        """No other router serves the port: load balancers have to leave."""
+        self._log.info("router_leaving", seconds=self._leave_s)
+        self._view.leaving = True
+
     async def close(self) -> None:
-        """Stop listening, so that other routers take what comes; let running requests end."""
-        await asyncio.gather(*(server.close() for server in self.servers))
+        """Leave the shared port to the other routers, or once load balancers have left; let running
+        requests end, and show how many there are until then."""
+        if self._shared is not None:
+            await self._shared.close()
+        if self._own is not None:
+            await self._own.close()
         self._demand.close()
         await self.fleet.close()
         await self.hosted.close()
+        await self.limits.close()
         await self.keeper.close()
         await self.books.close()
         if self._store is not None:

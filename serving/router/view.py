@@ -38,6 +38,8 @@ class RouterView:
         self._metrics = metrics
         self._description = description
         self._caller = ANYONE
+        # Load balancers are to leave, since this router does.
+        self.leaving = False
 
     def seen_by(self, caller: Caller) -> RouterView:
         """What one caller may see: of the models, those that its key may use."""
@@ -89,8 +91,8 @@ class RouterView:
             engine = self._route(name).engine
             count = self._fleet.ready(engine.id)
             models[name] = {"ready": count > 0 or _may_sleep(engine), "replicas": count}
-        ready = all(model["ready"] for model in models.values())
-        return ready, {"ready": ready, "models": models}
+        ready = not self.leaving and all(model["ready"] for model in models.values())
+        return ready, {"ready": ready, "leaving": self.leaving, "models": models}
 
     def targets(self) -> list[dict[str, Any]]:
         """See `View.targets` (prometheus.io/docs/prometheus/latest/http_sd)."""

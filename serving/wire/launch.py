@@ -10,7 +10,8 @@ class EngineLaunch(msgspec.Struct, frozen=True):
 
     `engine` names the class that runs the model (`module:Class` with a `start(spec, images)`);
     empty means the one for the model's `runtime`. Tests name a test double here. `images` are the
-    limits on images in the models file (`ImageLimits`). `stuck_s`: see `Settings.stuck_s`.
+    limits on images in the models file (`ImageLimits`). `stuck_s`, `link_port`, `ops_port`: see
+    `Settings`.
     """
 
     spec: dict[str, object]
@@ -24,6 +25,8 @@ class EngineLaunch(msgspec.Struct, frozen=True):
     stuck_s: float = 60.0
     engine: str = ""
     images: dict[str, object] = {}
+    link_port: int = 0
+    ops_port: int = 0
 
 
 class EngineReady(msgspec.Struct, frozen=True):

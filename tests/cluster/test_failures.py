@@ -157,7 +157,14 @@ def busiest(live: Server) -> str:
     return str(max(replicas, key=lambda replica: replica["in_flight"])["id"])
 
 
-@pytest.mark.parametrize("victim", ["actor", "server", "core"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param("actor", marks=pytest.mark.long),
+        pytest.param("server", marks=pytest.mark.long),
+        "core",
+    ],
+)
 def test_an_engine_replica_is_killed(live: Server, victim: str, record_property: Any) -> None:
     poll(live.idle, 10, "nothing runs")
     routers = live.routers()

@@ -117,6 +117,7 @@ async def test_the_marked_request_is_accused_and_no_other(
         assert link.told == [fingerprint(*marked)]
 
 
+@pytest.mark.long
 async def test_who_is_new_beside_an_older_killer_is_no_suspect(
     tmp_path: Path, log: Log, eventually: Eventually
 ) -> None:
@@ -136,6 +137,7 @@ async def test_who_is_new_beside_an_older_killer_is_no_suspect(
         }
 
 
+@pytest.mark.long
 async def test_two_deaths_tell_who_kills_at_a_later_step(
     tmp_path: Path, log: Log, eventually: Eventually
 ) -> None:

@@ -48,6 +48,9 @@ class Site:
         hosted: dict[str, Any],
         policy: Policy | None,
         double: type[EchoEngine] = EchoEngine,
+        spec: dict[str, Any] | None = None,
+        drain_s: float = 0.0,
+        leave_s: float = 0.0,
     ) -> None:
         self.double = double
         defaults = {
@@ -66,6 +69,7 @@ class Site:
             "context": 2000,
             "lora": {},
             "engine_args": engine_args,
+            **(spec or {}),
         }
         adapter = {"kind": "adapter", "id": "echo.pirate", "base": "echo", "weights": "/w/pirate"}
         self.catalogue = Catalogue.model_validate(
@@ -83,7 +87,8 @@ class Site:
             self.settings,
             router="r1",
             own_host="127.0.0.1",
-            drain_s=0.0,
+            drain_s=drain_s,
+            leave_s=leave_s,
             log=self.log,
             want=self.wanted.__setitem__,
             policy=policy,
@@ -224,11 +229,16 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
         replicas: int = 1,
         engine: dict[str, Any] | None = None,
         hosted: dict[str, Any] | None = None,
+        spec: dict[str, Any] | None = None,
         policy: Policy | None = None,
         double: type[EchoEngine] = EchoEngine,
+        drain_s: float = 0.0,
+        leave_s: float = 0.0,
         **settings: Any,
     ) -> Site:
-        site = Site(tmp_path, settings, engine or {}, hosted or {}, policy, double)
+        site = Site(
+            tmp_path, settings, engine or {}, hosted or {}, policy, double, spec, drain_s, leave_s
+        )
         sites.append(site)
         await site.router.set_catalogue(site.catalogue)
         for _ in range(replicas):

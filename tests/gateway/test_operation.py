@@ -11,7 +11,11 @@ from tests.gateway.conftest import Open, Site
 
 async def test_health_and_ready(open_site: Open, eventually: Eventually) -> None:
     site = await open_site(replicas=0)
-    assert (await site.client.get("/health")).json() == {"alive": True, "router": "r1"}
+    assert (await site.client.get("/health")).json() == {
+        "alive": True,
+        "router": "r1",
+        "status": "success",
+    }
     response = await site.client.get("/ready")
     assert response.status_code == 503
     assert response.json()["models"]["latest"] == {"ready": False, "replicas": 0}

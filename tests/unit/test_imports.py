@@ -99,13 +99,6 @@ def test_torch_is_imported_by_the_transformers_engine_only(file: str) -> None:
     assert not top_levels(file) & {"torch", "transformers"}
 
 
-def test_uvicorn_is_imported_by_the_listener_only() -> None:
-    users = [
-        file for file in files("serving") + files("deployments") if "uvicorn" in top_levels(file)
-    ]
-    assert users == ["serving/http/listener.py"]
-
-
 def test_httptools_is_imported_where_heads_are_read_only() -> None:
     users = [
         file for file in files("serving") + files("deployments") if "httptools" in top_levels(file)

@@ -295,8 +295,12 @@ TEXTS: dict[str, Text] = {
     ),
     "/health": Text("Service", "This router answers"),
     "/ping": Text("Service", "This router answers"),
-    "/ready": Text("Service", "Every model can answer", "503 until then."),
-    "/-/healthz": Text("Service", "This router answers; KubeRay asks"),
+    "/ready": Text(
+        "Service", "Every model can answer", "503 until then, and while this router leaves."
+    ),
+    "/-/healthz": Text(
+        "Service", "This router answers; KubeRay asks", "503 while this router leaves."
+    ),
     "/openapi.json": Text("Service", "This description"),
     "/docs": Text("Service", "This description as a page", media="text/html"),
 }

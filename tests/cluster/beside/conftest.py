@@ -37,6 +37,12 @@ def _entry(name: str, task: str, weights: Path, context: int) -> dict[str, Any]:
     return {**own, **same, "engine_args": arguments}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem != "test_alike":
+            item.add_marker(pytest.mark.long)
+
+
 @pytest.fixture(scope="package")
 def more(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """The models that the running service does not have by itself."""

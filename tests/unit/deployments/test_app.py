@@ -108,7 +108,7 @@ def test_a_model_that_may_sleep_starts_asleep() -> None:
 
 
 def test_application_names() -> None:
-    from deployments.names import engine_app_name
+    from serving.catalogue.names import engine_app_name
 
     assert engine_app_name("llama-2-7b") == "model-llama-2-7b"
     assert engine_app_name("a/b") != engine_app_name("a-b")
@@ -129,3 +129,19 @@ def test_other_code_makes_new_replicas_of_what_runs_it(monkeypatch: pytest.Monke
     assert same_engine == engine
     monkeypatch.setattr(app, "engine_code", lambda: "other")
     assert versions()[1] != engine
+
+
+def test_the_builders_take_the_file_as_text_and_a_group() -> None:
+    from deployments.app import build_engine, build_router
+
+    text = "models: [{id: m, weights: /w, context: 64, cpus: 2}]"
+    args = {"models_yaml": text, "group": "gpu-1x24"}
+    engine = build_engine({**args, "model": "m"})._bound_deployment
+    assert engine.ray_actor_options["resources"] == {"gpu-1x24": 1}
+    assert (engine.ray_actor_options["num_cpus"], engine.ray_actor_options["num_gpus"]) == (2, 1)
+    router = build_router(args)._bound_deployment
+    assert router.ray_actor_options["resources"] == {"gpu-1x24": 1}
+    plain = build_router({"models_yaml": text})._bound_deployment
+    assert not plain.ray_actor_options.get("resources")
+    with pytest.raises(ValueError, match="deploys no engine model 'n' but m"):
+        build_engine({**args, "model": "n"})

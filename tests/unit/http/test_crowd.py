@@ -132,7 +132,7 @@ async def test_one_caller_who_opens_many_locks_nobody_out(site: Site) -> None:
         site.opened.append(await asyncio.open_connection("127.0.0.1", site.server.port))
     new = await site.open(REQUEST)
     assert site.running == 2
-    held = len(site.server._server.server_state.connections)
+    held = site.server.connections
     assert held <= LIMIT + LEAVING_MIN + 1
     await ends_well(site, busy)
     await ends_well(site, new)

@@ -81,7 +81,15 @@ async def large(send: Any) -> None:
     await send({"type": "http.response.body", "body": b"x" * 20_000_000})
 
 
+async def twice(send: Any) -> None:
+    await send({**START, "headers": []})
+    await send({"type": "http.response.body", "body": b"one", "more_body": True})
+    await asyncio.sleep(0.2)
+    await send({"type": "http.response.body", "body": b"two"})
+
+
 MISTAKES: dict[str, Callable[[Any], Awaitable[None]]] = {
+    "/twice": twice,
     "/raises": raises,
     "/says_nothing": says_nothing,
     "/stops_halfway": stops_halfway,
@@ -347,7 +355,7 @@ async def test_a_refused_client_that_does_not_hang_up_is_hung_up_on(start: Start
 
 
 async def test_a_drain_closes_what_is_idle_and_says_so_to_what_is_not(start: Start) -> None:
-    server = await start(drain_s=5.0)
+    server = await start(drain_s=5.0, patience=Patience(leaving_s=0.1))
     idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", server.port)
     idle_writer.write(REQUEST.replace(b"/slow", b"/"))
     await idle_reader.readuntil(b"\r\n\r\n0")
@@ -359,6 +367,77 @@ async def test_a_drain_closes_what_is_idle_and_says_so_to_what_is_not(start: Sta
     said = await asyncio.wait_for(reader.read(), 3)
     assert said.count(b"HTTP/1.1 200") == 1
     assert b"connection: close" in said
-    await closing
     idle_writer.close()
     writer.close()
+    await closing
+
+
+async def test_what_is_idle_in_a_drain_has_its_next_request_answered(start: Start) -> None:
+    """The client was told that the connection stays: it may be sending at this moment."""
+    server = await start(drain_s=5.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(REQUEST.replace(b"/slow", b"/"))
+    said = await reader.readuntil(b"\r\n\r\n0")
+    assert b"connection: close" not in said
+    closing = asyncio.create_task(server.close())
+    await asyncio.sleep(0.05)
+    writer.write(REQUEST.replace(b"/slow", b"/"))
+    said = await asyncio.wait_for(reader.read(), 1)
+    assert said.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in said
+    writer.close()
+    await closing
+
+
+async def test_a_body_that_has_begun_may_be_followed_by_a_request(start: Start) -> None:
+    """Its head has said that the connection stays."""
+    server = await start(drain_s=5.0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(REQUEST.replace(b"/slow", b"/twice"))
+    said = await reader.readuntil(b"one")
+    assert b"connection: close" not in said
+    closing = asyncio.create_task(server.close())
+    await reader.readuntil(b"0\r\n\r\n")
+    writer.write(REQUEST.replace(b"/slow", b"/"))
+    said = await asyncio.wait_for(reader.read(), 1)
+    assert said.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in said
+    writer.close()
+    await closing
+
+
+async def test_nobody_waits_for_what_is_not_used(start: Start) -> None:
+    server = await start(drain_s=60.0, patience=Patience(leaving_s=0.1, linger_s=0.1))
+    fresh_reader, fresh_writer = await asyncio.open_connection("127.0.0.1", server.port)
+    async with asyncio.timeout(2):
+        await server.close()
+    assert await fresh_reader.read() == b""
+    fresh_writer.close()
+
+
+async def test_the_last_server_of_a_port_goes_on_accepting_while_it_leaves(start: Start) -> None:
+    left = asyncio.Event()
+    server = await start(
+        listener=listen("127.0.0.1", shared=True), drain_s=5.0, leave_s=0.3, on_leaving=left.set
+    )
+    port = server.port
+    closing = asyncio.create_task(server.close())
+    await asyncio.wait_for(left.wait(), 1)
+    said = await ask(port, REQUEST.replace(b"/slow", b"/"))
+    assert said.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in said
+    await closing
+    with pytest.raises(ConnectionRefusedError):
+        await ask(port, REQUEST)
+
+
+async def test_one_that_is_followed_leaves_at_once(start: Start) -> None:
+    first = await start(
+        listener=listen("127.0.0.1", shared=True),
+        drain_s=60.0,
+        leave_s=60.0,
+        on_leaving=lambda: pytest.fail("it is not the last one"),
+    )
+    await start(listener=listen("127.0.0.1", first.port, shared=True))
+    async with asyncio.timeout(2):
+        await first.close()
