@@ -171,18 +171,19 @@ async def test_whoever_sends_it_and_leaves_is_accused(
 ) -> None:
     async with mortal(tmp_path, log, eventually, "execute_model") as dying:
         link = dying.link
-        others = [
-            await running(link, eventually, *completion(f"Once upon {word}"))
-            for word in ("a time", "a day")
-        ]
+        innocent = await running(link, eventually, *completion("Once upon a time"))
         marked = http_call("/v1/completions", BASE, prompt="My name is", stop=[MARK])
-        answer = link.open(*marked)
-        await asyncio.sleep(0.02)
-        answer.abandon()
-        done, _ = await asyncio.wait(others, timeout=20)
-        if not done:
-            pytest.skip("it was gone before the engine had seen it")
-        await eventually(lambda: link.told)
+        # A busy engine sees a request late; one that has left before that kills nobody.
+        for seconds in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
+            answer = link.open(*marked)
+            await asyncio.sleep(seconds)
+            answer.abandon()
+            if (await asyncio.wait([innocent], timeout=1.0))[0]:
+                break
+            innocent.cancel()
+            innocent = await running(link, eventually, *completion("Once upon a time"))
+        innocent.cancel()
+        await eventually(lambda: link.told, 10)
         assert link.told == [fingerprint(*marked)]
 
 
