@@ -19,9 +19,11 @@ BOUNDED = {
     "result",
     "provider",
     "phase",
-} | {
     "priority",
     "reason",
+    # Whose limit it is (account, key, model), and which.
+    "of",
+    "limit",
 }
 UNITS = ("_seconds", "_rows")
 
