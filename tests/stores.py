@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -60,7 +63,10 @@ class PostgreSQL:
 
     def close(self) -> None:
         self.server.cleanup()
+        # Not by closing the pipe: whatever else this process has copied would keep it open.
+        os.killpg(self._watch.pid, signal.SIGKILL)
         self._watch.communicate()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

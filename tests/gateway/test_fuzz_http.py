@@ -180,7 +180,13 @@ def connections(port: int) -> int:
     found = 0
     for name in os.listdir("/proc/self/fd"):
         try:
-            with socket.socket(fileno=os.dup(int(name))) as sock:
+            copy = os.dup(int(name))
+            try:
+                sock = socket.socket(fileno=copy)
+            except OSError:  # a file or a pipe, which would be open for ever
+                os.close(copy)
+                continue
+            with sock:
                 found += sock.getsockname()[1] == port and bool(sock.getpeername())
         except (OSError, IndexError, TypeError):
             continue
