@@ -110,6 +110,9 @@ class Cluster:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
         command += [f"--node-ip-address={address(node)}", f"--num-cpus={cpus}", "--num-gpus=0"]
         command += [f"--resources={json.dumps(resources)}", "--object-store-memory=80000000"]
+        # Nodes that start at the same moment would choose the same names in the folder they share.
+        command += [f"--plasma-store-socket-name={self.folder}/{node}.store"]
+        command += [f"--raylet-socket-name={self.folder}/{node}.raylet"]
         env = dict(self.env)
         if node == "head":
             command += ["--head", f"--port={HEAD_PORT}", "--include-dashboard=false"]
@@ -137,6 +140,15 @@ class Cluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
         self.processes[node].wait()
+
+    def end_engine(self, node: str) -> None:
+        """Kill an engine server of a node."""
+        parent = psutil.Process(self.processes[node].pid)
+        for each in parent.children(recursive=True):
+            if "serving.engine.server" in " ".join(each.cmdline()):
+                each.kill()
+                return
+        raise AssertionError(f"no engine runs on {node}")
 
     # network
 
