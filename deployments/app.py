@@ -47,6 +47,8 @@ _NOT_OF_A_REPLICA = {
     *("replicas", "min_replicas", "idle_s", "start_timeout_s"),
     # Only shown, or used to plan.
     *("deployed", "note", "certainty", "licence", "gpu_memory_gib", "architecture", "config"),
+    # Of routers.
+    *("price", "quota"),
 }
 
 

@@ -22,6 +22,7 @@
     ├── ExpectationFailed             417 expectation_failed
     ├── InvalidField                  422 invalid_field
     ├── RateLimited                   429 rate_limited
+    │   └── BudgetExhausted           429 budget_exhausted
     ├── HeadersTooLarge               431 headers_too_large
     ├── ClientLeft                    499 client_left          (recorded, never sent)
     ├── BadAdapter                    500 bad_adapter
@@ -67,6 +68,8 @@ class ServingError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        # Of a response with this error, beside those that all errors have.
+        self.headers: list[tuple[bytes, bytes]] = []
 
 
 class InvalidRequest(ServingError):
@@ -237,6 +240,14 @@ class RateLimited(ServingError):
     status = HTTPStatus.TOO_MANY_REQUESTS.value
     code = "rate_limited"
     type = "rate_limit_error"
+
+
+class BudgetExhausted(RateLimited):
+    """What may be used in a day or a month is used up. Clients that retry by themselves would only
+    wait in vain."""
+
+    code = "budget_exhausted"
+    retryable = False
 
 
 class HeadersTooLarge(ServingError):

@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     account_policy: Literal["off", "warn", "enforce"] = Field(
         default="off", description="a completion without an account: accept, warn, or refuse"
     )
+    account_weights: str = Field(
+        default="",
+        description="comma-separated `account=weight`: the share of an account where requests wait "
+        "for an engine, as a multiple of others', who have 1",
+    )
     store_url: SecretStr = Field(
         default=SecretStr(""),
         description="database of accounts and keys: sqlite:////PATH or postgresql://...; default: "
@@ -166,6 +171,21 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("account_weights")
+    @classmethod
+    def _are_weights(cls, value: str) -> str:
+        for each in _items(value):
+            account, _, weight = each.rpartition("=")
+            try:
+                good = bool(account) and 0.001 <= float(weight) <= 1000
+            except ValueError:
+                good = False
+            if not good:
+                raise ValueError(
+                    f"'{each}' must be ACCOUNT=WEIGHT, with a weight from 0.001 to 1000"
+                )
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, value: str) -> str:
@@ -175,6 +195,12 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{error}; write addresses as 10.0.0.0/8 or ::1") from None
         return value
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights of accounts that have another than 1."""
+        pairs = (each.rpartition("=") for each in _items(self.account_weights))
+        return {account: float(weight) for account, _, weight in pairs}
 
     @property
     def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

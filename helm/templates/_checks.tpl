@@ -1,4 +1,4 @@
-{{/* What the schema cannot say: values that contradict each other. Included by the RayService. */}}
+{{/* What the schema cannot say: values that contradict each other. Every template begins with it. */}}
 {{- define "serving.checks" -}}
 {{- $v := .Values -}}
 {{- $name := include "serving.fullname" . -}}

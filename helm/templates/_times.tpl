@@ -1,10 +1,11 @@
 {{/*
-How long things are waited for, in whole seconds. All of it follows from the models file's `drain_s`:
+How long things are waited for, in whole seconds. `serving render-values` computes it from the
+models file (serving/catalogue/grace.py):
 
   a stream runs         at most drain_s, which is no less than requestTimeoutSeconds
-  Serve waits           drain_s + 5 for a router, drain_s + 10 + 5 for an engine (deployments/app.py)
-  Ray drains a node     that, and before it the time in which a replacement should be ready
-  Kubernetes waits      the deregistration, Ray's drain, and 30 s to end what is left
+  Ray drains a node     the time in which a replacement should be ready, then as long as Serve waits
+                        for a replica to end
+  Kubernetes waits      the deregistration, Ray's drain, and what ends Ray's processes
 
 tests/helm/test_times.py compares these with the code.
 */}}
@@ -12,29 +13,21 @@ tests/helm/test_times.py compares these with the code.
 {{ ceil .Values.models.drainSeconds | int }}
 {{- end }}
 
-{{- define "serving.stop.router" -}}
-{{ add (include "serving.drain" .) 5 }}
-{{- end }}
-
-{{- define "serving.stop.engine" -}}
-{{ add (include "serving.drain" .) 15 }}
-{{- end }}
-
-{{/* Routers start in seconds; a pod for one takes longer. */}}
 {{- define "serving.rayDrain.router" -}}
-{{ add (include "serving.stop.router" .) 60 }}
+{{ .Values.models.times.router.drain }}
 {{- end }}
 
 {{- define "serving.rayDrain.engine" -}}
-{{ add (include "serving.stop.engine" .) .Values.engine.replacementSeconds }}
+{{ .Values.models.times.engine.drain }}
 {{- end }}
 
+{{/* Kubernetes counts the time of the preStop hook too. */}}
 {{- define "serving.grace.router" -}}
-{{ add .Values.router.deregisterSeconds (include "serving.rayDrain.router" .) 30 }}
+{{ add .Values.router.deregisterSeconds .Values.models.times.router.termination }}
 {{- end }}
 
 {{- define "serving.grace.engine" -}}
-{{ add (include "serving.rayDrain.engine" .) 30 }}
+{{ .Values.models.times.engine.termination }}
 {{- end }}
 
 {{/* The head carries no stream. */}}

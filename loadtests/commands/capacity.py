@@ -14,9 +14,8 @@ from loadtests.capacity import Objective, Plan, Result, Trial, search
 from loadtests.capacity.model import Judgement
 from loadtests.capacity.output import conclusion, html
 from loadtests.capacity.stepping import Stepper, at_rate
-from loadtests.commands.options import environment, reads_scenario
+from loadtests.commands.options import out_option, reads_scenario, sends
 from loadtests.compare import Unreadable
-from loadtests.load.plan import sources
 from loadtests.loop import run as run_loop
 from loadtests.output.live import Live
 from loadtests.run.conduct import conduct
@@ -116,18 +115,11 @@ Exit status:
     metavar="SECONDS",
     help="Of load, all steps together.",
 )
-@click.option("--url", help="The service.  [default: the scenario's]")
-@click.option("--key", metavar="KEY", help="API key. It shows in lists of processes.")
-@click.option("--key-env", metavar="NAME", help="Environment variable with the API key.")
-@click.option("--processes", type=click.IntRange(1), metavar="N", help="Processes that send.")
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Where results go.  [default: loadtest-results/SCENARIO-capacity-TIME]",
-)
+@sends
+@out_option("loadtest-results/SCENARIO-capacity-TIME")
 def capacity(
     scenario: Scenario,
+    keys: dict[str, str],
     slos: tuple[str, ...],
     low: float,
     high: float,
@@ -136,8 +128,6 @@ def capacity(
     step_seconds: float,
     warm_seconds: float,
     budget: float,
-    key: str | None,
-    key_env: str | None,
     out: Path | None,
 ) -> None:
     """Search the highest rate at which a service meets its objectives under SCENARIO's traffic.
@@ -152,8 +142,6 @@ def capacity(
         raise click.UsageError(str(error)) from error
     if high < low:
         raise click.UsageError("--high is below --low")
-    keys = environment(scenario, key, key_env)
-    sources(scenario, keys)  # a key that is missing is told here
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("loadtest-results") / f"{scenario.name}-capacity-{stamp}"
     folder.mkdir(parents=True, exist_ok=True)

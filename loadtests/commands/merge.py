@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from loadtests.commands.options import out_option
 from loadtests.commands.results import EXIT_FAILED, finish
 from loadtests.run.state import CannotMerge, read_state
 from loadtests.run.state import merge as merged
@@ -29,23 +30,17 @@ another run.
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("loadtest-results/merged"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Where summary.json and report.html go.",
-)
-def merge(states: tuple[Path, ...], out: Path) -> None:
+@out_option("loadtest-results/merged", "Where summary.json and report.html go.")
+def merge(states: tuple[Path, ...], out: Path | None) -> None:
     """Put the STATES of all shards of a run together.
 
     Merging is exact: percentiles are those that one machine would have had.
     """
+    folder = out or Path("loadtest-results/merged")
     try:
         summary = merged([read_state(path) for path in states])
-        out.mkdir(parents=True, exist_ok=True)
-        status = finish(summary, out)
+        folder.mkdir(parents=True, exist_ok=True)
+        status = finish(summary, folder)
     except (CannotMerge, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_FAILED)

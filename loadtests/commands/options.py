@@ -1,4 +1,4 @@
-"""The options and the argument of commands that read a scenario."""
+"""The options that commands share: what is sent, to whom, and where results go."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
+from loadtests.load.plan import sources
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.override import Overrides
@@ -20,6 +22,15 @@ EXIT_USAGE = 2
 
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def check_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what is no URL."""
+    if value is not None and not value.startswith(("http://", "https://")):
+        raise click.BadParameter("it must look like http://127.0.0.1:8000")
+    return value
+
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 OPTIONS = (
@@ -56,6 +67,46 @@ OPTIONS = (
 )
 
 
+SENDING = (
+    click.option("--url", callback=check_url, help="The service.  [default: the scenario's]"),
+    click.option("--key", metavar="KEY", help="API key. It shows in lists of processes."),
+    click.option(
+        "--key-env",
+        metavar="NAME",
+        help="Environment variable with the API key.  [default: LOADTEST_API_KEY]",
+    ),
+    click.option("--processes", type=click.IntRange(1), metavar="N", help="Processes that send."),
+)
+
+
+def sends(command: Callable[..., T]) -> Callable[..., T]:
+    """Give a command the options of whom it sends to; it receives the API keys by the names of
+    their variables. A key that is missing is told before anything is sent.
+
+    Goes beneath `reads_scenario`.
+    """
+
+    @functools.wraps(command)
+    def wrapped(*, scenario: Scenario, key: str | None, key_env: str | None, **rest: Any) -> T:
+        keys = environment(scenario, key, key_env)
+        sources(scenario, keys)
+        return command(scenario=scenario, keys=keys, **rest)
+
+    for option in reversed(SENDING):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def out_option(default: str, what: str = "Where results go.") -> Callable[[F], F]:
+    """The option for a folder; `default` is what stands in the help."""
+    return click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        metavar="FOLDER",
+        help=f"{what}  [default: {default}]",
+    )
+
+
 def reads_scenario(command: Callable[..., T]) -> Callable[..., T]:
     """Give a command the options; it receives the scenario that they make.
 
@@ -80,6 +131,8 @@ def reads_scenario(command: Callable[..., T]) -> Callable[..., T]:
             processes=rest.pop("processes", None),
             metrics=rest.pop("metrics", ()),
             metrics_targets=rest.pop("metrics_targets", None),
+            usage=rest.pop("usage", None),
+            usage_key_env=rest.pop("usage_key_env", None),
             seconds_scale=seconds_scale,
             rate_scale=rate_scale,
             sets=sets,
@@ -105,10 +158,16 @@ def complaints() -> Iterator[None]:
 def environment(scenario: Scenario, key: str | None, key_env: str | None) -> dict[str, str]:
     """Return the variables that the scenario takes its API keys from, and their values.
 
-    `--key` and `--key-env` stand for the key of the target; accounts have variables of their own.
+    `--key` and `--key-env` stand for the key of the target; accounts have variables of their own,
+    and so may have the ledger.
     """
-    target = scenario.target.key_env
-    wanted = {target} | {
+    target, ledger = scenario.target.key_env, scenario.target.usage_key_env
+    if ledger is not None and ledger not in os.environ:
+        raise click.BadParameter(
+            f"the environment has no {ledger}, for the key that may read usage",
+            param_hint="--usage-key-env",
+        )
+    wanted = {target, *([] if ledger is None else [ledger])} | {
         account.key_env
         for traffic in scenario.traffic
         for account in traffic.accounts

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import click
 
-from loadtests.commands.options import environment, reads_scenario
+from loadtests.commands.options import check_url, out_option, reads_scenario, sends
 from loadtests.commands.results import EXIT_FAILED, finish
-from loadtests.load.plan import sources
 from loadtests.loop import run as run_loop
 from loadtests.measure.summary import Summary
 from loadtests.output.live import Live
@@ -56,12 +55,6 @@ def check_time(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return found.timestamp()
 
 
-def check_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not value.startswith(("http://", "https://")):
-        raise click.BadParameter("it must look like http://127.0.0.1:8000")
-    return value
-
-
 @click.command(
     epilog="""\b
 Examples:
@@ -70,6 +63,7 @@ Examples:
   loadtest run ./mine.yaml --key-env MY_KEY --set traffic.chat.output=128
   loadtest run soak --seconds-scale 16 --processes 4 --out night
   loadtest run smoke --metrics-targets http://127.0.0.1:8000/metrics/targets
+  loadtest run smoke --usage http://127.0.0.1:8000/v4/usage --usage-key-env ADMIN_KEY
 
 \b
 On several machines (or Jobs), which start together:
@@ -91,13 +85,7 @@ Exit status:
 """
 )
 @reads_scenario
-@click.option("--url", callback=check_url, help="The service.  [default: the scenario's]")
-@click.option("--key", metavar="KEY", help="API key. It shows in lists of processes.")
-@click.option(
-    "--key-env",
-    metavar="NAME",
-    help="Environment variable with the API key.  [default: LOADTEST_API_KEY]",
-)
+@sends
 @click.option(
     "--metrics",
     multiple=True,
@@ -109,13 +97,18 @@ Exit status:
     metavar="URL",
     help="Page that lists such pages, in Prometheus' http_sd form.",
 )
-@click.option("--processes", type=click.IntRange(1), metavar="N", help="Processes that send.")
 @click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="FOLDER",
-    help="Where results go.  [default: loadtest-results/SCENARIO-TIME]",
+    "--usage",
+    callback=check_url,
+    metavar="URL",
+    help="The service's ledger, as http://127.0.0.1:8000/v4/usage; compared to the token.",
 )
+@click.option(
+    "--usage-key-env",
+    metavar="NAME",
+    help="Variable with a key that may read it.  [default: that of the load]",
+)
+@out_option("loadtest-results/SCENARIO-TIME")
 @click.option(
     "--shard", callback=check_shard, metavar="N/M", help="Send this part of M, from 0/M on."
 )
@@ -131,8 +124,7 @@ Exit status:
 )
 def run(
     scenario: Scenario,
-    key: str | None,
-    key_env: str | None,
+    keys: dict[str, str],
     out: Path | None,
     shard: Shard,
     listen: tuple[str, int] | None,
@@ -143,7 +135,6 @@ def run(
 
     Latencies count from the moment a request was due. Ctrl-C ends a run and keeps what it has.
     """
-    keys = environment(scenario, key, key_env)
     folder = out or Path("loadtest-results") / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if sum(each is not None for each in (listen, leader, start_at)) > 1:
         raise click.UsageError("--listen, --join and --start-at are three ways; take one")
@@ -151,7 +142,6 @@ def run(
         raise click.UsageError("shards start together; give --listen, --join or --start-at")
     if (listen is not None) != (shard.number == 0) and (listen or leader):
         raise click.UsageError("shard 0 listens and the others join it")
-    sources(scenario, keys)  # a key that is missing is told here
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scenario.yaml").write_text(to_yaml(scenario), encoding="utf-8")
 

@@ -31,6 +31,21 @@ from loadtests.loop import run, tune_collector
 _BODY = msgspec.json.Decoder(Body)
 
 
+def _page(status: str, content: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}"
+    return head.encode() + b"\r\n\r\n" + content
+
+
+# What routers and other clients ask before they send anything.
+_PAGES = {
+    "/health": _page("200 OK", b"{}"),
+    "/v1/models": _page(
+        "200 OK", b'{"object": "list", "data": [{"id": "known", "object": "model"}]}'
+    ),
+}
+_NOT_FOUND = _page("404 Not Found", b"{}")
+
+
 @dataclass(frozen=True, slots=True)
 class Stall:
     """The whole server stops for `seconds`, `after_s` from the first request."""
@@ -113,7 +128,7 @@ class Connection(asyncio.Protocol):
         path = self._url.decode()
         writer = self._server.writers.get(path)
         if writer is None:
-            self._write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+            self._write(_PAGES.get(path, _NOT_FOUND))
             return
         body = _BODY.decode(content)
         todo = script(content, self._server.shape, body.tokens, self._server.seed)

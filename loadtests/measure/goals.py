@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from loadtests.measure.cell import Cell, Key
 from loadtests.measure.cuts import Span, Window, rate, select, span
 from loadtests.measure.histogram import Histogram
-from loadtests.measure.summary import Count, Verdict
+from loadtests.measure.memory import memory_growth_mb
+from loadtests.measure.summary import Count, Scrape, Verdict
 from loadtests.scenarios.model import Goal
 
 _TIME = re.compile(
@@ -34,12 +35,17 @@ def verdicts(
     cells: Mapping[Key, Cell],
     windows: Mapping[str, Window],
     counts: Sequence[Count],
+    scrapes: Sequence[Scrape] = (),
 ) -> list[Verdict]:
-    """One for each goal. What was not measured has no value, and is missed."""
+    """One for each goal. What was not measured has no value, and is missed if not optional."""
     found: list[Verdict] = []
     for goal in goals:
         if goal.measure == "unreconciled":
             value = float(sum(count.unexplained for count in counts)) if counts else None
+        elif goal.measure == "memory_growth_mb":
+            of = [windows[goal.phase]] if goal.phase else list(windows.values())
+            start, end = min(each.start_us for each in of), max(each.end_us for each in of)
+            value = memory_growth_mb(scrapes, start / 1e6, end / 1e6)
         else:
             wanted = select(
                 cells,
@@ -51,7 +57,7 @@ def verdicts(
                 },
             )
             value = _value(goal.measure, span(wanted), windows)
-        met = (
+        met = (goal.optional and value is None) or (
             value is not None
             and (goal.at_most is None or value <= goal.at_most)
             and (goal.at_least is None or value >= goal.at_least)

@@ -46,6 +46,7 @@ class Record:
     status: int = 0  # of HTTP; 0: no answer
     error: str | None = None  # a short kind that can be counted, without IDs
     request_id: str = ""  # the service's own, to look it up there
+    retry_after: bool = False  # the answer said when to come back
     prompt_tokens: int = 0  # as the service's usage says
     cached_tokens: int = 0
     completion_tokens: int = 0

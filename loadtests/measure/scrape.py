@@ -7,15 +7,14 @@ loses only what it counted after its last scrape. Which processes lost something
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from urllib.parse import urlsplit
 
+from loadtests.measure.pages import Fetch, get, key_headers, targets_of, why
 from loadtests.measure.prometheus import Labels, Sample, is_counter, parse
 from loadtests.measure.summary import Scrape
 
@@ -26,13 +25,12 @@ NAMES = (
     "process_cpu_seconds_total",
 )
 _STARTED = "process_start_time_seconds"
-_RUNNING = ("serving_requests_in_flight", "vllm:num_requests_running", "vllm:num_requests_waiting")
-_PAGE_BYTES = 32 << 20
-_TIMEOUT_S = 5.0
+# A request counts at a router and at an engine.
+_AT_ROUTERS = ("serving_requests_in_flight",)
+_AT_ENGINES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 _SERIES = 3000  # that are kept with their samples
 _SAMPLES = 600  # of each
 
-Fetch = Callable[[str, Mapping[str, str]], bytes]
 Series = tuple[str, str, Labels]  # target, name, labels
 
 
@@ -45,6 +43,15 @@ class Snapshot:
     running: float = 0.0  # requests that the service works on
     # Targets of which counts are missing, and why.
     lost: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Trouble:
+    """A page that could not be read: for the first time then, and so many times."""
+
+    at_s: float
+    why: str
+    times: int = 0
 
 
 @dataclass(slots=True)
@@ -71,14 +78,16 @@ class Scraper:
         fetch: Fetch | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`clock` tells the seconds since the run's start."""
+        """`clock` tells the seconds since the run's start. `tell` is told of a page that cannot be
+        read, the first time."""
         self._pages, self._listed = tuple(pages), listed
-        self._key = {"authorization": f"Bearer {key}", "x-api-key": key} if key else {}
+        self._key = key_headers(key)
         self._token = {"authorization": f"Bearer {token}"} if token else {}
         self._exact = frozenset(name for name in names if not name.endswith("*"))
         self._prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
-        self._fetch, self._clock, self._wall = fetch or get, clock, wall
+        self._fetch, self._clock, self._wall, self._tell = fetch or get, clock, wall, tell
         self._began: float | None = None
         self._targets: tuple[str, ...] = ()
         self._processes: dict[str, _Process] = {}
@@ -86,6 +95,7 @@ class Scraper:
         self._samples: dict[Series, list[tuple[float, float]]] = {}
         self._lost: dict[str, str] = {}
         self.failures: dict[str, str] = {}  # of pages that cannot be read now
+        self._troubles: dict[str, Trouble] = {}
 
     @property
     def idle(self) -> bool:
@@ -106,12 +116,16 @@ class Scraper:
         await self._list()
         self.failures = {page: why for page, why in self.failures.items() if page == self._listed}
         read = await asyncio.gather(*(self._page(target) for target in self._targets))
-        at_s, running = self._clock(), 0.0
+        at_s = self._clock()
+        found: list[Sample] = []
         for target, samples in zip(self._targets, read, strict=True):
-            if samples is None:
-                continue
-            running += sum(sample.value for sample in samples if sample.name in _RUNNING)
-            self._take(_short(target), samples, at_s, first)
+            if samples is not None:
+                found += samples
+                self._take(_short(target), samples, at_s, first)
+        running = max(
+            sum(sample.value for sample in found if sample.name in names)
+            for names in (_AT_ROUTERS, _AT_ENGINES)
+        )
         return Snapshot(at_s, dict(self._counters), running, self._missing())
 
     async def settle(self, timeout_s: float = 10.0, every_s: float = 0.5) -> Snapshot:
@@ -125,6 +139,14 @@ class Scraper:
             if (not now.running and _requests(now) == _requests(last)) or self._clock() >= until:
                 return now
             last = now
+
+    def troubles(self) -> list[str]:
+        """Which pages could not be read at times, in words."""
+        return [
+            f"{page} could not be read {found.times} times, for the first time after "
+            f"{max(found.at_s, 0):.0f} s: {found.why}"
+            for page, found in self._troubles.items()
+        ]
 
     def scrapes(self) -> list[Scrape]:
         """Every series that was ever other than 0, with its samples."""
@@ -144,7 +166,7 @@ class Scraper:
                 listed = targets_of(body)
                 self.failures.pop(self._listed, None)
             except (OSError, HTTPException, ValueError) as error:
-                self.failures[self._listed] = _why(error)
+                self._failed(self._listed, error)
                 # Those of the last time: that the list is gone does not end them.
                 listed = [target for target in self._targets if target not in self._pages]
         self._targets = tuple(dict.fromkeys((*self._pages, *listed)))
@@ -153,8 +175,16 @@ class Scraper:
         try:
             return await asyncio.to_thread(self._read, target)
         except (OSError, HTTPException, ValueError) as error:
-            self.failures[target] = _why(error)
+            self._failed(target, error)
             return None
+
+    def _failed(self, page: str, error: Exception) -> None:
+        self.failures[page] = why(error)
+        trouble = self._troubles.get(page)
+        if trouble is None:
+            trouble = self._troubles[page] = Trouble(self._clock(), self.failures[page])
+            self._tell(f"{page} cannot be read: {trouble.why}")
+        trouble.times += 1
 
     def _read(self, target: str) -> list[Sample]:
         page = self._fetch(target, self._token).decode("utf-8", "replace")
@@ -234,45 +264,6 @@ class Scraper:
         return {**gone, **self._lost}
 
 
-def get(url: str, headers: Mapping[str, str]) -> bytes:
-    """Fetch a page: at most 32 MiB, within 5 s of silence, without a proxy or redirections, which
-    would carry a key elsewhere. Raises OSError, ValueError or HTTPException."""
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{url} is no http: or https: URL")
-    request = urllib.request.Request(url, headers=dict(headers))
-    with _OPENER.open(request, timeout=_TIMEOUT_S) as response:
-        body: bytes = response.read(_PAGE_BYTES + 1)
-    if len(body) > _PAGE_BYTES:
-        raise ValueError("the page has more than 32 MiB")
-    return body
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: object, **kwargs: object) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
-
-
-def targets_of(body: bytes) -> list[str]:
-    """The URLs of a page for Prometheus' `http_sd_configs`.
-
-    https://prometheus.io/docs/prometheus/latest/http_sd/. Raises ValueError if it is none.
-    """
-    groups = json.loads(body)
-    found: list[str] = []
-    try:
-        for group in groups:
-            labels = group.get("labels") or {}
-            scheme = labels.get("__scheme__", "http")
-            path = labels.get("__metrics_path__", "/metrics")
-            found += [f"{scheme}://{target}{path}" for target in group["targets"]]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError("the page lists no targets in Prometheus' http_sd form") from error
-    return found
-
-
 def every_for(seconds: float) -> float:
     """How often to scrape in a run of this length, in seconds."""
     return max(2.0, seconds / _SAMPLES)
@@ -281,10 +272,6 @@ def every_for(seconds: float) -> float:
 def _short(target: str) -> str:
     parts = urlsplit(target)
     return parts.netloc + ("" if parts.path == "/metrics" else parts.path)
-
-
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _requests(snapshot: Snapshot) -> dict[Series, float]:

@@ -1,8 +1,6 @@
 """The service's own counts of a run, as its metrics tell them.
 
-Each function here makes a `ServerCounts` of one source. A ledger of the service (`GET /v4/usage`,
-the difference of two answers) is one more source: a function that makes the same of it, whose
-result goes to `reconcile` beside the others.
+Each function here makes a `ServerCounts` of one source; `ledger.py` makes one of what was charged.
 """
 
 from __future__ import annotations
@@ -30,6 +28,22 @@ _REASONS = {
     "abort": Outcome.CANCELLED,
 }
 _NO_MODEL = "none"
+_VLLM_UNCOUNTED = "vLLM does not count what it refuses, nor every request that its client has left"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Requests and their tokens, by the names of models or accounts."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: Counter[str] = field(default_factory=Counter)
+    completion_tokens: Counter[str] = field(default_factory=Counter)
+
+    def add(self, name: str, requests: int, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count some requests of this name."""
+        self.requests[name] += requests
+        self.prompt_tokens[name] += prompt_tokens
+        self.completion_tokens[name] += completion_tokens
 
 
 @dataclass(slots=True)
@@ -37,12 +51,12 @@ class ServerCounts:
     """What a source has counted between two times."""
 
     source: str
-    # False: it does not count what it refuses, nor every request that its client has left.
-    counts_all: bool = True
-    requests: Counter[str] = field(default_factory=Counter)  # by model
+    counts_refused: bool = True  # False: maybe not what it refuses
+    counts_left: bool = True  # False: maybe not what failed, or what its client has left
+    uncounted: str = ""  # why one of them is False, in words
+    models: Tally = field(default_factory=Tally)
+    accounts: Tally = field(default_factory=Tally)  # empty where it does not know them
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    prompt_tokens: Counter[str] = field(default_factory=Counter)  # by model
-    completion_tokens: Counter[str] = field(default_factory=Counter)
     running: int = 0  # requests that had not ended
     without_usage: int = 0  # requests whose tokens it does not know
     # What it may have counted and lost: sentences. With one, its counts are at least so much.
@@ -63,11 +77,11 @@ def routers(before: Snapshot, after: Snapshot) -> ServerCounts | None:
         if labels.get("endpoint") not in _ENDPOINTS:
             continue
         counts.outcomes[Outcome(labels["outcome"])] += value
-        counts.requests[_model(labels.get("model", ""))] += value
+        counts.models.requests[_model(labels.get("model", ""))] += value
     for labels, value in found.of("serving_prompt_tokens_total"):
-        counts.prompt_tokens[labels["model"]] += value
+        counts.models.prompt_tokens[labels["model"]] += value
     for labels, value in found.of("serving_completion_tokens_total"):
-        counts.completion_tokens[labels["model"]] += value
+        counts.models.completion_tokens[labels["model"]] += value
     counts.without_usage = sum(
         value for _, value in found.of("serving_requests_without_usage_total")
     )
@@ -77,16 +91,18 @@ def routers(before: Snapshot, after: Snapshot) -> ServerCounts | None:
 
 def engines(before: Snapshot, after: Snapshot) -> ServerCounts | None:
     """The counts of vLLM's own servers."""
-    counts = ServerCounts("metrics of vLLM", counts_all=False)
+    counts = ServerCounts(
+        "metrics of vLLM", counts_refused=False, counts_left=False, uncounted=_VLLM_UNCOUNTED
+    )
     found = Counting(before, after, lambda name: name == "vllm:request_success_total")
     for labels, value in found.of("vllm:request_success_total"):
         reason = labels.get("finished_reason", "")
         counts.outcomes[_REASONS.get(reason, Outcome.ERROR)] += value
-        counts.requests[labels.get("model_name", "")] += value
+        counts.models.requests[labels.get("model_name", "")] += value
     for labels, value in found.of("vllm:prompt_tokens_total"):
-        counts.prompt_tokens[labels.get("model_name", "")] += value
+        counts.models.prompt_tokens[labels.get("model_name", "")] += value
     for labels, value in found.of("vllm:generation_tokens_total"):
-        counts.completion_tokens[labels.get("model_name", "")] += value
+        counts.models.completion_tokens[labels.get("model_name", "")] += value
     counts.running, counts.lost = round(after.running), found.lost
     return counts if found.targets else None
 

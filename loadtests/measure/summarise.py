@@ -32,10 +32,12 @@ def summarise(
     scrapes: Sequence[Scrape] = (),
     counts: Sequence[Count] = (),
     problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Summary:
     """The whole run. `started_at` is Unix time; `seconds` is until the last request had ended.
 
-    `problems` are further reasons why the figures must not be used. What the processes that sent
+    `problems` are further reasons why the figures must not be used; `notes` say what is missing
+    beside them. What the processes that sent
     say of themselves is in the aggregate (`clients`).
     """
     windows = windows_of(scenario)
@@ -64,9 +66,10 @@ def summarise(
         marks=sorted(marks, key=lambda mark: mark.at_s),
         scrapes=list(scrapes),
         counts=list(counts),
-        verdicts=verdicts(scenario.goals, aggregate.cells, windows, counts),
+        verdicts=verdicts(scenario.goals, aggregate.cells, windows, counts, scrapes),
         loads=loads(scenario, aggregate.timeline),
         source=to_yaml(scenario),
+        notes=list(notes),
     )
 
 

@@ -150,6 +150,7 @@ class Count(Figures):
     explained: int = 0  # of the difference: what is known, as requests whose usage never came
     note: str = ""
     source: str = ""  # where the server's count comes from: metrics of routers, of vLLM, …
+    account: str | None = None
 
     @property
     def unexplained(self) -> int:
@@ -187,3 +188,4 @@ class Summary(Figures):
     verdicts: list[Verdict]
     loads: list[Load] = []  # of ramps and steps, and of phases that follow each other as steps
     source: str = ""  # the scenario as it ran, in YAML
+    notes: list[str] = []  # what is missing beside the figures: pages that could not be read

@@ -36,6 +36,7 @@ class Live:
         self._now, self._in_flight = 0.0, 0
         self._marks: deque[Mark] = deque(maxlen=_MARKS)
         self._note = ""
+        self._problems: deque[str] = deque(maxlen=_MARKS)
         self._phase = ""
         self._line_due = 0.0
 
@@ -68,6 +69,14 @@ class Live:
         self._note = text
         if self._screen is None:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._draw()
+
+    def problem(self, text: str) -> None:
+        """Something is missing beside the figures."""
+        self._problems.append(text)
+        if self._screen is None:
+            self._console.print(Text(text, "yellow"), highlight=False, soft_wrap=True)
         else:
             self._draw()
 
@@ -166,6 +175,7 @@ class Live:
         if len(errors) > _KINDS:
             parts.append(Text(f"  and {len(errors) - _KINDS} further kinds of errors", "red"))
         parts += [_marked(mark) for mark in self._marks]
+        parts += [Text(problem, "yellow") for problem in self._problems]
         if self._note:
             parts.append(Text(self._note, "yellow"))
         return Group(*parts)

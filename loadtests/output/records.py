@@ -129,6 +129,8 @@ def line(record: Record, start_ns: int, worker: str) -> dict[str, Any]:
     }
     if record.request_id:
         metadata["x_request_id"] = record.request_id
+    if record.retry_after:
+        metadata["retry_after"] = True
     if record.priority is not None:
         metadata["priority"] = record.priority
     if cancelled:

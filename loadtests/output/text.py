@@ -40,6 +40,7 @@ def table(summary: Summary) -> Group:
     parts: list[RenderableType] = [
         Text.assemble((summary.scenario, "bold"), f"  {summary.url}  {summary.seconds:.0f} s"),
         *_invalid(summary.invalid),
+        *(Text(f"  {note}", "yellow") for note in summary.notes),
         Text(""),
         _phases(summary.phases),
         Text(""),
@@ -182,10 +183,14 @@ def _mark(at_s: float, name: str, status: int | None) -> Text:
 def _counts(counts: Iterable[Count]) -> Table:
     found = _grid("client and service", "client", "service", "explained", "finding", "")
     found.columns[-1].justify, found.columns[-1].no_wrap = "left", False
+    source = ""
     for count in counts:
+        if count.source != source:
+            source = count.source
+            found.add_row(Text(source, "dim"))
         finding = count.unexplained
         found.add_row(
-            Text(f"{count.what} {count.model}" if count.model else count.what),
+            Text(" ".join(filter(None, (count.what, count.model, count.account)))),
             str(count.client),
             str(count.server),
             str(count.explained) if count.explained else "",

@@ -37,9 +37,14 @@ class Distribution:
 
 def distribution(latency: Latency) -> Distribution:
     """Decode it. Raises what `hdrh` raises of a histogram that is none."""
-    recorded = HdrHistogram.decode(latency.histogram).get_recorded_iterator()
+    found = HdrHistogram.decode(latency.histogram)
+    # The library's own iterator looks at each empty bucket by five calls, and took most of the time
+    # that a report takes.
+    filled = found.counts[: found.encoder.payload.counts_len]
     pairs = [
-        (item.value_iterated_to / 1000, item.count_added_in_this_iter_step) for item in recorded
+        (found.get_highest_equivalent_value(found.get_value_from_index(index)) / 1000, count)
+        for index, count in enumerate(filled)
+        if count
     ]
     return Distribution(
         [value for value, _ in pairs], list(accumulate(count for _, count in pairs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtests.measure.summary import Cut, Latency, Summary
+from loadtests.measure.summary import Count, Cut, Latency, Summary
 from loadtests.report_html.cuts import errors, tables
 from loadtests.report_html.distributions import distributions, multiples
 from loadtests.report_html.html import Child, Markup, identifier, markup, tag
@@ -94,7 +94,14 @@ def _banner(summary: Summary) -> Markup | None:
         ),
         class_="banner warn",
     )
-    return markup(invalid or None, loop or None) if invalid or loop else None
+    missing = summary.notes and tag(
+        "div",
+        tag("h2", "Missing beside these figures"),
+        tag("ul", [tag("li", note) for note in summary.notes]),
+        class_="banner warn",
+    )
+    found = [each or None for each in (invalid, loop, missing)]
+    return markup(*found) if any(found) else None
 
 
 def _tiles(summary: Summary) -> Markup:
@@ -249,7 +256,7 @@ def _counts(summary: Summary) -> Markup | None:
     rows = [
         [
             Cell(count.what),
-            Cell(identifier(count.model) if count.model is not None else "all"),
+            Cell(_name(count)),
             Cell(digits(count.client, 15), count.client),
             Cell(digits(count.server, 15), count.server),
             Cell(f"{count.server - count.client:+,}", count.server - count.client),
@@ -277,7 +284,7 @@ def _counts(summary: Summary) -> Markup | None:
             "Reconciliation",
             [
                 "count",
-                "model",
+                "model or account",
                 "client",
                 "service",
                 "difference",
@@ -289,6 +296,11 @@ def _counts(summary: Summary) -> Markup | None:
             words=2,
         ),
     )
+
+
+def _name(count: Count) -> Child:
+    name = count.model if count.account is None else count.account
+    return "all" if name is None else identifier(name)
 
 
 def _scenario(summary: Summary) -> Markup:

@@ -54,7 +54,7 @@ async def work(channel: Channel) -> None:
     clock.start = go.start
     sending = asyncio.create_task(worker.drive())
     listening = asyncio.create_task(_listen(channel, worker))
-    beating = asyncio.create_task(_beat(channel, worker, aggregate))
+    beating = asyncio.create_task(_beat(channel, worker, aggregate, writer))
     try:
         driven = await sending
     finally:
@@ -100,11 +100,14 @@ async def _listen(channel: Channel, worker: Worker) -> None:
     worker.interrupt()
 
 
-async def _beat(channel: Channel, worker: Worker, aggregate: Aggregate) -> None:
+async def _beat(
+    channel: Channel, worker: Worker, aggregate: Aggregate, writer: RecordWriter | None
+) -> None:
     while True:
         await asyncio.sleep(BEAT_S)
         due = sum(worker.counts.due.values())
-        channel.send(Beat(aggregate.live(due=due, sent=due), worker.in_flight))
+        problem = None if writer is None else writer.problem
+        channel.send(Beat(aggregate.live(due=due, sent=due), worker.in_flight, problem))
 
 
 async def main(fd: int) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from loadtests.clock import Clock
 from loadtests.measure.aggregate import Live
+from loadtests.measure.ledger import Ledger, Usage
 from loadtests.measure.scrape import Scraper, every_for
 from loadtests.measure.summary import Mark, Summary
 from loadtests.output.records import join as join_records
@@ -43,6 +44,9 @@ class Watcher(Protocol):
 
     def note(self, text: str) -> None:
         """Something that is worth a line."""
+
+    def problem(self, text: str) -> None:
+        """Something is missing beside the figures; the run goes on."""
 
     def stopping(self, outstanding: int) -> None:
         """It is being interrupted."""
@@ -76,6 +80,8 @@ class Conductor:
         self._marks: list[Mark] = []
         self._clock = Clock(time.monotonic() + LEAD_S)
         self._scraper = self._make_scraper()
+        self._ledger = self._make_ledger()
+        self._notes: list[str] = []
 
     async def run(self) -> State:
         """Run it. Raises ProcessFailed if the processes cannot start, and what `meet` raises."""
@@ -86,6 +92,7 @@ class Conductor:
         processes = await Processes.start(self._scenario, self._keys, self._shard, self._records)
         try:
             before = None if self._scraper.idle else await self._scraper.scrape()
+            used_before = await self._used(None, 0)
             if self._shard.count > 1:
                 self._watcher.note("ready; waiting for the other shards")
             meeting = await self._meet()
@@ -98,8 +105,9 @@ class Conductor:
             async with self._beside(processes):
                 sent = await processes.finish()
             for problem in sent.records_problems:
-                self._watcher.note(problem)
+                self._missing(problem)
             after = None if self._scraper.idle else await self._scraper.settle()
+            used_after = used_before and await self._used(used_before, admitted(sent))
         finally:
             await processes.end()
             self._join_records()
@@ -113,6 +121,9 @@ class Conductor:
             scrapes=self._scraper.scrapes(),
             before=before,
             after=after,
+            used_before=used_before,
+            used_after=used_after,
+            notes=[*self._scraper.troubles(), *self._notes],
             problems=list(problems(sent)),
             clocks="; ".join(map(str, meeting.clocks)),
         )
@@ -157,6 +168,14 @@ class Conductor:
         while True:
             await asyncio.sleep(SHOW_S)
             self._watcher.show(self._clock.now(), *processes.live())
+            for problem in processes.problems():
+                self._missing(problem)
+
+    def _missing(self, text: str) -> None:
+        """Tell what is missing beside the figures, once."""
+        if text not in self._notes:
+            self._notes.append(text)
+            self._watcher.problem(text)
 
     def _mark(self, mark: Mark) -> None:
         self._marks.append(mark)
@@ -171,7 +190,26 @@ class Conductor:
             target.metrics_targets,
             key=self._keys.get(target.key_env, ""),
             clock=lambda: self._clock.now(),
+            tell=self._watcher.problem,
         )
+
+    # --- what the service charges ---
+
+    def _make_ledger(self) -> Ledger | None:
+        target = self._scenario.target
+        if self._shard.number != 0 or target.usage is None:
+            return None
+        return Ledger(target.usage, self._keys.get(target.usage_key_env or target.key_env, ""))
+
+    async def _used(self, before: Usage | None, requests: int) -> Usage | None:
+        """Read the ledger; after the run, when the entries of so many requests are in it."""
+        ledger = self._ledger
+        if ledger is None:
+            return None
+        used = await (ledger.read() if before is None else ledger.settle(before, requests))
+        if used is None:
+            self._missing(f"the ledger could not be read: {ledger.trouble}")
+        return used
 
     # --- records ---
 
@@ -185,6 +223,11 @@ class Conductor:
     def _parts(self) -> list[Path]:
         found = self._folder.glob("records-*.jsonl")
         return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
+
+
+def admitted(sent: Sent) -> int:
+    """Return how many requests the service has admitted for sure."""
+    return sum(cell.ok + cell.cancelled for cell in sent.aggregate.cells.values())
 
 
 def problems(sent: Sent) -> list[str]:

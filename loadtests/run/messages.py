@@ -41,6 +41,7 @@ class Beat(msgspec.Struct, tag=True):
 
     live: Live
     in_flight: int
+    records_problem: str | None = None  # why records are missing
 
 
 class Stop(msgspec.Struct, tag=True):

@@ -160,8 +160,9 @@ class Processes:
                 sent.failures += (outcome,)
                 continue
             sent.aggregate.merge(Aggregate.from_bytes(outcome.aggregate))
-            if outcome.records_problem is not None:
-                sent.records_problems += (outcome.records_problem,)
+            problem = outcome.records_problem
+            if problem is not None and problem not in sent.records_problems:
+                sent.records_problems += (problem,)
             sent.end_s = max(sent.end_s, outcome.end_s)
             sent.limited += outcome.limited
             sent.unfinished += outcome.unfinished
@@ -194,6 +195,11 @@ class Processes:
             beat.live.ttft_us = []
             in_flight += beat.in_flight
         return total, in_flight
+
+    def problems(self) -> list[str]:
+        """Return why records are missing, as far as is known yet."""
+        said = (beat.records_problem for beat in self._beats.values())
+        return sorted({problem for problem in said if problem is not None})
 
     async def end(self) -> None:
         """End all processes."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from loadtests.measure.aggregate import Aggregate
+from loadtests.measure.ledger import Usage, from_ledger
 from loadtests.measure.reconcile import reconcile
 from loadtests.measure.scrape import Snapshot
 from loadtests.measure.summarise import summarise
@@ -16,7 +17,7 @@ from loadtests.measure.summary import Count, Mark, Scrape, Summary
 from loadtests.run.shard import Shard
 from loadtests.scenarios.model import Scenario
 
-VERSION = 1
+VERSION = 2
 
 
 class State(msgspec.Struct):
@@ -34,6 +35,9 @@ class State(msgspec.Struct):
     # What the service had counted before and after; shard 0 alone asks it.
     before: Snapshot | None
     after: Snapshot | None
+    used_before: Usage | None
+    used_after: Usage | None
+    notes: list[str]
     problems: list[str]
     clocks: str  # how far the shards' clocks differ, as far as this one knows
 
@@ -53,6 +57,9 @@ def pack(
     scrapes: Sequence[Scrape],
     before: Snapshot | None,
     after: Snapshot | None,
+    used_before: Usage | None,
+    used_after: Usage | None,
+    notes: Sequence[str],
     problems: Sequence[str],
     clocks: str = "",
 ) -> State:
@@ -69,6 +76,9 @@ def pack(
         [scrape.model_dump_json().encode() for scrape in scrapes],
         before,
         after,
+        used_before,
+        used_after,
+        list(notes),
         list(problems),
         clocks,
     )
@@ -126,11 +136,8 @@ def merge(states: Sequence[State]) -> Summary:
         marks=[Mark.model_validate_json(mark) for part in parts for mark in part.marks],
         scrapes=[Scrape.model_validate_json(each) for part in parts for each in part.scrapes],
         counts=_counts(first, aggregate),
-        problems=[
-            problem if first.shards == 1 else f"shard {part.shard}: {problem}"
-            for part in parts
-            for problem in part.problems
-        ],
+        problems=[_of(part, problem) for part in parts for problem in part.problems],
+        notes=[_of(part, note) for part in parts for note in part.notes],
     )
     if first.shards > 1:
         summary.client["clocks"] = first.clocks or "not compared: the shards started by their own"
@@ -139,6 +146,14 @@ def merge(states: Sequence[State]) -> Summary:
 
 def _counts(first: State, aggregate: Aggregate) -> list[Count]:
     """Compare all shards' requests together: the service does not know of shards."""
-    if first.before is None or first.after is None:
-        return []
-    return reconcile(first.before, first.after, aggregate)
+    nothing = Snapshot(0.0, {})
+    ledger = (
+        [from_ledger(first.used_before, first.used_after)]
+        if first.used_before is not None and first.used_after is not None
+        else []
+    )
+    return reconcile(first.before or nothing, first.after or nothing, aggregate, ledger)
+
+
+def _of(part: State, text: str) -> str:
+    return text if part.shards == 1 else f"shard {part.shard}: {text}"

@@ -16,6 +16,7 @@ OTHERS = (
     "requests_per_s",
     "goodput_per_s",
     "unreconciled",
+    "memory_growth_mb",
 )
 MEASURES = (*(f"{a}_{p}_ms" for a, p in product(LATENCIES, POINTS)), *OTHERS)
 # Of streams alone.

@@ -302,6 +302,12 @@ class Target(Strict):
     metrics_targets: str | None = Field(
         default=None, description="a page in Prometheus' http_sd format that lists them"
     )
+    usage: str | None = Field(
+        default=None, description="the service's ledger (/v4/usage), to compare with"
+    )
+    usage_key_env: str | None = Field(
+        default=None, description="variable with a key that may read it [default: key_env]"
+    )
     timeout_s: PositiveFloat = 600
 
 
@@ -320,10 +326,13 @@ class Goal(Strict):
     measure: str = Field(
         description="ttft_p99_ms, tpot_p50_ms, gap_p99_ms, e2e_p90_ms, error_share, "
         "rejected_share, goodput_share, wrong_answers, tokens_per_s, requests_per_s, "
-        "goodput_per_s, unreconciled"
+        "goodput_per_s, unreconciled, memory_growth_mb"
     )
     at_most: Part | None = None
     at_least: Part | None = None
+    optional: bool = Field(
+        default=False, description="not missed where it was not measured, as without metrics"
+    )
     model: str | None = None
     account: str | None = None
     traffic: str | None = None

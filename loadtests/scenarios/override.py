@@ -28,6 +28,8 @@ class Overrides:
     processes: int | None = None
     metrics: tuple[str, ...] = ()
     metrics_targets: str | None = None
+    usage: str | None = None
+    usage_key_env: str | None = None
     seconds_scale: float = 1.0
     rate_scale: float = 1.0
     sets: tuple[str, ...] = ()
@@ -44,6 +46,8 @@ def apply(source: Source, overrides: Overrides) -> None:
         ("--processes", "client.processes", overrides.processes),
         ("--metrics", "target.metrics", list(overrides.metrics) or None),
         ("--metrics-targets", "target.metrics_targets", overrides.metrics_targets),
+        ("--usage", "target.usage", overrides.usage),
+        ("--usage-key-env", "target.usage_key_env", overrides.usage_key_env),
     ):
         if value is not None:
             _put(source, path, value, f"{option} {value}")

@@ -45,10 +45,11 @@ class Answer:
         """What it said so far; empty unless the text was to be kept."""
         return "".join(self._texts)
 
-    def head(self, status: int, content_type: bytes, request_id: str) -> None:
+    def head(self, status: int, content_type: bytes, request_id: str, retry_after: bool) -> None:
         """Take the status line and headers."""
         self.record.status = status
         self.record.request_id = request_id
+        self.record.retry_after = retry_after
         self._streams = status == 200 and content_type.startswith(b"text/event-stream")
         if status == 200 and self.record.stream and not self._streams:
             self._error = "not a stream"

@@ -99,9 +99,9 @@ class Exchange:
         """The kernel has the request."""
         self.record.sent_s = at
 
-    def head(self, status: int, content_type: bytes, request_id: str) -> None:
+    def head(self, status: int, content_type: bytes, request_id: str, retry_after: bool) -> None:
         """The status line and headers are here."""
-        self._answer.head(status, content_type, request_id)
+        self._answer.head(status, content_type, request_id, retry_after)
 
     def feed(self, at: float, data: bytes) -> None:
         """A part of the body came."""

@@ -24,7 +24,7 @@ class Reader(Protocol):
     def sent(self, at: float) -> None:
         """The kernel has the whole request."""
 
-    def head(self, status: int, content_type: bytes, request_id: str) -> None:
+    def head(self, status: int, content_type: bytes, request_id: str, retry_after: bool) -> None:
         """The status line and headers are here."""
 
     def feed(self, at: float, data: bytes) -> None:
@@ -101,6 +101,7 @@ class Connection(asyncio.Protocol):
     def _clear(self) -> None:
         self._content_type = b""
         self._request_id = ""
+        self._retry_after = False
         self._bounded = False
         self._headed = False
         self._whole = False
@@ -226,6 +227,8 @@ class Connection(asyncio.Protocol):
             self._content_type = value.lower()
         elif name in ID_HEADERS:
             self._request_id = self._request_id or value.decode("latin-1")
+        elif name == b"retry-after":
+            self._retry_after = True
         elif name in (b"content-length", b"transfer-encoding"):
             self._bounded = True
 
@@ -235,7 +238,7 @@ class Connection(asyncio.Protocol):
         if status < 200 or self._reader is None:
             return
         self._headed = True
-        self._reader.head(status, self._content_type, self._request_id)
+        self._reader.head(status, self._content_type, self._request_id, self._retry_after)
 
     def on_body(self, data: bytes) -> None:
         """Pass a part of the body on."""

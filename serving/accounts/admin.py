@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,11 +10,14 @@ from typing import Any
 from msgspec import UNSET
 
 from serving.accounts.key_limits import NAMES, KeyLimits
+from serving.accounts.quota.report import budgets_used
 from serving.accounts.secret import digest_of, new_id, new_secret
 from serving.api.admin import AccountChange, Json, KeyChange, NewAccount, NewKey, Order, Rotation
 from serving.api.endpoints import ENDPOINTS
 from serving.api.excerpt import excerpt
 from serving.api.models import Query
+from serving.api.quota import QuotaChange
+from serving.catalogue.quota import Quota
 from serving.errors import Conflict, InvalidField, NotFound, StoreUnavailable
 from serving.store.engine import StoreAway
 from serving.store.key_rows import (
@@ -29,6 +32,7 @@ from serving.store.key_rows import (
 )
 from serving.store.keys import KeyTables
 from serving.store.migrate import SchemaError
+from serving.store.quota_leases import QuotaLeases
 
 
 class Admin:
@@ -38,8 +42,11 @@ class Admin:
         changed: called after each change, so that the router which made it knows of it at once.
     """
 
-    def __init__(self, tables: KeyTables, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, tables: KeyTables, leases: QuotaLeases, changed: Callable[[], Awaitable[None]]
+    ) -> None:
         self._tables = tables
+        self._leases = leases
         self._changed = changed
 
     async def accounts(self, query: Query) -> tuple[list[Json], int]:
@@ -51,12 +58,14 @@ class Admin:
     async def account(self, account_id: str) -> Json:
         """See `Administration`."""
         async with _told():
-            return _account(await self._tables.account(_id("account", account_id)))
+            row = await self._tables.account(_id("account", account_id))
+            return _account(row, await budgets_used(self._leases, "account", row.id, row.quota))
 
     async def create_account(self, new: NewAccount, order: Order) -> Json:
         """See `Administration`."""
         name = new.name or new.id
-        row = AccountRow(new.id, name, new.enforcement, False, datetime.now(UTC))
+        quota = _quota(None, new.quota)
+        row = AccountRow(new.id, name, new.enforcement, False, datetime.now(UTC), quota)
         async with _told():
             await self._tables.add_account(row, _by(order))
         await self._changed()
@@ -66,6 +75,9 @@ class Admin:
         """See `Administration`."""
         values = _given(change, ("name", "enforcement", "disabled"))
         async with _told():
+            if change.quota is not UNSET:
+                now = await self._tables.account(_id("account", order.name))
+                values["quota"] = _quota(now.quota, change.quota)
             row = await self._tables.change_account(_id("account", order.name), values, _by(order))
         await self._changed()
         return _account(row)
@@ -81,7 +93,8 @@ class Admin:
     async def key(self, key_id: str) -> Json:
         """See `Administration`."""
         async with _told():
-            return _key(await self._tables.key(_id("key", key_id)))
+            row = await self._tables.key(_id("key", key_id))
+            return _key(row, await budgets_used(self._leases, "key", row.id, row.quota))
 
     async def create_key(self, new: NewKey, order: Order) -> Json:
         """See `Administration`. The answer has the key's text."""
@@ -91,6 +104,7 @@ class Admin:
             role=new.role,
             limits=_limits({name: getattr(new, name) for name in NAMES}),
             expires_at=_later(new.expires_at),
+            quota=_quota(None, new.quota),
         )
         async with _told():
             try:
@@ -106,9 +120,12 @@ class Admin:
         values = _given(change, ("name", "role", "expires_at"))
         limits = _given(change, NAMES)
         async with _told():
-            if limits:
+            if limits or change.quota is not UNSET:
                 now = await self._tables.key(_id("key", order.name))
-                values["limits"] = _limits({**now.limits, **limits})
+                if limits:
+                    values["limits"] = _limits({**now.limits, **limits})
+                if change.quota is not UNSET:
+                    values["quota"] = _quota(now.quota, change.quota)
             row = await self._tables.change_key(_id("key", order.name), values, _by(order))
         await self._changed()
         return _key(row)
@@ -146,13 +163,17 @@ def make_key(
     role: str = "use",
     limits: dict[str, list[str]] | None = None,
     expires_at: datetime | None = None,
+    quota: dict[str, Any] | None = None,
 ) -> tuple[KeyRow, str]:
     """A new key, and its text."""
     key_id, now = new_id(), datetime.now(UTC)
     text = new_secret(key_id)
     secrets = (SecretRow(digest_of(text.encode()), now),)
     row = KeyRow(
-        key_id, account_id, name, role, limits or {}, now, expires_at=expires_at, secrets=secrets
+        *(key_id, account_id, name, role, limits or {}, now),
+        expires_at=expires_at,
+        secrets=secrets,
+        quota=quota,
     )
     return row, text
 
@@ -205,6 +226,13 @@ def _limits(given: dict[str, Any]) -> dict[str, list[str]]:
     return limits.stored
 
 
+def _quota(before: Mapping[str, Any] | None, change: QuotaChange | None) -> dict[str, Any] | None:
+    """A quota as it is stored, after a change; None takes all of it away."""
+    if change is None:
+        return None
+    return Quota.model_validate({**(before or {}), **change.given()}).stored or None
+
+
 def _later(at: datetime | None) -> datetime | None:
     if at is not None and at <= datetime.now(UTC):
         raise InvalidField("'expires_at': lies in the past", param="expires_at")
@@ -224,17 +252,19 @@ def _page(query: Query) -> dict[str, int]:
     return {"skip": (query.page - 1) * query.limit, "limit": query.limit}
 
 
-def _account(row: AccountRow) -> Json:
+def _account(row: AccountRow, used: Json | None = None) -> Json:
     return {
         "id": row.id,
         "name": row.name,
         "enforcement": row.enforcement,
         "disabled": row.disabled,
+        "quota": row.quota,
+        "used": used,
         "created_at": row.created_at.isoformat(),
     }
 
 
-def _key(row: KeyRow) -> Json:
+def _key(row: KeyRow, used: Json | None = None) -> Json:
     limits = KeyLimits.of(row.limits)
     return {
         "id": row.id,
@@ -243,6 +273,8 @@ def _key(row: KeyRow) -> Json:
         "role": row.role,
         "state": _state(row),
         **{name: getattr(limits, name) for name in NAMES},
+        "quota": row.quota,
+        "used": used,
         "created_at": row.created_at.isoformat(),
         "expires_at": _iso(row.expires_at),
         "revoked_at": _iso(row.revoked_at),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from serving.accounts.key_limits import UNLIMITED, KeyLimits
 from serving.api.excerpt import excerpt
+from serving.catalogue.quota import Quota
 from serving.errors import Forbidden
 
 READING = ("GET", "HEAD")
@@ -23,12 +24,14 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a known key. With `account` None the key may use any account."""
+    """Who sent a known key. With `account` None the key may use any account. `limits` are what the
+    key may reach, `quota` is how much of it."""
 
     key_id: str
     account: str | None
     role: Role = Role.USE
     limits: KeyLimits = UNLIMITED
+    quota: Quota | None = None
 
     def check_endpoint(self, method: str, path: str, *, manages: bool = False) -> None:
         """Compare what is asked with what the key may do; `manages` is true for what only
@@ -43,6 +46,15 @@ class Caller:
             raise Forbidden(f"this API key may only read, not {method}")
         if not self.limits.allow_endpoint(path):
             raise Forbidden(f"this API key may not be used at {path}")
+
+    def check_priority(self, priority: str) -> None:
+        """Compare the priority of a request with those that the key may use.
+
+        Raises:
+            Forbidden: it is none of them.
+        """
+        if not self.limits.allow_priority(priority):
+            raise Forbidden(f"this API key may not send {priority} requests")
 
     def may_use(self, *models: str) -> bool:
         """True if the key may use one of these IDs, which stand for the same model."""

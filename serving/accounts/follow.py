@@ -13,15 +13,17 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
+from typing import Any
 
 from serving.accounts.book import Account, AccountBook, Enforcement
 from serving.accounts.caller import Caller, Role
 from serving.accounts.key_limits import KeyLimits
 from serving.accounts.listed import KeysFile, entries_of
 from serving.accounts.ring import Entry, KeyRing
+from serving.catalogue.quota import Quota
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
 from serving.store.engine import StoreAway
@@ -171,14 +173,21 @@ class Follower:
 
 
 class FileFollower:
-    """Follows the file of keys, and puts them into the ring beside those of the setting."""
+    """Follows the file of keys, and puts them into the ring beside those of the setting, and
+    accounts' limits into the book."""
 
     def __init__(
-        self, file: KeysFile, keys: dict[str, str | None], ring: KeyRing, poll_s: float = POLL_S
+        self,
+        file: KeysFile,
+        keys: dict[str, str | None],
+        ring: KeyRing,
+        book: AccountBook,
+        poll_s: float = POLL_S,
     ) -> None:
         self._file = file
         self._keys = keys
         self._ring = ring
+        self._book = book
         self._poll_s = poll_s
         self._take()
 
@@ -191,13 +200,15 @@ class FileFollower:
 
     def _take(self) -> None:
         self._ring.set_listed([*self._file.entries, *entries_of(self._keys)])
+        self._book.set_listed(self._file.quotas)
 
 
 def entries_of_row(row: KeyRow) -> Sequence[Entry]:
     """What the ring has of a key of the store. One whose limits this router does not understand, as
     a newer one may have written them, is not let in."""
     try:
-        caller = Caller(row.id, row.account_id, Role(row.role), KeyLimits.of(row.limits))
+        quota = _quota(row.quota)
+        caller = Caller(row.id, row.account_id, Role(row.role), KeyLimits.of(row.limits), quota)
     except ValueError:
         return ()
     ends = _seconds(row.expires_at)
@@ -215,7 +226,20 @@ def entries_of_row(row: KeyRow) -> Sequence[Entry]:
 
 def _account(row: AccountRow) -> Account:
     modes = {mode.value: mode for mode in Enforcement}
-    return Account(row.id, modes.get(row.enforcement or ""), row.disabled)
+    enforcement = modes.get(row.enforcement or "")
+    try:
+        quota = _quota(row.quota)
+    except ValueError:  # as a newer one may have written it
+        quota = None
+    return Account(row.id, enforcement, row.disabled, quota)
+
+
+def _quota(stored: Mapping[str, Any] | None) -> Quota | None:
+    """
+    Raises:
+        ValueError: this router does not understand it.
+    """
+    return Quota.model_validate(stored) if stored else None
 
 
 def _seconds(at: datetime | None) -> float:

@@ -18,6 +18,7 @@ from serving.observability.tasks import background
 from serving.settings import Settings, is_loopback
 from serving.store.engine import Store
 from serving.store.keys import KeyTables
+from serving.store.quota_leases import QuotaLeases
 
 # How long a router that starts waits for the store before it listens without it.
 START_S = 10.0
@@ -53,7 +54,7 @@ class Keeper:
         self._follower: Follower | None = None
         if settings.api_keys_file:
             file = KeysFile(Path(settings.api_keys_file), log, here_only=is_loopback(settings.host))
-            self._file = FileFollower(file, settings.keys, self.ring, poll_s)
+            self._file = FileFollower(file, settings.keys, self.ring, self.book, poll_s)
         else:
             self.ring.set_listed(entries_of(settings.keys))
         if store is not None:
@@ -68,7 +69,7 @@ class Keeper:
                 poll_s=poll_s,
                 rng=rng,
             )
-            self.admin = Admin(tables, self._follower.look)
+            self.admin = Admin(tables, QuotaLeases(store, "admin"), self._follower.look)
 
     async def start(self) -> None:
         """Read the store, if it answers soon, and follow it and the file from now on."""

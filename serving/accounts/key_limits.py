@@ -1,4 +1,4 @@
-"""What a key may be used for: some models, some endpoints, from some networks."""
+"""What a key may be used for: some models, endpoints and priorities, from some networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-NAMES = ("models", "endpoints", "networks")
+NAMES = ("models", "endpoints", "networks", "priorities")
+# What decides whose turn it is where requests wait, the higher one first.
+INTERACTIVE, BATCH = PRIORITIES = ("interactive", "batch")
 MAX_PATTERNS, MAX_CHARS = 100, 256
 
 
@@ -21,6 +23,8 @@ class KeyLimits:
         models: model IDs; `*` stands for any characters.
         endpoints: paths as the table of endpoints has them, with `*` too.
         networks: addresses and networks, as `10.0.0.0/8`.
+        priorities: those that its requests may have; the higher one is that of a request that names
+            none.
 
     Raises:
         ValueError: a pattern or network is not valid. The first word of the message is the kind.
@@ -29,6 +33,7 @@ class KeyLimits:
     models: tuple[str, ...] | None = None
     endpoints: tuple[str, ...] | None = None
     networks: tuple[str, ...] | None = None
+    priorities: tuple[str, ...] | None = None
     _model: Callable[[str], object] | None = field(init=False, repr=False, compare=False)
     _endpoint: Callable[[str], object] | None = field(init=False, repr=False, compare=False)
     _networks: tuple[Network, ...] | None = field(init=False, repr=False, compare=False)
@@ -36,6 +41,8 @@ class KeyLimits:
     def __post_init__(self) -> None:
         for name in NAMES:
             _check(name, getattr(self, name))
+        if unknown := set(self.priorities or ()) - set(PRIORITIES):
+            raise ValueError(f"priorities: '{min(unknown)}' is none of {', '.join(PRIORITIES)}")
         object.__setattr__(self, "_model", _matcher(self.models))
         object.__setattr__(self, "_endpoint", _matcher(self.endpoints))
         networks = None if self.networks is None else read_networks("networks", self.networks)
@@ -60,6 +67,10 @@ class KeyLimits:
     def allow_endpoint(self, path: str) -> bool:
         """True if the key may be used at a path of the table of endpoints."""
         return self._endpoint is None or self._endpoint(path) is not None
+
+    def allow_priority(self, priority: str) -> bool:
+        """True if requests of the key may have a priority."""
+        return self.priorities is None or priority in self.priorities
 
     def allow_address(self, address: Address | None) -> bool:
         """True if the key may be used from an address; None: nobody knows from where."""

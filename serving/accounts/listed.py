@@ -3,8 +3,11 @@
 A line of the file is `KEY` or `KEY:ACCOUNT`, and more about the key after spaces:
 
     sk-team-one:acme  models=tiny-llama,tiny-llama.*  networks=10.0.0.0/8
-    sk-dashboard      role=read  expires=2027-01-31T00:00:00Z
+    sk-dashboard      role=read  expires=2027-01-31T00:00:00Z  requests_per_minute=60
+    account acme      tokens_per_day=1000000  cost_per_month=25.00
     # a comment
+
+A line `account NAME` has limits on what an account uses, which a key may have as well.
 
 Kubernetes changes a mounted secret by pointing a link at another folder; who looks at the path
 again sees another file.
@@ -18,14 +21,19 @@ from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from serving.accounts.caller import Caller, Role
 from serving.accounts.key_limits import NAMES, KeyLimits
 from serving.accounts.ring import Entry
 from serving.accounts.secret import digest_of, id_of
+from serving.catalogue.quota import Quota
 from serving.observability.logs import Log
 from serving.settings import LOCAL_KEY
 
-_FIELDS = (*NAMES, "role", "expires")
+_QUOTA = tuple(Quota.model_fields)
+_FIELDS = (*NAMES, "role", "expires", *_QUOTA)
+ACCOUNT = "account"
 
 
 class KeysFileError(Exception):
@@ -38,11 +46,12 @@ def entry_of(
     role: Role = Role.USE,
     limits: KeyLimits | None = None,
     expires: float = inf,
+    quota: Quota | None = None,
 ) -> Entry:
     """The entry of a key that is known as a text. One that was not made here is called by the
     beginning of its digest."""
     digest = digest_of(key.encode())
-    caller = Caller(id_of(key) or digest.hex()[:8], account, role, limits or KeyLimits())
+    caller = Caller(id_of(key) or digest.hex()[:8], account, role, limits or KeyLimits(), quota)
     return Entry(digest, caller, expires)
 
 
@@ -51,44 +60,65 @@ def entries_of(keys: Mapping[str, str | None]) -> list[Entry]:
     return [entry_of(key, account) for key, account in keys.items()]
 
 
-def read_keys(text: str) -> list[Entry]:
-    """The entries of a file.
+def read_keys(text: str) -> tuple[list[Entry], dict[str, Quota]]:
+    """The entries of a file, and the limits of accounts.
 
     Raises:
-        KeysFileError: a line is not valid, or a key is there twice.
+        KeysFileError: a line is not valid, or a key or account is there twice.
     """
     found: dict[bytes, Entry] = {}
+    quotas: dict[str, Quota] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
         try:
+            if words[0] == ACCOUNT and len(words) > 1 and "=" not in words[1]:
+                quota = _quota(_read(words[2:], _QUOTA, 3))
+                if quota is None or quotas.setdefault(words[1], quota) is not quota:
+                    raise ValueError("an account has one line, with limits")
+                continue
             entry = _entry(words)
         except ValueError as error:
             raise KeysFileError(f"line {number}: {error}") from None
         if entry.digest in found:
             raise KeysFileError(f"line {number}: the key stands in a line before")
         found[entry.digest] = entry
-    return list(found.values())
+    return list(found.values()), quotas
 
 
 def _entry(words: list[str]) -> Entry:
     key, _, account = words[0].partition(":")
     if not key:
         raise ValueError("there is no key before the ':'")
-    fields: dict[str, str] = {}
-    for position, word in enumerate(words[1:], 2):
-        name, equals, value = word.partition("=")
-        # A word that is no field may be a key: it is not repeated.
-        if not equals or name not in _FIELDS or name in fields:
-            raise ValueError(f"word {position} must be one of {', '.join(_FIELDS)}, with =, once")
-        fields[name] = value
+    fields = _read(words[1:], _FIELDS, 2)
     role = fields.get("role", Role.USE)
     if role not in list(Role):
         raise ValueError(f"role must be one of {', '.join(Role)}")
     limits = KeyLimits(**{n: tuple(fields[n].split(",")) for n in NAMES if n in fields})
     expires = _moment(fields["expires"]) if "expires" in fields else inf
-    return entry_of(key, account or None, Role(role), limits, expires)
+    return entry_of(key, account or None, Role(role), limits, expires, _quota(fields))
+
+
+def _read(words: list[str], known: tuple[str, ...], first: int) -> dict[str, str]:
+    """Fields and their values; the first word is number `first` of its line."""
+    fields: dict[str, str] = {}
+    for position, word in enumerate(words, first):
+        name, equals, value = word.partition("=")
+        # A word that is no field may be a key: it is not repeated.
+        if not equals or name not in known or name in fields:
+            raise ValueError(f"word {position} must be one of {', '.join(known)}, with =, once")
+        fields[name] = value
+    return fields
+
+
+def _quota(fields: Mapping[str, str]) -> Quota | None:
+    given = {name: fields[name] for name in _QUOTA if name in fields}
+    try:
+        return Quota.model_validate(given) if given else None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{first['loc'][0]}: {first['msg']}") from None
 
 
 def _moment(text: str) -> float:
@@ -114,7 +144,7 @@ class KeysFile:
         self._complained = ""
         try:
             self._seen = self._state()
-            self.entries = self._read()
+            self.entries, self.quotas = self._read()
         except (OSError, UnicodeDecodeError, KeysFileError) as error:
             raise KeysFileError(f"{path}: {_reason(error)}") from None
 
@@ -126,7 +156,7 @@ class KeysFile:
             if state == self._seen:
                 self._complained = ""
                 return False
-            self.entries = self._read()
+            self.entries, self.quotas = self._read()
         except (OSError, UnicodeDecodeError, KeysFileError) as error:
             reason = _reason(error)
             if reason != self._complained:
@@ -137,14 +167,14 @@ class KeysFile:
         self._log.info("keys_file_taken", path=str(self._path), keys=len(self.entries))
         return True
 
-    def _read(self) -> list[Entry]:
-        found = read_keys(self._path.read_text("utf-8"))
+    def _read(self) -> tuple[list[Entry], dict[str, Quota]]:
+        found, quotas = read_keys(self._path.read_text("utf-8"))
         known = digest_of(LOCAL_KEY.encode())
         if not self._here_only and any(entry.digest == known for entry in found):
             raise KeysFileError(
                 f"everybody knows the key '{LOCAL_KEY}', and other machines may call"
             )
-        return found
+        return found, quotas
 
     def _state(self) -> tuple[int, ...]:
         found = os.stat(self._path)

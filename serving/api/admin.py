@@ -19,6 +19,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from serving.api.completion import MAX_ACCOUNT_ID
 from serving.api.models import Query, parse_query
 from serving.api.pages import Page
+from serving.api.quota import QuotaChange
 from serving.api.strict import read_strictly
 
 # How long a rotated key's old secret goes on: a day, and 30 at most.
@@ -40,14 +41,17 @@ class NewAccount(Struct, forbid_unknown_fields=True):
     id: AccountId
     name: Name | None = None
     enforcement: Mode | None = None
+    quota: QuotaChange | None = None
 
 
 class AccountChange(Struct, forbid_unknown_fields=True):
-    """The body of `PATCH /v4/admin/accounts/{account}`: the fields to change."""
+    """The body of `PATCH /v4/admin/accounts/{account}`: the fields to change; `quota` null takes
+    all limits on what is used away."""
 
     name: Name | UnsetType = UNSET
     enforcement: Mode | UnsetType | None = UNSET
     disabled: bool | UnsetType = UNSET
+    quota: QuotaChange | UnsetType | None = UNSET
 
 
 class NewKey(Struct, forbid_unknown_fields=True):
@@ -60,6 +64,8 @@ class NewKey(Struct, forbid_unknown_fields=True):
     models: Patterns | None = None
     endpoints: Patterns | None = None
     networks: Patterns | None = None
+    quota: QuotaChange | None = None
+    priorities: Patterns | None = None
 
 
 class KeyChange(Struct, forbid_unknown_fields=True):
@@ -71,6 +77,8 @@ class KeyChange(Struct, forbid_unknown_fields=True):
     models: Patterns | UnsetType | None = UNSET
     endpoints: Patterns | UnsetType | None = UNSET
     networks: Patterns | UnsetType | None = UNSET
+    quota: QuotaChange | UnsetType | None = UNSET
+    priorities: Patterns | UnsetType | None = UNSET
 
 
 class Rotation(Struct, forbid_unknown_fields=True):

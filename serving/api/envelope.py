@@ -74,9 +74,13 @@ def anthropic_error_body(error: ServingError, request_id: str) -> bytes:
 
 
 def retry_headers(error: ServingError) -> list[tuple[bytes, bytes]]:
-    """`x-should-retry: false` where a retry cannot help, an honest `retry-after` where it can."""
+    """`x-should-retry: false` where a retry cannot help, an honest `retry-after` where it can; both
+    where it can only much later."""
     if not error.retryable:
-        return [(b"x-should-retry", b"false")]
+        headers = [(b"x-should-retry", b"false")]
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
+        return headers
     wait_s = error.retry_after_s
     if wait_s is None:
         if error.status not in (429, 503):

@@ -1,8 +1,9 @@
-"""The OpenAI endpoints as the router sees them: it reads two fields and relays the rest."""
+"""The OpenAI endpoints as the router sees them: it reads three fields and relays the rest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -11,10 +12,12 @@ from serving.api.completion import MAX_MODEL_ID
 from serving.api.excerpt import excerpt
 from serving.errors import InvalidField, InvalidRequest
 from serving.wire.body import Body
-from serving.wire.messages import HttpCall
+from serving.wire.messages import HttpCall, Standing
 
 # Says which betas of Anthropic's a request uses (docs.anthropic.com/en/api/beta-headers).
 BETA_HEADER = "anthropic-beta"
+# OpenAI's `service_tier` for requests that may wait longer (its guide to flex processing).
+LOW_TIER = "flex"
 # Headers that mean something to the engine's app; keys and cookies stay in the router.
 _RELAYED_HEADERS = (b"content-type", b"accept", b"traceparent", b"tracestate")
 # And those that mean something to a provider; which of its APIs get one, their forms say.
@@ -22,10 +25,11 @@ _HOSTED_HEADERS = (*_RELAYED_HEADERS, BETA_HEADER.encode())
 
 
 class Peek(msgspec.Struct):
-    """The two fields of an OpenAI body that the router needs; the engine checks all others."""
+    """The fields of an OpenAI body that the router needs; the engine checks all others."""
 
     model: str | msgspec.UnsetType = msgspec.UNSET
     stream: bool | None = None
+    service_tier: Any = None
 
 
 _decoder = msgspec.json.Decoder(Peek)
@@ -41,6 +45,7 @@ class OpenAIRequest:
     streams: bool
     account_id: str | None = None
     form: str = ""
+    batch: bool = False
 
     def check(self, abilities: frozenset[Ability]) -> None:
         """The engine's app checks the body."""
@@ -63,6 +68,7 @@ class OpenAIRequest:
             adapter=target.adapter,
             prompt_format=target.prompt_format,
             form=self.form,
+            standing=Standing(batch=self.batch),
         )
         return call, self.body
 
@@ -86,7 +92,8 @@ def parse_openai(sent: Sent, body: bytes) -> OpenAIRequest:
         field, rest = msgspec.json.encode(model), body.lstrip()[1:]
         more = b"" if rest.lstrip().startswith(b"}") else b", "
         body = b'{"model": %b%b%b' % (field, more, rest)
-    return OpenAIRequest(sent, body, model, bool(found.stream))
+    batch = found.service_tier == LOW_TIER
+    return OpenAIRequest(sent, body, model, bool(found.stream), batch=batch)
 
 
 def peek(body: bytes, named: str = "") -> Peek:

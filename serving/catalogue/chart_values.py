@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.catalogue.catalogue import Catalogue
+from serving.catalogue.grace import grace
 from serving.catalogue.groups import Group
 from serving.catalogue.names import engine_app_name
 from serving.catalogue.spec import EngineSpec, UpstreamSpec
@@ -37,6 +38,7 @@ def chart_values(text: str, catalogue: Catalogue, groups: Sequence[Group]) -> Va
         "file": text,
         "digest": hashlib.sha256(text.encode()).hexdigest(),
         "drainSeconds": catalogue.drain_s,
+        "times": _times(catalogue),
         "router": {"replicas": catalogue.router.replicas, "cpus": catalogue.router.cpus},
         "groups": [_group(group) for group in groups],
         "engines": [_engine(spec, group_of[spec.id]) for spec in catalogue.engines],
@@ -49,6 +51,15 @@ def chart_values(text: str, catalogue: Catalogue, groups: Sequence[Group]) -> Va
         "fetchesImages": bool(catalogue.images.allowed_hosts)
         and any(spec.vision for spec in catalogue.engines),
         "first": {"id": first.id, "completes": _completes(first)},
+    }
+
+
+def _times(catalogue: Catalogue) -> Values:
+    found = grace(catalogue)
+    nodes = {"router": found.router_node, "engine": found.engine_node}
+    return {
+        name: {"drain": node.drain_s, "termination": node.termination_s}
+        for name, node in nodes.items()
     }
 
 

@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from serving.catalogue.base import Spec
 from serving.catalogue.parsers import REASONING_PARSERS, TOOL_PARSERS, check_parser
+from serving.catalogue.price import Price
+from serving.catalogue.quota import Quota
 
 # vLLM's arguments that fields of ours set, and those fields. One is the number of LoRA slots: base
 # models' output is right only while a slot stays empty (serving/engine/adapters.py).
@@ -57,6 +59,12 @@ class _Model(Spec):
     id: ModelId
     deployed: bool = True
     note: str | None = Field(default=None, description="what an operator should know about it")
+    price: Price | None = Field(
+        default=None, description="of a million tokens, for budgets of money; default: nothing"
+    )
+    quota: Quota | None = Field(
+        default=None, description="how much all callers together may use it"
+    )
 
 
 def _is_template(text: str) -> str:

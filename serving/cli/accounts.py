@@ -22,7 +22,8 @@ ACCOUNTS, KEYS = "/v4/admin/accounts", "/v4/admin/keys"
 PAGE_ITEMS = 1000
 ACCOUNT_COLUMNS = ("ACCOUNT", "NAME", "ENFORCEMENT", "STATE", "CREATED")
 KEY_COLUMNS = ("KEY", "NAME", "ACCOUNT", "ROLE", "STATE", "LIMITS", "EXPIRES", "LAST USED")
-LIMITS = ("models", "endpoints", "networks")
+QUOTA_COLUMNS = ("LIMIT", "VALUE", "USED", "BEGINS ANEW")
+LIMITS = ("models", "endpoints", "networks", "priorities")
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
@@ -61,6 +62,7 @@ Examples:
   serving accounts create acme --name "Acme, Inc."
   serving accounts change acme --enforcement warn
   serving accounts change acme --disable         its keys are refused within two seconds
+  serving accounts quota acme tokens_per_day=1000000
 
 \b
 ENFORCEMENT says what happens to a completion of the account's keys that does not
@@ -123,6 +125,30 @@ def change_account(
     _show(answer, as_json, ACCOUNT_COLUMNS, _account_row)
 
 
+_QUOTA_HELP = """\b
+Limits:
+  requests_per_minute, tokens_per_minute, requests_in_flight
+  tokens_per_day, tokens_per_month, cost_per_day, cost_per_month
+  without_store=pass|block    beyond a router's lease, while the store is away
+
+\b
+Examples:
+  serving {what} quota {name} requests_per_minute=600 cost_per_month=25.00
+  serving {what} quota {name} cost_per_month=none      takes a limit away
+  serving {what} quota {name}                          shows them, and what is used
+"""
+
+
+@accounts.command("quota", epilog=_QUOTA_HELP.format(what="accounts", name="acme"))
+@click.argument("account")
+@click.argument("limits", nargs=-1, metavar="[LIMIT=VALUE]...")
+@AS_JSON
+@client_options(default_timeout=30.0)
+def account_quota(api: Api, account: str, limits: tuple[str, ...], as_json: bool) -> None:
+    """Set and show how much an account may use."""
+    _quota(api, f"{ACCOUNTS}/{quote(account, safe='')}", limits, as_json)
+
+
 @click.group(
     epilog="""\b
 Examples:
@@ -147,13 +173,14 @@ keys.add_command(bootstrap)
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
-    for name, what in (
-        ("network", "Only from this network, as 10.0.0.0/8."),
-        ("endpoint", "Only at this path; * stands for anything."),
-        ("model", "Only this model; * stands for anything."),
+    for name, plural, what in (
+        ("priority", "priorities", "Only requests of this priority: interactive or batch."),
+        ("network", "networks", "Only from this network, as 10.0.0.0/8."),
+        ("endpoint", "endpoints", "Only at this path; * stands for anything."),
+        ("model", "models", "Only this model; * stands for anything."),
     ):
         option = click.option(
-            f"--{name}", f"{name}s", multiple=True, metavar="PATTERN", help=f"{what} Repeatable."
+            f"--{name}", plural, multiple=True, metavar="PATTERN", help=f"{what} Repeatable."
         )
         command = option(command)
     return command
@@ -257,6 +284,42 @@ def revoke_key(api: Api, key: str, as_json: bool) -> None:
     _show(_send(api, "POST", f"{_key_path(key)}/revoke"), as_json, KEY_COLUMNS, _key_row)
 
 
+@keys.command("quota", epilog=_QUOTA_HELP.format(what="keys", name="svk_4rDoXpGVJ2aM"))
+@click.argument("key")
+@click.argument("limits", nargs=-1, metavar="[LIMIT=VALUE]...")
+@AS_JSON
+@client_options(default_timeout=30.0)
+def key_quota(api: Api, key: str, limits: tuple[str, ...], as_json: bool) -> None:
+    """Set and show how much a key may use (what it may reach is set by `change`)."""
+    _quota(api, _key_path(key), limits, as_json)
+
+
+def _quota(api: Api, path: str, limits: tuple[str, ...], as_json: bool) -> None:
+    if limits:
+        _send(api, "PATCH", path, quota=dict(map(_limit, limits)))
+    answer = api.json("GET", path)
+    with expected_shape(f"GET {path}"):
+        found, used = answer["quota"] or {}, answer["used"] or {}
+        rows = [_quota_row(name, found[name], used.get(name, {})) for name in found]
+        text = output.table(QUOTA_COLUMNS, rows)
+    output.write_line(output.one_line(answer) if as_json else text)
+
+
+def _limit(text: str) -> tuple[str, Any]:
+    """A limit's name and its value as the API has it. Raises `BadParameter`."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise click.BadParameter("write LIMIT=VALUE, or LIMIT=none")
+    if value == "none":
+        return name, None
+    # Money stays the text that it is.
+    return name, int(value) if value.isdecimal() and not name.startswith("cost") else value
+
+
+def _quota_row(name: str, value: Any, used: Json) -> tuple[Any, ...]:
+    return name, str(value), used.get("used"), _minute(used.get("resets_at"))
+
+
 def _key_path(key: str) -> str:
     """The path of a key. Who gives a whole key means its ID; the secret is not sent in a URL."""
     match = re.fullmatch(r"(svk_[0-9A-Za-z]{12})_[0-9A-Za-z]+", key)
@@ -310,7 +373,7 @@ def _account_row(account: Json) -> tuple[Any, ...]:
 
 
 def _key_row(key: Json) -> tuple[Any, ...]:
-    limits = " ".join(f"{n}={','.join(key[n])}" for n in LIMITS if key[n] is not None)
+    limits = " ".join(f"{n}={','.join(key[n])}" for n in LIMITS if key.get(n) is not None)
     ends, used = _minute(key["expires_at"]), _minute(key["last_used_at"])
     said = (key["name"] or None, key["account_id"], key["role"], key["state"], limits or None)
     return key["id"], *said, ends, used

@@ -7,6 +7,8 @@ parses.
 
 from __future__ import annotations
 
+import asyncio
+
 from serving.api import model_calls
 from serving.api.completion import stream_event, whole_response
 from serving.engine.interface import Chunk, Engine, Reply, Tally
@@ -23,7 +25,12 @@ async def run_completion(engine: Engine, call: CompletionCall, reply: Reply, tal
     """
     writer = _Writer(call, reply, tally)
     emit = writer.stream if call.stream else writer.collect
-    await engine.generate_paced(call, emit, reply.drained, tally)
+    try:
+        await engine.generate_paced(call, emit, reply.drained, tally)
+    except asyncio.CancelledError:
+        if call.stream and tally.finish_reason is not None:  # ended, and not by its client
+            writer.stream(Chunk("", tally.finish_reason))
+        raise
     if tally.finish_reason is None:
         raise EngineFailed("the engine stopped before the completion was finished")
 

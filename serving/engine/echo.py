@@ -82,7 +82,7 @@ class EchoEngine(Engine):
         await self.check()
         try:
             asked = {} if call.path in AUDIO else json.loads(body)
-        except (ValueError, RecursionError):  # the router reads two fields only
+        except (ValueError, RecursionError):  # the router reads three fields only
             raise InvalidRequest("the body is not valid JSON") from None
         self.running += 1
         tally.prompt_tokens = 1

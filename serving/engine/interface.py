@@ -24,7 +24,8 @@ class Tally(msgspec.Struct):
     The engine fills it in. The counts are right when it emits its last chunk, and when `generate`
     or `http` returns or raises, cancelled or not. A call that waits in the engine's queue has used
     nothing: its prompt counts once the model has begun to run it. `finish_reason` is set with the
-    last part of an answer.
+    last part of an answer. An engine that does not keep the counts up to date on the way sets
+    `count`, which does.
     """
 
     prompt_tokens: int = 0
@@ -33,6 +34,12 @@ class Tally(msgspec.Struct):
     finish_reason: str | None = None
     cached_tokens: int = 0
     images: int = 0
+    count: Callable[[], None] | None = None
+
+    def refresh(self) -> None:
+        """Bring the counts up to date, in the middle of a call."""
+        if self.count is not None:
+            self.count()
 
     def end(self) -> End:
         """The last frame of a call that ended well."""

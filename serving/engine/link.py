@@ -16,20 +16,23 @@ from typing import cast
 
 import msgspec
 
+from serving.engine.allowance import Spending
 from serving.engine.calls import run_call
 from serving.engine.interface import Engine, Tally
 from serving.engine.strangers import Strangers
 from serving.engine.suspects import Blame
-from serving.errors import EngineFailed, ServingError
+from serving.errors import BudgetExhausted, EngineFailed, ServingError
 from serving.observability.logs import Log, Sparing
 from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, split_open
 from serving.wire.messages import (
     PROTOCOL_VERSION,
+    Allowance,
     Call,
     Fail,
     Head,
     Hello,
     Load,
+    Spent,
     Welcome,
 )
 from serving.wire.outbox import Outbox
@@ -42,8 +45,11 @@ MAX_HELLO = 4096
 # Links of routers, which have shown the token.
 MAX_LINKS = 1024
 
+_SPENT = BudgetExhausted("what the request may use is used up")
+
 _encode = msgspec.json.encode
 _decode_call = msgspec.json.Decoder(Call).decode
+_decode_allowance = msgspec.json.Decoder(Allowance).decode
 _decode_hello = msgspec.json.Decoder(Hello).decode
 
 
@@ -71,6 +77,21 @@ class LinkReply:
             await self._link.writable.wait()
 
 
+class SpendingReply(LinkReply):
+    """The answer of a call that may make so many tokens only."""
+
+    __slots__ = ("_spending",)
+
+    def __init__(self, link: Link, stream: int, spending: Spending) -> None:
+        super().__init__(link, stream)
+        self._spending = spending
+
+    def data(self, data: bytes) -> None:
+        super().data(data)
+        if self._spending.ending and not self._spending.stopped:
+            self._spending.look()
+
+
 class Link(asyncio.Protocol):
     """One router's connection."""
 
@@ -78,6 +99,8 @@ class Link(asyncio.Protocol):
         self._server = server
         self._reader = FrameReader(MAX_HELLO)
         self._calls: dict[int, asyncio.Task[None]] = {}
+        # Those that may make so many tokens only.
+        self._spending: dict[int, Spending] = {}
         # Of calls that are yet to be opened, what has come of their bodies.
         self._bodies: dict[int, io.BytesIO] = {}
         self.outbox = Outbox()
@@ -146,6 +169,9 @@ class Link(asyncio.Protocol):
             self._on_part(stream, payload)
         elif kind == Kind.CANCEL:
             self._on_cancel(stream)
+        elif kind == Kind.ALLOW:
+            if (spending := self._spending.get(stream)) is not None:
+                spending.allow(_decode_allowance(payload))
         else:
             raise FrameError(f"frame kind {kind}")
 
@@ -198,9 +224,11 @@ class Link(asyncio.Protocol):
     async def _run(self, stream: int, call: Call, body: bytes) -> None:
         """Run one call and send its one last frame, END or FAIL. Either says what it has used."""
         server = self._server
-        reply = LinkReply(self, stream)
         tally = Tally()
+        reply = LinkReply(self, stream)
         outcome = "error"
+        if call.allowance:
+            reply = SpendingReply(self, stream, self._watch(stream, call, tally))
         try:
             await run_call(server.engine, call, body, reply, tally)
             self.outbox.send(Kind.END, stream, _encode(tally.end()))
@@ -208,42 +236,54 @@ class Link(asyncio.Protocol):
         except asyncio.CancelledError:
             # Either the router sent CANCEL and counts what was used, or the link is closed and the
             # outbox drops this frame.
-            self.outbox.send(Kind.END, stream, _encode(tally.used()))
             outcome = "cancelled"
+            spending = self._spending.get(stream)
+            if spending is not None and spending.stopped:
+                self.outbox.send(Kind.FAIL, stream, _encode(_fail(_SPENT, tally)))
+            else:
+                self.outbox.send(Kind.END, stream, _encode(tally.used()))
         except ServingError as error:
             if isinstance(error, EngineFailed):
                 error = await server.failed(call, error)
             outcome = "error" if error.status >= 500 else "rejected"
             retryable = error.status >= 500 and error.retryable
-            fail = Fail(
-                error.status,
-                error.code,
-                error.message,
-                error.param,
-                retryable,
-                error.retry_after_s,
-                tally.prompt_tokens,
-                tally.completion_tokens,
-                tally.cached_tokens,
-                tally.images,
-            )
-            self.outbox.send(Kind.FAIL, stream, _encode(fail))
+            self.outbox.send(Kind.FAIL, stream, _encode(_fail(error, tally, retryable)))
         except Exception as error:
             server.log.exception("call_failed", error, request_id=call.request_id)
-            fail = Fail(
-                500,
-                "internal_error",
-                "the engine replica failed on this request",
-                prompt_tokens=tally.prompt_tokens,
-                completion_tokens=tally.completion_tokens,
-                cached_tokens=tally.cached_tokens,
-                images=tally.images,
-            )
-            self.outbox.send(Kind.FAIL, stream, _encode(fail))
+            bug = ServingError("the engine replica failed on this request")
+            self.outbox.send(Kind.FAIL, stream, _encode(_fail(bug, tally)))
         finally:
             del self._calls[stream]
+            if (spending := self._spending.pop(stream, None)) is not None:
+                spending.close()
             server.changed()
             server.on_call_end(outcome)
+
+    def _watch(self, stream: int, call: Call, tally: Tally) -> Spending:
+        """Let a call go no further than its router allows."""
+
+        def say(spent: Spent) -> None:
+            self.outbox.send(Kind.SPENT, stream, _encode(spent))
+
+        task = self._calls[stream]
+        spending = Spending(tally, call.allowance, say, task.cancel)
+        self._spending[stream] = spending
+        return spending
+
+
+def _fail(error: ServingError, tally: Tally, retryable: bool = False) -> Fail:
+    return Fail(
+        error.status,
+        error.code,
+        error.message,
+        error.param,
+        retryable,
+        error.retry_after_s,
+        tally.prompt_tokens,
+        tally.completion_tokens,
+        tally.cached_tokens,
+        tally.images,
+    )
 
 
 class LinkServer:

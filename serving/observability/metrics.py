@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from prometheus_client import (
     REGISTRY,
@@ -212,6 +213,23 @@ class LedgerMetrics:
         return self._adding.time()
 
 
+class QuotaMetrics:
+    """The limits of one router; `registry` is that of its `RouterMetrics`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.refused = Counter(
+            "serving_quota_refused_total",
+            "Requests refused by a limit, by whose it is (account, key, model) and its name.",
+            ["of", "limit"],
+            registry=registry,
+        )
+        self.leases_up = Gauge(
+            "serving_quota_leases_up",
+            "1 while the store renews this router's leases of limits, 0 while it is away.",
+            registry=registry,
+        )
+
+
 class AdapterMetrics:
     """Loads of LoRA adapters into this engine."""
 
@@ -262,6 +280,47 @@ class CallMetrics:
 
     def count(self, outcome: str) -> None:
         self._calls.labels(outcome).inc()
+
+
+class QueueMetrics:
+    """Requests that wait in this engine server until it is their turn to go to the engine."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._waiting = Gauge(
+            "serving_queue_requests",
+            "Requests that wait for their turn, by priority (interactive, batch).",
+            ["priority"],
+            registry=registry,
+        )
+        self._bytes = Gauge(
+            "serving_queue_bytes",
+            "Bodies, prompts and images of the requests that wait.",
+            registry=registry,
+        )
+        self._waited = Histogram(
+            "serving_queue_wait_seconds",
+            "How long requests waited that had to, however their wait ended.",
+            ["priority"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.refused = Counter(
+            "serving_queue_refused_total",
+            "Requests that got no turn, by reason: full, bytes, late (they waited too long), "
+            "displaced (by one of an account that has fewer waiting).",
+            ["reason"],
+            registry=registry,
+        )
+
+    def watch(self, waiting: Callable[[bool], int], size: Callable[[], int]) -> None:
+        """Set the functions that return the gauges' values when they are scraped: how many requests
+        wait, those marked as batch or the others, and their bytes."""
+        for batch, name in ((False, "interactive"), (True, "batch")):
+            self._waiting.labels(name).set_function(partial(waiting, batch))
+        self._bytes.set_function(size)
+
+    def waited(self, seconds: float, *, batch: bool) -> None:
+        self._waited.labels("batch" if batch else "interactive").observe(seconds)
 
 
 class BatchMetrics:

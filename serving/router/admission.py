@@ -1,7 +1,7 @@
 """Admits requests, and settles what each has used.
 
-Limits on accounts attach here, and the ledger of usage (`serving/accounts/`). `OpenDoor` admits
-every request and keeps nothing, which costs a request no time.
+The limits of accounts, keys and models attach here (`accounts/quota/`), and the ledger of usage.
+`OpenDoor` admits every request and keeps nothing, which costs a request no time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Protocol
 
 from serving.accounts.caller import Caller
 from serving.accounts.ledger.ledger import Ledger
+from serving.accounts.quota.hold import Hold, Used
+from serving.accounts.quota.limiter import Limiter
 from serving.api.asked import Asked
 from serving.store.entry import Entry
 
@@ -57,13 +59,15 @@ class Charged:
 
 
 class Ticket:
-    """The permission to run one request, settled exactly once, however the request ends."""
+    """The permission to run one request, settled exactly once, however the request ends. `hold` is
+    what it holds of its limits, None if it has none."""
 
-    __slots__ = ("_policy", "_settled")
+    __slots__ = ("_policy", "_settled", "hold")
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, hold: Hold | None = None) -> None:
         self._policy = policy
         self._settled = False
+        self.hold = hold
 
     async def settle(self, entry: Entry) -> None:
         """Charge for what the request used; a second call does nothing.
@@ -73,16 +77,30 @@ class Ticket:
         """
         if not self._settled:
             self._settled = True
+            if self.hold is not None:
+                self.hold.release(used_of(entry))
             await self._policy.settle(entry)
 
 
+def used_of(entry: Entry) -> Used | None:
+    """The tokens of a request that has ended; None if nobody knows."""
+    if not entry.usage_known:
+        return None
+    return Used(entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens)
+
+
 class Admission:
-    """Gives out tickets, as one policy allows."""
+    """Gives out tickets, as one policy and the limits allow."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, limiter: Limiter | None = None) -> None:
         self._policy = policy
+        self._limiter = limiter
 
-    async def admit(self, caller: Caller, account: str | None, asked: Asked) -> Ticket:
-        """A ticket for one request. Raises what `Policy.admit` raises."""
+    async def admit(
+        self, caller: Caller, account: str | None, asked: Asked, body: bytes = b""
+    ) -> Ticket:
+        """A ticket for one request. Raises what `Policy.admit` and `Limiter.admit` raise."""
         await self._policy.admit(caller, account, asked)
-        return Ticket(self._policy)
+        if self._limiter is None:
+            return Ticket(self._policy)
+        return Ticket(self._policy, self._limiter.admit(caller, account, asked.model, body))

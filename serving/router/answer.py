@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from serving.errors import EngineFailed, ServingError
-from serving.wire.messages import End, Head
+from serving.wire.messages import Allowance, End, Head, Spent
 
 # The most of a stream that a slow client may leave unread before its request is given up, in bytes.
 MAX_UNREAD = 4 * 1024 * 1024
@@ -66,6 +66,7 @@ class Answer:
         "failed",
         "forward",
         "head",
+        "on_spent",
         "on_taken",
     )
 
@@ -86,6 +87,9 @@ class Answer:
         self.forward: Callable[[bytes, float], bool] | None = None
         # Called when `take` has taken bytes.
         self.on_taken: Callable[[], None] | None = None
+        # Called with what the replica says that the call has used on its way; returns how far it
+        # may go.
+        self.on_spent: Callable[[Spent], Allowance] | None = None
 
     @property
     def unread(self) -> int:

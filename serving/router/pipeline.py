@@ -65,6 +65,7 @@ from serving.router.replica import CLOSING_S
 from serving.router.resolve import Resolver, Route
 from serving.router.response import Response
 from serving.router.spaces import CacheSpaces
+from serving.router.standing import Standings
 from serving.router.view import RouterView
 from serving.settings import Settings
 from serving.wire.messages import End
@@ -87,6 +88,7 @@ class Pipeline:
         accounts: Accounts,
         cross_origin: CrossOrigin,
         spaces: CacheSpaces,
+        standings: Standings,
         spools: Spools,
         admission: Admission,
         usage: Ledger | None,
@@ -103,6 +105,7 @@ class Pipeline:
         self._accounts = accounts
         self._cross_origin = cross_origin
         self._spaces = spaces
+        self._standings = standings
         self._spools = spools
         self._admission = admission
         self._usage = usage
@@ -211,13 +214,15 @@ class Pipeline:
                 await self._spool(request, endpoint.needs, incoming, caller, record, spool)
                 record.received()
                 asked = incoming.asked(spool.body)
-                await self._run(request, endpoint, asked, dialect, caller, record)
+                # The bytes of a recording say nothing of its tokens.
+                await self._run(request, endpoint, asked, b"", dialect, caller, record)
             return
         body = await request.read_body(
             limit=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         record.received()
-        await self._run(request, endpoint, endpoint.parse(request, body), dialect, caller, record)
+        asked = endpoint.parse(request, body)
+        await self._run(request, endpoint, asked, body, dialect, caller, record)
 
     async def _spool(
         self,
@@ -248,15 +253,19 @@ class Pipeline:
         request: Request,
         endpoint: Relayed,
         asked: Asked,
+        said: bytes,
         dialect: Dialect,
         caller: Caller,
         record: Record,
     ) -> None:
-        """Everything from admitting to relaying."""
+        """Everything from admitting to relaying. `said` is the body, as far as its length says
+        how long the prompt is."""
         record.model, record.stream = asked.model, asked.streams and endpoint.streams
         account = self._accounts.charged(caller, request, asked.account_id)
         record.account = account or ""
-        record.ticket = await self._admission.admit(caller, account, asked)
+        record.ticket = await self._admission.admit(caller, account, asked, said)
+        if (hold := record.ticket.hold) is not None:
+            request.reply_headers += hold.headers()
         route = self._route(record.endpoint, endpoint.needs, asked.model, caller)
         asked.check(route.abilities)
         if route.model != asked.model:
@@ -265,9 +274,12 @@ class Pipeline:
         record.engine, record.kind = route.engine.id, route.kind
         record.served_model = route.model
         call, body = asked.call(request.id, route)
-        if space := self._spaces.of(caller, account):
-            call = structs.replace(call, cache_space=space)
-        job = Job(call, body, route, dialect, partial(_settle_well, record))
+        standing = self._standings.of(caller, account, request.headers, batch=call.standing.batch)
+        space = self._spaces.of(caller, account)
+        call = structs.replace(call, cache_space=space, standing=standing)
+        if hold is not None and hold.spends:
+            call = structs.replace(call, allowance=hold.granted)
+        job = Job(call, body, route, dialect, partial(_settle_well, record), hold)
         response = Response(
             request, record, keepalive_s=self._settings.keepalive_s, keepalive=dialect.keepalive
         )
@@ -340,7 +352,7 @@ class Pipeline:
 
     async def _refuse(self, request: Request, error: ServingError, dialect: Dialect) -> None:
         """Answer with an error."""
-        headers = retry_headers(error)
+        headers = retry_headers(error) + error.headers
         if error.status in (408, 413, 431):
             # The rest of the request may still be on its way: this connection cannot be used again.
             headers.append((b"connection", b"close"))
@@ -356,6 +368,8 @@ class Pipeline:
             if record.ticket is not None:
                 await record.ticket.settle(record.entry())
         finally:
+            if record.ticket is not None and record.ticket.hold is not None:
+                record.ticket.hold.release(None)  # cancelled before it was settled
             self._recorder.write(record)
 
 

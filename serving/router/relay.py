@@ -20,8 +20,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from serving.accounts.quota.hold import Hold
 from serving.api.dialect import Dialect
 from serving.errors import (
+    BudgetExhausted,
     ClientLeft,
     DeadlineExceeded,
     Ended,
@@ -50,7 +52,8 @@ class Job:
     """One call, ready to be relayed.
 
     `dialect` writes a failure as an event of the stream. `settle` is awaited with an answer that
-    ends well and what the request used, before its last byte.
+    ends well and what the request used, before its last byte. `hold` is what it holds of limits;
+    None if it has none.
     """
 
     call: Call
@@ -58,6 +61,7 @@ class Job:
     route: Route
     dialect: Dialect
     settle: Callable[[Answer, End], Awaitable[None]]
+    hold: Hold | None = None
 
 
 class Relay:
@@ -106,6 +110,9 @@ class Relay:
         except OSError:  # raised by `send`
             raise ClientLeft("the client left") from None
         except ServingError as error:
+            if isinstance(error, BudgetExhausted) and job.hold is not None:
+                # The replica does not know which budget it was.
+                await self._fail(job.hold.exhausted or error, job, response)
             if isinstance(error, Quarantined):
                 self._metrics.quarantined.labels(job.route.engine.id).inc()
             await self._fail(error, job, response)
@@ -218,6 +225,8 @@ class Relay:
         """
         record.replica = replica.replica
         record.answer = answer = replica.open(job.call, job.body)
+        if job.hold is not None:
+            answer.on_spent = job.hold.spent
         try:
             with self._quarantine.sent(answer, job.route.engine.id, job.call, job.body, response):
                 await self._copy(answer, job, record, response)

@@ -19,7 +19,7 @@ from serving.wire.address import host_port
 from serving.wire.body import Body, whole
 from serving.wire.fingerprint import Doubt, Fingerprint
 from serving.wire.frames import FrameError, FrameReader, Kind, open_payload
-from serving.wire.messages import Call, End, Fail, Head, Hello, Load, Welcome
+from serving.wire.messages import Call, End, Fail, Head, Hello, Load, Spent, Welcome
 from serving.wire.outbox import Outbox
 
 # A replica reports its load at least once a second. After three times as long without a byte it
@@ -37,6 +37,7 @@ _DATA = int(Kind.DATA)  # compared for every token; an enum member costs more
 _encode = msgspec.json.encode
 _decode_head = msgspec.json.Decoder(Head).decode
 _decode_end = msgspec.json.Decoder(End).decode
+_decode_spent = msgspec.json.Decoder(Spent).decode
 _decode_fail = msgspec.json.Decoder(Fail).decode
 _decode_load = msgspec.json.Decoder(Load).decode
 _decode_suspects = msgspec.json.Decoder(tuple[Fingerprint, ...]).decode
@@ -274,6 +275,12 @@ class ReplicaLink(asyncio.Protocol):
         if kind == Kind.HEAD:
             if (answer := self._streams.get(stream)) is not None:
                 answer.on_head(_decode_head(payload))
+            return
+        if kind == Kind.SPENT:
+            answer = self._streams.get(stream)
+            if answer is not None and answer.on_spent is not None:
+                allowance = answer.on_spent(_decode_spent(payload))
+                self._outbox.send(Kind.ALLOW, stream, _encode(allowance))
             return
         answer = self._streams.pop(stream, None) or self._closing.pop(stream, None)
         if answer is None:  # its last word comes too late

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from serving.accounts.keeper import Keeper
 from serving.accounts.ledger.books import Books
+from serving.accounts.quota.limits import Limits
 from serving.api.endpoints import ENDPOINTS, Endpoints
 from serving.api.openapi.description import Description
 from serving.catalogue.catalogue import Catalogue
@@ -15,7 +16,7 @@ from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
 from serving.http.spool import Spools
 from serving.observability.logs import Log
-from serving.observability.metrics import LedgerMetrics, RouterMetrics
+from serving.observability.metrics import LedgerMetrics, QuotaMetrics, RouterMetrics
 from serving.router.admission import Admission, Charged, OpenDoor, Policy
 from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
@@ -31,6 +32,7 @@ from serving.router.relay import Relay
 from serving.router.resolve import Resolver
 from serving.router.retry_budget import RetryBudget
 from serving.router.spaces import CacheSpaces
+from serving.router.standing import Standings
 from serving.router.view import RouterView
 from serving.router.waiting import Waiting
 from serving.settings import Settings
@@ -99,6 +101,7 @@ class Router:
         self._store = Store(url, migrates=settings.store_migrates) if url else None
         self.keeper = keeper = Keeper(settings, self._store, metrics, log)
         self.books = Books(settings, self._store, LedgerMetrics(metrics.registry), log, rng=rng)
+        self.limits = Limits(self._store, keeper.book, QuotaMetrics(metrics.registry), log)
         self._demand = Demand(want)
         self.hosted = HostedModels(metrics, log)
         rng = rng or random.Random()
@@ -140,6 +143,7 @@ class Router:
         )
         spools = Spools(settings.spool_dir, settings.spool_bytes)
         metrics.spooled.set_function(lambda: spools.used)
+        spaces = CacheSpaces(settings)
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),
@@ -148,9 +152,10 @@ class Router:
             doors=self._doors,
             accounts=Accounts(settings.account_policy, keeper.book, metrics),
             cross_origin=CrossOrigin(settings.origins),
-            spaces=CacheSpaces(settings),
+            spaces=spaces,
+            standings=Standings(settings, spaces),
             spools=spools,
-            admission=Admission(policy or self._policy()),
+            admission=Admission(policy or self._policy(), self.limits.limiter),
             usage=self.books.usage,
             relay=relay,
             view=self._view,
@@ -185,6 +190,7 @@ class Router:
         """Set what is served from now on; running requests keep the route they have."""
         await self.hosted.prepare(catalogue)
         self.hosted.update(catalogue)
+        self.limits.set_catalogue(catalogue)
         self.pipeline.set_catalogue(catalogue)
         self.fleet.set_models(spec.id for spec in catalogue.engines)
         self._demand.update(catalogue.engines)
@@ -199,6 +205,7 @@ class Router:
             self._prepared = True
             await self.keeper.start()
             await self.books.start()
+            self.limits.start()
 
     async def start(self) -> None:
         """Prepare, and listen.
@@ -251,6 +258,7 @@ class Router:
         self._demand.close()
         await self.fleet.close()
         await self.hosted.close()
+        await self.limits.close()
         await self.keeper.close()
         await self.books.close()
         if self._store is not None:

@@ -33,8 +33,10 @@ class CacheSpaces:
 
     def of(self, caller: Caller, account: str | None) -> str:
         """The space of a request; empty where all share the cache."""
-        if not self._on:
-            return ""
+        return self.owner(caller, account) if self._on else ""
+
+    def owner(self, caller: Caller, account: str | None) -> str:
+        """The name of whoever a request is charged to."""
         return self._name(f"account {account}" if account else f"key {caller.key_id}")
 
     def _compute_name(self, owner: str) -> str:

@@ -92,7 +92,8 @@ class RouterView:
             count = self._fleet.ready(engine.id)
             models[name] = {"ready": count > 0 or _may_sleep(engine), "replicas": count}
         ready = not self.leaving and all(model["ready"] for model in models.values())
-        return ready, {"ready": ready, "leaving": self.leaving, "models": models}
+        page: dict[str, Any] = {"ready": ready, "models": models}
+        return ready, page | ({"leaving": True} if self.leaving else {})
 
     def targets(self) -> list[dict[str, Any]]:
         """See `View.targets` (prometheus.io/docs/prometheus/latest/http_sd)."""

@@ -26,13 +26,15 @@ class Over(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
-    """One account. `enforcement` None: as the installation's."""
+    """One account. `enforcement` None: as the installation's. `quota` is `Quota.stored`; None: no
+    limit on what it uses."""
 
     id: str
     name: str
     enforcement: str | None
     disabled: bool
     created_at: datetime
+    quota: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class SecretRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """One key. `limits` is `KeyLimits.stored`; `last_used_at` is coarse."""
+    """One key. `limits` is `KeyLimits.stored`, `quota` is `Quota.stored`; `last_used_at` is
+    coarse."""
 
     id: str
     account_id: str | None
@@ -58,6 +61,7 @@ class KeyRow:
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     secrets: tuple[SecretRow, ...] = ()
+    quota: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

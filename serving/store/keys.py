@@ -88,7 +88,7 @@ class KeyTables:
                 version = await _count_up(connection)
                 values = {name: getattr(row, name) for name in AccountRow.__slots__}
                 await connection.execute(insert(accounts).values(**values, version=version))
-                detail = {"name": row.name, "enforcement": row.enforcement}
+                detail = {"name": row.name, "enforcement": row.enforcement, **_quota(row)}
                 await _write_down(connection, change, "account.create", row.id, detail)
         except IntegrityError:
             raise Taken(row.id) from None
@@ -143,6 +143,7 @@ class KeyTables:
                 "name": row.name,
                 "role": row.role,
                 "limits": dict(row.limits),
+                **_quota(row),
                 "expires_at": _iso(row.expires_at),
             }
             await _write_down(connection, change, "key.create", row.id, detail)
@@ -309,6 +310,11 @@ async def _keys(connection: AsyncConnection, query: Select[Any]) -> AsyncIterato
             key = replace(key, secrets=(*key.secrets, secret))
     if key is not None:
         yield key
+
+
+def _quota(row: AccountRow | KeyRow) -> dict[str, Any]:
+    """The quota of a new row for the audit, if it has one."""
+    return {"quota": dict(row.quota)} if row.quota else {}
 
 
 def _account(row: Row[Any]) -> AccountRow:

@@ -80,6 +80,8 @@ accounts = Table(
     Column("enforcement", String(16)),
     Column("disabled", Boolean, nullable=False),
     Column("created_at", Moment, nullable=False),
+    # How much may be used (`catalogue/quota.py`); null: no limit.
+    Column("quota", DOCUMENT),
     Column("version", BigInteger, nullable=False, index=True),
 )
 
@@ -94,6 +96,8 @@ api_keys = Table(
     Column("role", String(16), nullable=False),
     # What it is limited to, each a list or null: models, endpoints, networks.
     Column("limits", DOCUMENT, nullable=False),
+    # How much it may use.
+    Column("quota", DOCUMENT),
     Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment),
     Column("revoked_at", Moment),
@@ -202,3 +206,26 @@ def _sums_of(name: str) -> Table:
 # adds to them in its own transaction, so that they are always equal.
 usage_hours = _sums_of("usage_hours")
 usage_days = _sums_of("usage_days")
+
+# Limits that routers share (`quota_leases.py`). `tat` is when a rate's bucket will be empty, in
+# nanoseconds since 1970.
+quota_rates = Table(
+    "quota_rates",
+    METADATA,
+    Column("pool", String(600), primary_key=True),
+    Column("tat", BigInteger, nullable=False),
+)
+
+# What each router has used of a budget in a period, which is known by its beginning in seconds
+# since 1970, and up to where it may go; when it last said so, in nanoseconds since 1970. Money is
+# in billionths.
+quota_budgets = Table(
+    "quota_budgets",
+    METADATA,
+    Column("pool", String(600), primary_key=True),
+    Column("period", BigInteger, primary_key=True),
+    Column("router", String(64), primary_key=True),
+    Column("used", BigInteger, nullable=False),
+    Column("granted", BigInteger, nullable=False),
+    Column("renewed_at", BigInteger, nullable=False),
+)

@@ -100,7 +100,7 @@ class Form:
 
 
 def json_object(body: bytes) -> Json:
-    """A caller's body, of which the router has read two fields only.
+    """A caller's body, of which the router has read three fields only.
 
     Raises:
         InvalidRequest: it is no JSON object.

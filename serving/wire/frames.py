@@ -30,6 +30,7 @@ class Kind(enum.IntEnum):
     OPEN = 2  # uint32 length of the JSON call, the call, the body
     CANCEL = 3
     PART = 4  # a part of the body of the call that is opened next with this number
+    ALLOW = 5  # how far a call may go, in answer to SPENT
 
     WELCOME = 16
     HEAD = 17
@@ -41,6 +42,7 @@ class Kind(enum.IntEnum):
     # the step that it died in, if it cannot tell of which.
     SUSPECTS = 22
     DOUBTS = 23
+    SPENT = 24  # of a call with an allowance, what it has used so far
 
 
 class FrameError(Exception):

@@ -53,12 +53,26 @@ class ImageRef(msgspec.Struct, frozen=True):
     detail: str = "auto"
 
 
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What decides whose turn it is where requests wait for an engine.
+
+    `owner` names whose request it is, `weight` is that account's share as a multiple of others'. A
+    `batch` request comes after all that are none.
+    """
+
+    owner: str = ""
+    weight: float = 1.0
+    batch: bool = False
+
+
 class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     """Run one Create Completion request.
 
     `model` is the ID the caller asked for. `cache_space` names the callers who may share the
     engine's caches with this one; if it is empty, all do. `form` is how the answer is
-    written, where that is not as Create Completion's.
+    written, where that is not as Create Completion's. `standing` is where it stands among others
+    that wait. `allowance` is how many completion tokens it may make before it has been told more
+    (`Allowance`); 0: as many as it likes.
     """
 
     request_id: str
@@ -72,6 +86,8 @@ class CompletionCall(msgspec.Struct, tag="completion", frozen=True):
     prompt_format: PromptFormat | None = None
     cache_space: str = ""
     form: str = ""
+    allowance: int = 0
+    standing: Standing = Standing()
 
 
 class HttpCall(msgspec.Struct, tag="http", frozen=True):
@@ -79,7 +95,7 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
 
     `form` is how the engine server writes the app's answer (`serving/engine/calls.py`); if it is
     empty, the answer stays as it is. `served_model` is the model that answers, for forms that name
-    it.
+    it. `standing` is where it stands among others that wait.
     """
 
     request_id: str
@@ -93,9 +109,28 @@ class HttpCall(msgspec.Struct, tag="http", frozen=True):
     cache_space: str = ""
     form: str = ""
     served_model: str = ""
+    allowance: int = 0
+    standing: Standing = Standing()
 
 
 Call = CompletionCall | HttpCall
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a call with an allowance has used so far; its replica says so before the allowance is
+    used up, and is told the next one."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """How many completion tokens a call may make in all. `last`: it ends there. Otherwise it asks
+    again before it comes there, and goes on if it hears nothing."""
+
+    tokens: int
+    last: bool = False
 
 
 class Hello(msgspec.Struct, frozen=True):

@@ -43,6 +43,8 @@ ROUNDS: tuple[dict[str, tuple[str, str | None]], ...] = (
 )
 Answers = dict[str, list[int]]
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loadtests import chaos
+from loadtests.inside import chaos
 from tests.live import KEY, Server, poll
 
 pytestmark = pytest.mark.breaks_server

@@ -157,7 +157,14 @@ def busiest(live: Server) -> str:
     return str(max(replicas, key=lambda replica: replica["in_flight"])["id"])
 
 
-@pytest.mark.parametrize("victim", ["actor", "server", "core"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param("actor", marks=pytest.mark.long),
+        pytest.param("server", marks=pytest.mark.long),
+        "core",
+    ],
+)
 def test_an_engine_replica_is_killed(live: Server, victim: str, record_property: Any) -> None:
     poll(live.idle, 10, "nothing runs")
     routers = live.routers()
@@ -383,7 +390,8 @@ def test_engine_processes_are_those_this_file_kills(live: Server) -> None:
     processes: EngineProcesses = live.engine_processes(live.engines(BASE)[0].replica)
     assert "ServeReplica:model-tiny-llama" in " ".join(processes.actor.cmdline())
     assert "serving.engine.server" in " ".join(processes.server.cmdline())
-    zygote = processes.server.parent()
-    assert zygote is not None
-    assert ZYGOTE_TITLE in " ".join(zygote.cmdline())
+    parent = processes.server.parent()
+    assert parent is not None
+    # Whose zygote has been killed belongs to the process that started everything.
+    assert any(title in " ".join(parent.cmdline()) for title in (ZYGOTE_TITLE, "deployments.up"))
     assert processes.core.ppid() == processes.server.pid

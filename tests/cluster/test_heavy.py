@@ -15,9 +15,9 @@ import httpx
 import psutil
 import pytest
 
-from loadtests import heavy
-from loadtests.heavy_bodies import SHORT
-from loadtests.stacks import Model
+from loadtests.inside import heavy
+from loadtests.inside.heavy_bodies import SHORT
+from loadtests.inside.stacks import Model
 from serving.engine.server import EXIT_ENGINE_STUCK
 from tests.live import LOCAL, poll, runs
 
@@ -34,10 +34,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def test_others_go_on_while_one_caller_sends_a_heavy_request(url: str) -> None:
-    found = asyncio.run(heavy.measure(url, "tiny-llama", list(SHORT)))
+@pytest.mark.parametrize("names", [SHORT[:4], pytest.param(SHORT[4:], marks=pytest.mark.long)])
+def test_others_go_on_while_one_caller_sends_a_heavy_request(
+    url: str, names: tuple[str, ...]
+) -> None:
+    found = asyncio.run(heavy.measure(url, "tiny-llama", list(names)))
     told = "\n".join(map(heavy.line, found))
-    assert [each.name for each in found] == list(SHORT)
+    assert [each.name for each in found] == list(names)
     assert all(each.status in (200, 400, 413, 422) for each in found), told
     assert all(not each.beside.errors for each in found), told
     assert all(each.added_s < ADDED_S for each in found), told

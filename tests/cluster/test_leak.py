@@ -21,6 +21,7 @@ from tests.live import ADAPTER_SLOTS, BASE, ENDLESS, HAIKU, PARROT, PIRATE, ROOT
 PROMPTS = ("Once upon a time", "The sky is blue because", "A spider has", "To make tea, first")
 
 
+@pytest.mark.long
 def test_vllm_leaks_when_every_slot_is_filled(reference: Reference) -> None:
     """The fault in bare vLLM, without any of our code: with `max_loras` equal to the adapters
     loaded, the base model's output changes when adapters share its batch."""

@@ -100,6 +100,7 @@ def test_sigterm_leaves_nothing_behind(live: Server) -> None:
     assert "stopped" in live.output
 
 
+@pytest.mark.long
 def test_sigint_leaves_nothing_behind_while_starting_and_while_serving(tmp_path: Path) -> None:
     for moment in ("starting", "serving"):
         server = Server(tmp_path / moment, small_models_file(tmp_path))
@@ -117,6 +118,7 @@ def test_sigint_leaves_nothing_behind_while_starting_and_while_serving(tmp_path:
             server.kill()
 
 
+@pytest.mark.long
 def test_it_notices_that_ray_died(tmp_path: Path) -> None:
     """Ray's agent takes its raylet with it, and so every engine; a GCS that is gone ends every
     process of Ray's a minute later. With `--restart`, a service that had been up comes back."""

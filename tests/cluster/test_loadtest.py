@@ -17,6 +17,7 @@ def test_smoke(live: Server, tmp_path: Path) -> None:
     Engines, routers and this client share two cores here: how late the client is does not matter.
     """
     options = ("--metrics-targets", f"{live.url}/metrics/targets", "--out", str(tmp_path))
+    options += ("--usage", f"{live.url}/v4/usage")
     late = ("--set", "client.max_lag_p99_ms=2000")
     done = subprocess.run(
         [sys.executable, "-m", "loadtests", "run", "smoke", "--url", live.url, *options, *late],
@@ -32,6 +33,7 @@ def test_smoke(live: Server, tmp_path: Path) -> None:
         set(everything.outcomes) - {"ok"}, 0
     )
     assert everything.requests > 40
-    assert summary.counts
+    assert summary.notes == []
+    assert {count.source for count in summary.counts} == {"metrics of the routers", "the ledger"}
     for count in summary.counts:
         assert count.unexplained == 0, count

@@ -16,7 +16,11 @@ from tests.prepared import EMBED, ENGINES, GENERATE, SEE
 ANSWERED = {"vllm": 100, "embed": 5, "vision": 6}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+# Each starts an engine of its own. The quickest of them is asked every time.
+@pytest.mark.parametrize(
+    "engine",
+    [each if each == "embed" else pytest.param(each, marks=pytest.mark.long) for each in ENGINES],
+)
 def test_a_prepared_request_is_answered_as_any_other(engine: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.prepared", "--engine", engine],

@@ -117,6 +117,7 @@ async def test_the_marked_request_is_accused_and_no_other(
         assert link.told == [fingerprint(*marked)]
 
 
+@pytest.mark.long
 async def test_who_is_new_beside_an_older_killer_is_no_suspect(
     tmp_path: Path, log: Log, eventually: Eventually
 ) -> None:
@@ -136,6 +137,7 @@ async def test_who_is_new_beside_an_older_killer_is_no_suspect(
         }
 
 
+@pytest.mark.long
 async def test_two_deaths_tell_who_kills_at_a_later_step(
     tmp_path: Path, log: Log, eventually: Eventually
 ) -> None:
@@ -169,18 +171,19 @@ async def test_whoever_sends_it_and_leaves_is_accused(
 ) -> None:
     async with mortal(tmp_path, log, eventually, "execute_model") as dying:
         link = dying.link
-        others = [
-            await running(link, eventually, *completion(f"Once upon {word}"))
-            for word in ("a time", "a day")
-        ]
+        innocent = await running(link, eventually, *completion("Once upon a time"))
         marked = http_call("/v1/completions", BASE, prompt="My name is", stop=[MARK])
-        answer = link.open(*marked)
-        await asyncio.sleep(0.02)
-        answer.abandon()
-        done, _ = await asyncio.wait(others, timeout=20)
-        if not done:
-            pytest.skip("it was gone before the engine had seen it")
-        await eventually(lambda: link.told)
+        # A busy engine sees a request late; one that has left before that kills nobody.
+        for seconds in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
+            answer = link.open(*marked)
+            await asyncio.sleep(seconds)
+            answer.abandon()
+            if (await asyncio.wait([innocent], timeout=1.0))[0]:
+                break
+            innocent.cancel()
+            innocent = await running(link, eventually, *completion("Once upon a time"))
+        innocent.cancel()
+        await eventually(lambda: link.told, 10)
         assert link.told == [fingerprint(*marked)]
 
 

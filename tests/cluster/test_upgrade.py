@@ -15,7 +15,7 @@ import yaml
 from tests.cluster.conftest import apply, local_model
 from tests.live import BASE, ROOT, Server
 
-pytestmark = pytest.mark.stops_server
+pytestmark = [pytest.mark.stops_server, pytest.mark.long]
 
 # Both kinds of replica run this file, and the router shows what it says.
 SHARED = Path("serving/api/pages.py")

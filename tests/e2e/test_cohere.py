@@ -21,6 +21,9 @@ DOCUMENTS = [
 ]
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def ranks(_shared: Any) -> Iterator[Server]:
     """The running service with the cross-encoder, under its own ID and one of Cohere's."""

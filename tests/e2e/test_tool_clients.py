@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.e2e.conftest import Script
 from tests.live import INSTRUCT
 
@@ -66,6 +68,7 @@ def test_litellm(sdk_script: Script) -> None:
     assert found["then"].strip() == SAYS
 
 
+@pytest.mark.long
 def test_llama_index(sdk_script: Script) -> None:
     found = sdk_script("llama-index", JOB)
     assert found["calls"] == CALLS

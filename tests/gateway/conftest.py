@@ -48,6 +48,7 @@ class Site:
         hosted: dict[str, Any],
         policy: Policy | None,
         double: type[EchoEngine] = EchoEngine,
+        spec: dict[str, Any] | None = None,
         drain_s: float = 0.0,
         leave_s: float = 0.0,
     ) -> None:
@@ -68,6 +69,7 @@ class Site:
             "context": 2000,
             "lora": {},
             "engine_args": engine_args,
+            **(spec or {}),
         }
         adapter = {"kind": "adapter", "id": "echo.pirate", "base": "echo", "weights": "/w/pirate"}
         self.catalogue = Catalogue.model_validate(
@@ -227,6 +229,7 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
         replicas: int = 1,
         engine: dict[str, Any] | None = None,
         hosted: dict[str, Any] | None = None,
+        spec: dict[str, Any] | None = None,
         policy: Policy | None = None,
         double: type[EchoEngine] = EchoEngine,
         drain_s: float = 0.0,
@@ -234,7 +237,7 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
         **settings: Any,
     ) -> Site:
         site = Site(
-            tmp_path, settings, engine or {}, hosted or {}, policy, double, drain_s, leave_s
+            tmp_path, settings, engine or {}, hosted or {}, policy, double, spec, drain_s, leave_s
         )
         sites.append(site)
         await site.router.set_catalogue(site.catalogue)

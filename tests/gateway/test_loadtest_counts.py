@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+from loadtests.measure.ledger import Ledger
 from loadtests.measure.scrape import Scraper
+from serving.accounts.bootstrap import make_admin_key
+from serving.store.engine import Store
 from tests.counting import Counts, counted, findings
 from tests.gateway.conftest import KEY, Open, Site
 
@@ -38,6 +42,55 @@ async def test_callers_that_leave_and_requests_that_are_refused(open_site: Open)
     # The service has counted what those that left never saw.
     tokens = counts["completion tokens"]
     assert "usage of" in tokens.note or tokens.client == tokens.server
+
+
+async def test_the_ledger_to_the_token(open_site: Open, tmp_path: Path) -> None:
+    """What is charged, by model, custom ID and account: also of callers that leave."""
+    url = f"sqlite:///{tmp_path}/store.sqlite3"
+    store = Store(url)
+    _, reads = await make_admin_key(store, "test")
+    await store.close()
+    site = await open_site(store_url=url, engine={"interval_s": 0.005})
+    await site.router.prepare()
+    at = f"http://127.0.0.1:{await site.listen()}"
+    traffic = [
+        {
+            **STREAMED,
+            "name": name,
+            "models": {"echo": 1, "echo.pirate": 1},
+            "accounts": [{"name": name}],
+            "body": {"account_id": name},
+            **more,
+        }
+        for name, more in (
+            ("acme", {}),
+            ("other", {"stream": False}),
+            ("leaves", {"cancel": {"share": 1, "after_tokens": 2}}),
+        )
+    ]
+    unknown = {
+        **STREAMED,
+        "name": "unknown",
+        "models": {"no-such-model": 1},
+        "accounts": [{"name": "other"}],
+    }
+    counts = await counted(
+        at,
+        KEY["x-api-key"],
+        Scraper(()),
+        *traffic,
+        unknown,
+        rate=60,
+        ledger=Ledger(f"{at}/v4/usage", reads),
+    )
+    assert findings(counts) == {}
+    assert all(name.startswith("ledger ") for name in counts)
+    for name in ("echo", "echo.pirate", "acme", "other", "leaves"):
+        assert counts[f"ledger requests {name}"].server > 0
+        assert counts[f"ledger prompt tokens {name}"].server > 0
+    assert counts["ledger requests cancelled"].client > 0
+    tokens = counts["ledger completion tokens acme"]
+    assert tokens.client == tokens.server == 12 * counts["ledger requests acme"].client
 
 
 async def test_adapters_are_compared_in_total(site: Site) -> None:

@@ -120,7 +120,7 @@ async def test_neighbours_are_refused_in_the_dialect_too(site: Site) -> None:
 
 
 async def test_without_a_replica(open_site: Open) -> None:
-    site = await open_site(replicas=0)
+    site = await open_site(replicas=0, hold_s=0)
     response = await site.client.post(MESSAGES, json=BODY)
     error_of(response, 503, "overloaded_error")
     assert "retry-after" in response.headers

@@ -100,7 +100,7 @@ async def test_a_client_that_leaves_is_cancelled(open_site: Open, eventually: Ev
 
 
 async def test_no_replica(open_site: Open) -> None:
-    site = await open_site(replicas=0)
+    site = await open_site(replicas=0, hold_s=0)
     response = await site.client.post("/v5/completions", json={"model": "echo"})
     assert response.status_code == 503
     assert "retry-after" in response.headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ def test_kuberays_whole_schema_takes_it(rendered: Rendered) -> None:
     check(whole(), rendered.service)
 
 
+@functools.cache
 def whole() -> Any:
     crd = yaml.load(KUBERAY.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     (version,) = [each for each in crd["spec"]["versions"] if each["name"] == "v1"]

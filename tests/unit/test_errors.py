@@ -56,7 +56,7 @@ def test_what_a_caller_did_wrong_is_not_retryable() -> None:
             *("bad_adapter", "bad_template", "upstream_misconfigured"),
             *("engine_killed_by_request", "request_quarantined"),
         )
-        of_this_request = cls.code == "engine_error"
+        of_this_request = cls.code in ("engine_error", "budget_exhausted")
         assert cls.retryable == (later and not mended_by_operator and not of_this_request), cls
 
 

@@ -41,6 +41,10 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SERVING_REQUEST_TIMEOUT_S", "soon"),
         ("SERVING_PUBLIC_PAGES", "yes"),
         ("SERVING_CACHE_SALT", "maybe"),
+        ("SERVING_ACCOUNT_WEIGHTS", "acme"),
+        ("SERVING_ACCOUNT_WEIGHTS", "acme=0"),
+        ("SERVING_ACCOUNT_WEIGHTS", "acme=nan"),
+        ("SERVING_ACCOUNT_WEIGHTS", "=1"),
     ],
 )
 def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -97,3 +101,7 @@ def test_other_keys_and_loopback_are_taken(host: str, keys: str) -> None:
 )
 def test_pages_are_open_on_loopback(host: str, pages: Any, are_open: bool) -> None:
     assert Settings(host=host, public_pages=pages).pages_are_open is are_open
+
+
+def test_weights() -> None:
+    assert Settings(account_weights="acme=4, a=b=0.5").weights == {"acme": 4.0, "a=b": 0.5}

@@ -19,7 +19,11 @@ _OF_ACCOUNT: dict[str, dict[str, Any]] = {
 _ONCE = "The answer has the key's text in `key`; it is shown here and never again."
 _LIMITS = (
     "`models` and `endpoints` are lists of IDs and paths in which `*` stands for any characters, "
-    "`networks` of addresses as `10.0.0.0/8`."
+    "`networks` of addresses as `10.0.0.0/8`, `priorities` of `interactive` and `batch`."
+)
+_QUOTA = (
+    "`quota` has the limits on what is used; `used`, in the answer about one account or key, is "
+    "what has been used of its budgets. Money is a text."
 )
 
 ADMIN_TEXTS: dict[tuple[str, str], Text] = {
@@ -28,17 +32,27 @@ ADMIN_TEXTS: dict[tuple[str, str], Text] = {
         _TAG,
         "Make an account",
         "`enforcement` says what happens to a completion of the account's keys that does not name "
-        "the account: `off`, `warn`, `enforce`; null: the key's account will do.",
+        f"the account: `off`, `warn`, `enforce`; null: the key's account will do. {_QUOTA}",
         writes="Account",
-        examples={"an account": {"id": "acme", "name": "Acme, Inc."}},
+        examples={
+            "an account": {"id": "acme", "name": "Acme, Inc."},
+            "limited": {
+                "id": "umbrella",
+                "quota": {"requests_per_minute": 600, "cost_per_month": "25.00"},
+            },
+        },
     ),
     ("GET", _ACCOUNT): Text(_TAG, "One account", writes="Account"),
     ("PATCH", _ACCOUNT): Text(
         _TAG,
         "Change an account",
-        "The keys of a disabled account are refused.",
+        f"The keys of a disabled account are refused. {_QUOTA}",
         writes="Account",
-        examples={"disable it": {"disabled": True}, "ask for account IDs": {"enforcement": "warn"}},
+        examples={
+            "disable it": {"disabled": True},
+            "ask for account IDs": {"enforcement": "warn"},
+            "limit it": {"quota": {"tokens_per_day": 1_000_000, "requests_in_flight": None}},
+        },
     ),
     ("GET", _KEYS): Text(
         _TAG,
@@ -51,7 +65,7 @@ ADMIN_TEXTS: dict[tuple[str, str], Text] = {
         _TAG,
         "Make a key",
         f"{_ONCE} All routers know it within two seconds. A key without an account may use any. "
-        f"The role `read` takes GET only, `admin` these endpoints too. {_LIMITS}",
+        f"The role `read` takes GET only, `admin` these endpoints too. {_LIMITS} {_QUOTA}",
         writes="NewKeyAnswer",
         examples={
             "any": {"name": "batch jobs"},
@@ -68,7 +82,7 @@ ADMIN_TEXTS: dict[tuple[str, str], Text] = {
     ("PATCH", _KEY): Text(
         _TAG,
         "Change a key",
-        f"Null takes a limit away. {_LIMITS}",
+        f"Null takes a limit away. {_LIMITS} {_QUOTA}",
         writes="Key",
         examples={"let it end": {"expires_at": "2099-01-31T00:00:00Z", "models": None}},
     ),
@@ -100,11 +114,32 @@ _MOMENT: dict[str, Any] = {"type": "string", "format": "date-time"}
 _MAYBE_MOMENT: dict[str, Any] = {"type": ["string", "null"], "format": "date-time"}
 _PATTERNS: dict[str, Any] = {"type": ["array", "null"], "items": _TEXT}
 _MODE: dict[str, Any] = {"enum": ["off", "warn", "enforce", None]}
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_QUOTA_FIELDS: dict[str, Any] = {
+    "type": ["object", "null"],
+    "properties": {
+        **dict.fromkeys(("requests_per_minute", "tokens_per_minute", "requests_in_flight"), _COUNT),
+        **dict.fromkeys(("tokens_per_day", "tokens_per_month"), _COUNT),
+        **dict.fromkeys(("cost_per_day", "cost_per_month"), _TEXT),
+        "without_store": {"enum": ["pass", "block"]},
+    },
+    "additionalProperties": False,
+}
+_USED: dict[str, Any] = {
+    "type": ["object", "null"],
+    "additionalProperties": {
+        "type": "object",
+        "required": ["used", "resets_at"],
+        "properties": {"used": {"type": ["integer", "string"]}, "resets_at": _MOMENT},
+    },
+}
 _ACCOUNT_FIELDS: dict[str, Any] = {
     "id": _TEXT,
     "name": _TEXT,
     "enforcement": _MODE,
     "disabled": {"type": "boolean"},
+    "quota": _QUOTA_FIELDS,
+    "used": _USED,
     "created_at": _MOMENT,
 }
 _KEY_FIELDS: dict[str, Any] = {
@@ -116,6 +151,9 @@ _KEY_FIELDS: dict[str, Any] = {
     "models": _PATTERNS,
     "endpoints": _PATTERNS,
     "networks": _PATTERNS,
+    "quota": _QUOTA_FIELDS,
+    "used": _USED,
+    "priorities": _PATTERNS,
     "created_at": _MOMENT,
     "expires_at": _MAYBE_MOMENT,
     "revoked_at": _MAYBE_MOMENT,

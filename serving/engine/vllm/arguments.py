@@ -32,6 +32,8 @@ def cli_arguments(spec: EngineSpec, images: ImageLimits = ImageLimits()) -> list
         # Waiting and running requests together. At the end of a longer queue the clients have given
         # up by the time they are served. `engine_args` can say otherwise.
         "max-num-queued-reqs": MAX_QUEUED,
+        # The priorities are those that `patches/turns.py` gives.
+        "scheduling-policy": "priority",
         # With the tools before it a model makes a call, which with `tool_choice: none` nothing
         # parses: the caller gets its markup as the message.
         "exclude-tools-when-tool-choice-none": True,

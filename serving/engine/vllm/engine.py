@@ -7,6 +7,7 @@ import itertools
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -33,6 +34,7 @@ from serving.engine.images.loader import ImageLoader
 from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Suspect, Tally
 from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import AS_THE_BASE, Prompts
+from serving.engine.queue_limits import QueueLimits
 from serving.engine.suspects import RunningCalls
 from serving.engine.vllm import patches
 from serving.engine.vllm.accused import AccusedRequests
@@ -46,12 +48,13 @@ from serving.engine.vllm.parsers import load_plugins
 from serving.engine.vllm.patches import admission, audio, pooling
 from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.patches.shares import Shares
+from serving.engine.vllm.patches.turns import Turns
 from serving.engine.vllm.preparation import Preparation
 from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
-from serving.observability.metrics import AdapterMetrics
+from serving.observability.metrics import AdapterMetrics, QueueMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
 # Endpoints that ask the tokenizer only: they load no adapter, so that none is evicted for them.
@@ -84,6 +87,7 @@ class VllmEngine(Engine):
         preparation.rehearsed.install(llm)
         self._stats = stats
         admission.free_failed_requests(llm)
+        self._turns = Turns(llm, QueueLimits(), QueueMetrics())
         self._shares = Shares(llm)
         self._usage = UsageWatch(llm)
         self._salts = Salts()
@@ -152,6 +156,8 @@ class VllmEngine(Engine):
                 param="model",
             )
         usage = self._usage.begin()
+        tally.count = partial(usage.fill, tally)
+        self._turns.begin(call.standing, 0, usage.waits)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, b"", usage))
             self._salts.enter(call.cache_space)
@@ -240,6 +246,8 @@ class VllmEngine(Engine):
         if prepared is None:
             return
         usage = self._usage.begin()
+        tally.count = partial(usage.fill, tally)
+        self._turns.begin(call.standing, len(body), usage.waits)
         self._shares.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))
@@ -287,7 +295,8 @@ class VllmEngine(Engine):
 
     def load(self) -> EngineLoad:
         """See `Engine.load`."""
-        return EngineLoad(self._stats.running, self._stats.waiting, self._adapters.held)
+        waiting = self._stats.waiting + self._turns.waiting
+        return EngineLoad(self._stats.running, waiting, self._adapters.held)
 
     async def check(self) -> None:
         """See `Engine.check`."""

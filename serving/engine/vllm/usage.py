@@ -22,6 +22,8 @@ class CallUsage:
         self._states: list[Any] = []
         self._beam_steps = 0
         self._beam = ""
+        # How long requests waited for their turn before the engine core got them, by their IDs.
+        self.waits: dict[str, float] = {}
 
     def add(self, state: Any) -> None:
         if self._states and patches.is_beam_step(state):
@@ -46,7 +48,8 @@ class CallUsage:
                 cached[counts.prompt] = min(found, counts.cached_tokens)
                 completion_tokens += counts.completion_tokens
                 if counts.queue_s is not None:
-                    queues_s.append(counts.queue_s)
+                    waited = self.waits.get(patches.internal_id(state), 0.0)
+                    queues_s.append(waited + counts.queue_s)
         tally.prompt_tokens = sum(prompts.values())
         tally.cached_tokens = sum(cached.values())
         tally.completion_tokens = completion_tokens

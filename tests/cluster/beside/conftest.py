@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from loadtests.stacks import Model, Stack, bare
+from loadtests.inside.stacks import Model, Stack, bare
 from local_models.make import RERANKER, WEIGHTS
 from tests.cluster.beside.sides import Sides
 from tests.cluster.conftest import apply, local_model, models_with
@@ -35,6 +35,12 @@ def _entry(name: str, task: str, weights: Path, context: int) -> dict[str, Any]:
     arguments = {**local["engine_args"], **CACHE}
     own = {"id": name, "task": task, "weights": str(weights), "context": context}
     return {**own, **same, "engine_args": arguments}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem != "test_alike":
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="package")

@@ -48,6 +48,12 @@ def test_networks(networks: tuple[str, ...] | None, address: str | None, may: bo
     assert limits.allow_address(ip_address(address) if address else None) is may
 
 
+def test_priorities() -> None:
+    assert UNLIMITED.allow_priority("interactive")
+    assert UNLIMITED.allow_priority("batch")
+    assert not KeyLimits(priorities=("batch",)).allow_priority("interactive")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -57,6 +63,7 @@ def test_networks(networks: tuple[str, ...] | None, address: str | None, may: bo
         ({"models": ["x"] * 101}, "models: has 101 items"),
         ({"networks": ["10.0.0.1/8"]}, "networks: .*host bits"),
         ({"networks": ["here"]}, "networks: .*10.0.0.0/8"),
+        ({"priorities": ["batch", "urgent"]}, "priorities: 'urgent'"),
     ],
 )
 def test_what_is_no_limit_is_refused(given: dict[str, list[str]], message: str) -> None:

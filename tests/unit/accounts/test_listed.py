@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from serving.accounts.caller import Role
 from serving.accounts.listed import KeysFile, KeysFileError, entries_of, read_keys
 from serving.accounts.secret import new_id, new_secret
+from serving.catalogue.quota import Quota
 from serving.observability.logs import Log
 from serving.settings import Settings
 
@@ -24,14 +25,20 @@ def test_the_setting() -> None:
 
 
 def test_a_file() -> None:
-    first, second, third = read_keys(
+    (first, second, third), quotas = read_keys(
         """
         # keys of the teams
         sk-one
         sk-two:acme   models=tiny-llama,tiny-*  endpoints=/v1/*  networks=10.0.0.0/8,::1
-        sk-three role=read expires=2027-01-31T00:00:00Z
+        sk-three role=read expires=2027-01-31T00:00:00Z requests_per_minute=60
+        account acme tokens_per_day=1000 cost_per_month=25.5 without_store=block
         """
     )
+    assert third.caller.quota == Quota(requests_per_minute=60)
+    assert second.caller.quota is None
+    assert {name: quota.stored for name, quota in quotas.items()} == {
+        "acme": {"tokens_per_day": 1000, "cost_per_month": "25.5", "without_store": "block"}
+    }
     assert (first.caller.account, first.caller.role, first.expires) == (None, Role.USE, inf)
     assert second.caller.account == "acme"
     assert second.caller.limits.models == ("tiny-llama", "tiny-*")
@@ -43,7 +50,7 @@ def test_a_file() -> None:
 
 def test_a_key_is_called_by_its_own_id_or_by_its_digest() -> None:
     key_id = new_id()
-    ours, other = read_keys(f"{new_secret(key_id)}\nsk-other")
+    (ours, other), _ = read_keys(f"{new_secret(key_id)}\nsk-other")
     assert ours.caller.key_id == key_id
     assert other.caller.key_id == other.digest.hex()[:8]
 
@@ -59,6 +66,10 @@ def test_a_key_is_called_by_its_own_id_or_by_its_digest() -> None:
         ("sk-secret networks=nowhere", "networks"),
         ("sk-secret models=", "models"),
         ("sk-secret expires=tomorrow", "tomorrow"),
+        ("account acme", "one line, with limits"),
+        ("account acme role=use", "word 3 must be one of"),
+        ("account acme tokens_per_day=1\naccount acme tokens_per_day=2", "line 3: an account has"),
+        ("sk-secret cost_per_day=-1", "cost_per_day"),
         ("sk-secret\nsk-secret", "line 3: the key stands in a line before"),
     ],
 )

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
-from serving.api.openai import peek
+from serving.api.openai import parse_openai, peek
 from serving.errors import InvalidField, InvalidRequest
 
 
@@ -11,6 +14,18 @@ def test_the_model_and_the_stream_flag_are_read() -> None:
     assert (found.model, found.stream) == ("m", True)
     assert not peek(b'{"model": "m"}').stream
     assert not peek(b'{"model": "m", "stream": null}').stream
+
+
+@pytest.mark.parametrize(
+    ("tier", "batch"), [("flex", True), ("auto", False), (None, False), ({"a": 1}, False)]
+)
+def test_the_low_tier_is_a_batch_request(tier: object, batch: bool) -> None:
+    """Whatever else is in the field, the engine judges."""
+    sent = SimpleNamespace(name="", path="/v1/completions", query=b"", headers={})
+    asked = parse_openai(sent, json.dumps({"model": "m", "service_tier": tier}).encode())
+    target = SimpleNamespace(model="m", adapter=None, prompt_format=None, hosted=False)
+    call, _ = asked.call("r", target)
+    assert call.standing.batch is batch
 
 
 @pytest.mark.parametrize(

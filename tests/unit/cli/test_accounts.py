@@ -83,7 +83,7 @@ def test_an_account_is_shown() -> None:
             (
                 *("create", "--name", "web", "--account", "acme", "--role", "read"),
                 *("--model", "a", "--model", "b*", "--endpoint", "/v1/*"),
-                *("--network", "::1", "--expires", "2027-01-31"),
+                *("--network", "::1", "--expires", "2027-01-31", "--priority", "batch"),
             ),
             "POST",
             "",
@@ -95,6 +95,7 @@ def test_an_account_is_shown() -> None:
                 "models": ["a", "b*"],
                 "endpoints": ["/v1/*"],
                 "networks": ["::1"],
+                "priorities": ["batch"],
             },
         ),
         (
@@ -176,3 +177,40 @@ def test_a_refusal_is_told() -> None:
     result = run(answers(403, envelope), "keys", "list")
     assert result.exit_code == 1
     assert "role 'admin'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "path"),
+    [
+        (("accounts", "quota", "a/b"), "/v4/admin/accounts/a%2Fb"),
+        (("keys", "quota", "svk_x"), "/v4/admin/keys/svk_x"),
+    ],
+)
+def test_quotas_are_set_and_shown(args: tuple[str, ...], path: str) -> None:
+    asked: list[tuple[str, str, Any]] = []
+    quota = {"requests_per_minute": 600, "cost_per_day": "25.00"}
+    used = {"cost_per_day": {"used": "1.25", "resets_at": "2026-12-01T00:00:00+00:00"}}
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content or b"null")
+        asked.append((request.method, request.url.raw_path.decode(), body))
+        return httpx.Response(200, json={**KEY, **ACCOUNT, "quota": quota, "used": used})
+
+    result = run(
+        handler, *args, "requests_per_minute=600", "cost_per_day=25", "tokens_per_day=none"
+    )
+    given = {"requests_per_minute": 600, "cost_per_day": "25", "tokens_per_day": None}
+    assert asked == [("PATCH", path, {"quota": given}), ("GET", path, None)]
+    assert [line.split(maxsplit=3) for line in result.stdout.splitlines()] == [
+        ["LIMIT", "VALUE", "USED", "BEGINS ANEW"],
+        ["requests_per_minute", "600", "-", "-"],
+        ["cost_per_day", "25.00", "1.25", "2026-12-01 00:00"],
+    ]
+    asked.clear()
+    run(handler, *args)
+    assert asked == [("GET", path, None)]
+
+
+@pytest.mark.parametrize("limit", ["tokens_per_day", "=5", "tokens_per_day="])
+def test_a_quota_that_is_not_understood(limit: str) -> None:
+    assert run(answers(200, ACCOUNT), "accounts", "quota", "acme", limit).exit_code == 2

@@ -42,15 +42,19 @@ class Page:
                 return result
             self._event(message["method"], message["params"])
 
-    async def open(self, path: Path, width: int, dark: bool) -> None:
-        """Load a file and wait until it is drawn."""
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            await self.call(f"{domain}.enable")
+    async def show(self, width: int, dark: bool) -> None:
+        """Be so wide, and of a reader who likes it light or dark."""
         await self.call("Emulation.setDeviceMetricsOverride", width=width, height=900,
                         deviceScaleFactor=1, mobile=False)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
+
+    async def open(self, path: Path) -> None:
+        """Load a file and wait until it is drawn."""
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            await self.call(f"{domain}.enable")
         self.loaded = False
+        self.complaints.clear()
         self.requests.clear()
         await self.call("Page.navigate", url=path.as_uri())
         while not self.loaded:

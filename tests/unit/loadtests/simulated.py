@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from hdrh.histogram import HdrHistogram
-
+from loadtests.measure.histogram import Histogram, micros
 from loadtests.measure.record import Outcome, Record
 from loadtests.measure.summary import (
     Count,
@@ -104,22 +103,10 @@ def serve(
 
 def latency(seconds: Sequence[float]) -> Latency | None:
     """The percentiles of these, as a summary has them."""
-    if not seconds:
-        return None
-    histogram = HdrHistogram(1, 3_600_000_000, 3)
+    histogram = Histogram()
     for value in seconds:
-        histogram.record_value(max(1, round(value * 1e6)))
-
-    found = histogram.get_percentile_to_value_dict([50, 75, 90, 95, 99, 99.9])
-
-    def at(percentile: float) -> float:
-        return float(found[percentile]) / 1000
-
-    return Latency(
-        count=len(seconds), mean=histogram.get_mean_value() / 1000, min=min(seconds) * 1000,
-        p50=at(50), p75=at(75), p90=at(90), p95=at(95), p99=at(99), p999=at(99.9),
-        max=max(seconds) * 1000, histogram=histogram.encode().decode(),
-    )  # fmt: skip
+        histogram.add(max(1, micros(value)))
+    return histogram.latency()
 
 
 def cut(records: Sequence[Record], seconds: float, slo_s: float = 0.5, **of: object) -> Cut:

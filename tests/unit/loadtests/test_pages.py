@@ -34,10 +34,11 @@ async def test_pages_ask_nothing_and_complain_of_nothing(tmp_path: Path) -> None
         for name, text in pages.items():
             file = tmp_path / f"{name}.html"
             file.write_text(text, encoding="utf-8")
+            await page.open(file)
+            assert page.requests == [file.as_uri()]
             for width in (1280, 420):
-                await page.open(file, width, dark=width == 420)
+                await page.show(width, dark=width == 420)
                 assert page.complaints == []
-                assert page.requests == [file.as_uri()]
                 drawn = "[...document.querySelectorAll('circle')].map(c => c.getBBox().width)"
                 assert len([size for size in await page.run(drawn) if size > 2]) >= 3, name
                 assert await page.run("document.documentElement.scrollWidth") <= width

@@ -9,7 +9,22 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.observability import metrics
 from serving.observability.metrics import AdapterMetrics, RouterMetrics
 
-BOUNDED = {"code", "model", "kind", "endpoint", "outcome", "state", "result", "provider", "phase"}
+BOUNDED = {
+    "code",
+    "model",
+    "kind",
+    "endpoint",
+    "outcome",
+    "state",
+    "result",
+    "provider",
+    "phase",
+    "priority",
+    "reason",
+    # Whose limit it is (account, key, model), and which.
+    "of",
+    "limit",
+}
 UNITS = ("_seconds", "_rows")
 
 

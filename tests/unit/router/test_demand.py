@@ -15,6 +15,8 @@ def spec(name: str, **fields: object) -> EngineSpec:
 
 
 SLEEPER = spec("sleeper", min_replicas=0, idle_s=0.05)
+# For what must not have been idle in between, whatever the machine does meanwhile.
+DOZER = spec("sleeper", min_replicas=0, idle_s=1.0)
 AWAKE = spec("awake")
 
 
@@ -54,15 +56,20 @@ async def test_it_is_wanted_once_and_until_it_was_idle_for_long(
         with demand.using("sleeper"):
             pass
         await asyncio.sleep(0.1)  # one still uses it
-    for _ in range(3):
-        await asyncio.sleep(0.02)
-        with demand.using("sleeper"):
-            pass
     assert wants.said == [("sleeper", True)]
     await asyncio.sleep(0.1)
     assert wants.said == [("sleeper", True), ("sleeper", False)]
     with demand.using("sleeper"):
         assert wants.said[-1] == ("sleeper", True)
+
+
+async def test_a_pause_is_not_yet_idle(demand: Demand, wants: Wants) -> None:
+    demand.update([DOZER])
+    for _ in range(3):
+        with demand.using("sleeper"):
+            pass
+        await asyncio.sleep(0.02)
+    assert wants.said == [("sleeper", True)]
 
 
 async def test_a_model_that_is_removed_is_wanted_no_longer(demand: Demand, wants: Wants) -> None:

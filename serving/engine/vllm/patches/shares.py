@@ -59,11 +59,11 @@ class Shares:
                 await send(request)
                 return
             async with share.turn:
-                counts = _counts(request)
-                while not (self._has_room(share, *counts) or llm.errored):
+                counted = counts(request)
+                while not (self._has_room(share, *counted) or llm.errored):
                     await asyncio.sleep(POLL_S)
                 await send(request)
-                share.held[request.request_id] = counts
+                share.held[request.request_id] = counted
 
         llm.engine_core.add_request_async = send_in_share
 
@@ -81,7 +81,7 @@ class Shares:
         )
 
 
-def _counts(request: Any) -> tuple[int, int]:
+def counts(request: Any) -> tuple[int, int]:
     """For how many tokens and sequences a request (`vllm.v1.engine.EngineCoreRequest`) counts."""
     tokens, params = len(request.prompt_token_ids or ()), request.sampling_params
     if params is None:  # it makes no text

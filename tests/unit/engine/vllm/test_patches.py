@@ -42,6 +42,7 @@ from vllm.v1.engine.parallel_sampling import ParentRequest
 from vllm.v1.metrics.loggers import StatLoggerBase
 from vllm.v1.metrics.stats import IterationStats, SchedulerStats
 
+from serving.engine.interface import Tally
 from serving.engine.vllm import patches
 from serving.engine.vllm.image_prompts import LoadedImages
 from serving.engine.vllm.usage import CallUsage
@@ -283,6 +284,18 @@ def test_a_call_knows_its_requests_by_the_ids_that_the_core_has(n: int) -> None:
     assert call.charges(dict.fromkeys(known, 3) | {"another": None}) == [3] * n
     assert call.charges({"outside": None, "another": None}) == []
     assert call.charges({}) == []
+
+
+def test_the_wait_for_a_turn_counts_as_time_in_the_queue() -> None:
+    engine = Engine(RequestOutputKind.DELTA, n=1)
+    call, tally = CallUsage(), Tally()
+    for state in engine.states:
+        call.add(state)
+        state.is_prefilling = False
+        state.stats = SimpleNamespace(queued_ts=10.0, scheduled_ts=10.5)
+        call.waits[state.request_id] = 2.0
+    call.fill(tally)
+    assert tally.queue_s == 2.5
 
 
 def test_a_call_knows_the_steps_of_its_beam_search() -> None:

@@ -8,7 +8,7 @@ from loadtests.measure.aggregate import Aggregate
 from loadtests.measure.cuts import Window
 from loadtests.measure.goals import describe, verdicts
 from loadtests.measure.record import Outcome
-from loadtests.measure.summary import Count, Verdict
+from loadtests.measure.summary import Count, Scrape, Verdict
 from loadtests.scenarios.goals import MEASURES
 from loadtests.scenarios.model import Goal, Slo
 from tests.unit.loadtests.measure.records import failed, streamed
@@ -29,8 +29,36 @@ def judge(goal: Goal, counts: list[Count] | None = None) -> Verdict:
         streamed(12.0, (9.0,), phase="warm", counted=False),
     ):
         aggregate.add(record)
-    (verdict,) = verdicts([goal], aggregate.cells, WINDOWS, COUNTS if counts is None else counts)
+    counts = COUNTS if counts is None else counts
+    (verdict,) = verdicts([goal], aggregate.cells, WINDOWS, counts, MEMORY)
     return verdict
+
+
+MEMORY = [
+    Scrape(target="r", name="process_resident_memory_bytes", labels={}, samples=samples)
+    for samples in (
+        [(0.0, 80e6), (9.0, 100e6), (12.0, 130e6), (15.0, 99e6)],
+        [(0.0, 10e6), (20.0, 10e6)],
+        [(11.0, 1e6), (20.0, 900e6)],  # it came later
+    )
+]
+
+
+@pytest.mark.parametrize(("phase", "value"), [(None, 50), ("steady", 20), ("spike", 30)])
+def test_the_process_that_has_grown_most(phase: str | None, value: float) -> None:
+    goal = Goal(measure="memory_growth_mb", at_most=30, phase=phase)
+    (verdict,) = verdicts([goal], {}, WINDOWS, [], MEMORY)
+    assert (verdict.value, verdict.met) == (value, value <= 30)
+
+
+@pytest.mark.parametrize("measure", ["memory_growth_mb", "unreconciled"])
+@pytest.mark.parametrize("optional", [False, True])
+def test_what_was_not_measured_is_missed_but_where_it_is_optional(
+    measure: str, optional: bool
+) -> None:
+    goal = Goal(measure=measure, at_most=1, optional=optional)
+    (verdict,) = verdicts([goal], {}, WINDOWS, [])
+    assert (verdict.value, verdict.met) == (None, optional)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from loadtests.measure.aggregate import Aggregate
 from loadtests.measure.reconcile import reconcile
 from loadtests.measure.record import Outcome, Record
 from loadtests.measure.scrape import Series, Snapshot
-from loadtests.measure.server import ServerCounts
+from loadtests.measure.server import ServerCounts, Tally
 from loadtests.measure.summary import Count
 from tests.unit.loadtests.measure.records import failed, streamed
 
@@ -216,8 +216,9 @@ def test_a_replica_died_and_nobody_knows_its_tokens() -> None:
 
 
 def test_requests_that_still_run() -> None:
+    """They explain what is missing, and are a finding themselves: all clients have gone."""
     counts = compare([left()], serving({}, 0, 0), running=1)
-    assert findings(counts) == {}
+    assert findings(counts) == {"requests still running": 1}
     assert "1 still ran" in counts["requests"].note
 
 
@@ -281,10 +282,8 @@ def test_a_ledger_is_one_more_source() -> None:
     aggregate.add(streamed())
     ledger = ServerCounts(
         "the ledger",
-        requests=Counter({"m": 1}),
+        models=Tally(Counter({"m": 1}), Counter({"m": 10}), Counter({"m": 2})),
         outcomes=Counter({Outcome.OK: 1}),
-        prompt_tokens=Counter({"m": 10}),
-        completion_tokens=Counter({"m": 2}),
     )
     after = Snapshot(9.0, serving({"ok": 1}, 10, 3))
     counts = reconcile(ZERO, after, aggregate, [ledger])

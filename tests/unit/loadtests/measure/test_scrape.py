@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from loadtests.measure.scrape import Scraper, Snapshot, every_for, get, targets_of
+from loadtests.measure.pages import get, targets_of
+from loadtests.measure.scrape import Scraper, Snapshot, every_for
 
 
 class Service:

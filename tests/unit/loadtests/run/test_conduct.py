@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from loadtests.measure.aggregate import Live
 from loadtests.measure.summary import Mark, Summary
 from loadtests.run.conduct import Conductor, conduct
 from loadtests.run.messages import Beat, Go, Job, Ready
-from loadtests.run.processes import ProcessFailed, Sender
+from loadtests.run.processes import Processes, ProcessFailed, Sender
 from loadtests.run.rendezvous import Leader, join
 from loadtests.run.shard import Shard
 from loadtests.run.state import CannotMerge, checksum, merge, read_state
@@ -40,6 +41,7 @@ class Notes:
         self.shown: list[Live] = []
         self.marks: list[Mark] = []
         self.notes: list[str] = []
+        self.problems: list[str] = []
         self.outstanding: int | None = None
         self.running = asyncio.Event()
 
@@ -56,6 +58,9 @@ class Notes:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def problem(self, text: str) -> None:
+        self.problems.append(text)
 
     def stopping(self, outstanding: int) -> None:
         self.outstanding = outstanding
@@ -147,6 +152,40 @@ async def test_shards_send_what_one_machine_would(
         merge(states[:1])
     with pytest.raises(CannotMerge, match=r"these are \[0, 0\]"):
         merge([states[0], states[0]])
+
+
+async def test_what_is_missing_beside_the_figures_is_told(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    """Pages that cannot be read make no run invalid."""
+    of = scenario(server.url, processes=1, seconds=0.3)
+    missing = {"metrics": (f"{server.url}/no-metrics",), "usage": f"{server.url}/no-usage"}
+    of = of.model_copy(update={"target": of.target.model_copy(update=missing)})
+    summary = await conduct(of, {}, notes, tmp_path)
+    assert summary is not None
+    assert summary.invalid == []
+    pages, ledger = summary.notes
+    assert re.fullmatch(rf"{server.url}/no-metrics could not be read \d+ times, .* 404 .*", pages)
+    assert ledger.startswith("the ledger could not be read: 404")
+    assert notes.problems[0].startswith(f"{server.url}/no-metrics cannot be read: 404")
+    assert notes.problems[1:] == [ledger]
+
+
+async def test_a_full_disk_is_told_while_the_run_goes_on(
+    server: KnownProcess, notes: Notes, tmp_path: Path
+) -> None:
+    of = scenario(server.url, processes=1, seconds=60)
+    processes = await Processes.start(of, {}, Shard(), lambda _: Path("/dev/full"))
+    processes.go(time.monotonic())
+    running = asyncio.create_task(processes.finish())
+    async with asyncio.timeout(20):
+        while not processes.problems():
+            await asyncio.sleep(0.05)
+    processes.stop()
+    problem = "records are missing: No space left on device"
+    assert processes.problems() == [problem]
+    assert (await running).records_problems == (problem,)
+    await processes.end()
 
 
 async def test_a_shard_leaves_its_state(server: KnownProcess, notes: Notes, tmp_path: Path) -> None:

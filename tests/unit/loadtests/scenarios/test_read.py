@@ -70,7 +70,7 @@ def test_percentages_and_bare_numbers(tmp_path: Path) -> None:
         ("name: good\n", "", "1: name: is missing; write `name:`"),
         ("measure: ttft_p99_ms, ", "", "14: goals.0.measure: is missing; write `measure:` (ttft_p99_"
          "ms, tpot_p50_ms, gap_p99_ms, e2e_p90_ms, error_share, rejected_share, goodput_share, "
-         "wrong_answers, tokens_per_s, requests_per_s, goodput_per_s, unreconciled)"),
+         "wrong_answers, tokens_per_s, requests_per_s, goodput_per_s, unreconciled, memory_growth_mb)"),
         ("kind: poisson", "kind: poison", "5: phases.0.arrivals: there is no kind 'poison'; did you "
          "mean `poisson`?"),
         ("kind: poisson, ", "", "5: phases.0.arrivals: does not say which kind it is; write `kind:` "

@@ -1,0 +1,192 @@
+"""Limits that several routers share, with a bank in memory that grants as the store does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.accounts.caller import Caller
+from serving.accounts.quota.hold import BLOCK, Used
+from serving.accounts.quota.leased import lease_of
+from serving.accounts.quota.lender import Lender
+from serving.accounts.quota.rate import SECOND
+from serving.accounts.quota.shelf import Shelf
+from serving.catalogue.quota import Quota
+from serving.errors import BudgetExhausted, RateLimited, StoreUnavailable
+from serving.observability.logs import open_log
+from serving.observability.metrics import QuotaMetrics
+from serving.store.engine import Store, StoreAway
+from serving.store.quota_leases import BudgetAsk, BudgetLease, QuotaLeases, RateAsk, RateLease
+from tests.unit.accounts.quota.doubles import CALLER, Clock, limiter, quota
+
+ROUTERS = 2
+
+
+class Bank:
+    """The store's leases, which may be away."""
+
+    def __init__(self, store: Store, router: str) -> None:
+        self._leases = QuotaLeases(store, router)
+        self.away = False
+
+    async def renew(
+        self, rates: Sequence[RateAsk], budgets: Sequence[BudgetAsk], now: int | None = None
+    ) -> tuple[list[RateLease], list[BudgetLease]]:
+        if self.away:
+            raise StoreAway("as the test wants it")
+        return await self._leases.renew(rates, budgets, now)
+
+
+class Router:
+    """The limits of one of several routers."""
+
+    def __init__(self, name: str, store: Store, clock: Clock, given: Quota, folder: Path) -> None:
+        self.clock = clock
+        self.bank = Bank(store, name)
+        metrics = QuotaMetrics(CollectorRegistry())
+        log = open_log("quota", str(folder))
+        self.lender = Lender(self.bank, metrics, log, clock=clock)
+        self.shelf = Shelf(lambda: ROUTERS, self.lender.low)
+        self.limits = limiter(clock, {"acme": given}, self.shelf)
+
+    def send(self, caller: Caller = CALLER) -> bool:
+        """Send a request that uses what it holds at first; False if it is refused."""
+        try:
+            hold = self.limits.admit(caller, "acme", "m", b"")
+        except RateLimited:
+            return False
+        assert hold is not None
+        hold.release(Used(1, 0, BLOCK))
+        return True
+
+    async def renew(self) -> None:
+        await self.lender.renew(self.shelf)
+
+
+async def passed(routers: Sequence[Router], rounds: int, burst: int = 1000) -> int:
+    """How many requests pass, of as many as come, in rounds between two renewals."""
+    total = 0
+    for _ in range(rounds):
+        for router in routers:
+            for _ in range(burst):
+                if not router.send():
+                    break
+                total += 1
+        for router in routers:
+            await router.renew()
+    return total
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def test_a_rate_is_overrun_by_a_lease_for_each_router_at_most(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    given = quota(requests_per_minute=600)
+    routers = [Router(name, store, clock, given, tmp_path) for name in ("a", "b")]
+    lease = lease_of("requests_per_minute", 600, ROUTERS)
+    assert lease == 60
+    total = await passed(routers, 50)
+    assert 600 <= total <= 600 + ROUTERS * lease
+    # Afterwards both together get what the limit refills, however uneven they are asked.
+    clock.now += 30 * SECOND
+    assert 300 - ROUTERS * lease <= await passed(routers[:1], 50) <= 300 + ROUTERS * lease
+
+
+@pytest.mark.parametrize("name", ["tokens_per_day", "tokens_per_month"])
+async def test_a_budget_is_used_to_its_end_and_not_beyond(
+    store: Store, clock: Clock, tmp_path: Path, name: str
+) -> None:
+    limit = 100 * (BLOCK + 1)
+    given = Quota.model_validate({name: limit})
+    routers = [Router(letter, store, clock, given, tmp_path) for letter in ("a", "b")]
+    total = await passed(routers, 60)
+    # Each may be left with less than a request: leases have shrunk to nothing with the budget.
+    assert limit - ROUTERS * (BLOCK + 1) <= total * (BLOCK + 1) <= limit
+    # One that comes now has a lease on credit until it has heard of the store.
+    late = Router("late", store, clock, given, tmp_path)
+    more = await passed([late, *routers], 5)
+    assert more * (BLOCK + 1) <= lease_of("tokens_per_day", limit, ROUTERS)
+    with pytest.raises(BudgetExhausted):
+        routers[0].limits.admit(CALLER, "acme", "m", b"")
+
+
+async def test_what_a_dead_router_had_leased_is_free_again(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    limit = 100 * (BLOCK + 1)
+    given = quota(tokens_per_day=limit)
+    dead = Router("dead", store, clock, given, tmp_path)
+    assert await passed([dead], 1, burst=3) == 3
+    clock.now += 31 * SECOND
+    rest = await passed([Router("b", store, clock, given, tmp_path)], 60)
+    assert rest == 97
+
+
+async def test_a_router_that_ends_gives_its_lease_back(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    given = quota(tokens_per_day=100 * (BLOCK + 1))
+    ending = Router("a", store, clock, given, tmp_path)
+    assert await passed([ending], 1, burst=3) == 3
+    await ending.lender.renew(ending.shelf, ending=True)
+    assert await passed([Router("b", store, clock, given, tmp_path)], 60) == 97
+
+
+async def test_while_the_store_is_away_requests_pass_and_are_charged_afterwards(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    router = Router("a", store, clock, quota(tokens_per_day=100 * (BLOCK + 1)), tmp_path)
+    assert await passed([router], 1, burst=1) == 1
+    router.bank.away = True
+    assert await passed([router], 4, burst=50) > 100
+    router.bank.away = False
+    await router.renew()
+    assert not router.send()
+    used = await QuotaLeases(store, "x").used(
+        {"tokens_per_day:account:acme": clock.now // SECOND // 86_400 * 86_400}
+    )
+    assert used["tokens_per_day:account:acme"] > 100 * (BLOCK + 1)
+
+
+async def test_or_they_are_refused_beyond_the_lease(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    limit = 100 * (BLOCK + 1)
+    router = Router("a", store, clock, quota(tokens_per_day=limit, without_store="block"), tmp_path)
+    router.bank.away = True
+    sent = 0
+    while router.send():
+        sent += 1
+    # Only now is it known that the store is away.
+    await router.renew()
+    with pytest.raises(StoreUnavailable, match="tokens_per_day"):
+        router.send()
+    assert 0 < sent * (BLOCK + 1) <= lease_of("tokens_per_day", limit, ROUTERS)
+    router.bank.away = False
+    await router.renew()
+    assert router.send()
+
+
+async def test_a_renewal_that_is_sent_again_changes_nothing(store: Store, clock: Clock) -> None:
+    leases = QuotaLeases(store, "a")
+    ask = BudgetAsk("tokens_per_day:account:acme", 0, 1000, 300, 100)
+    first = await leases.renew([], [ask], clock.now)
+    assert await leases.renew([], [ask], clock.now) == first
+    assert first[1][0].granted == 400
+    assert await leases.used({ask.pool: 0}) == {ask.pool: 300}
+    assert await leases.used({ask.pool: 86_400}) == {ask.pool: 0}
+
+
+async def test_a_new_period_has_nothing_of_the_old_one(store: Store, clock: Clock) -> None:
+    leases = QuotaLeases(store, "a")
+    await leases.renew([], [BudgetAsk("p", 0, 1000, 1000, 100)], clock.now)
+    (lease,) = (await leases.renew([], [BudgetAsk("p", 86_400, 1000, 0, 100)], clock.now))[1]
+    assert lease.granted == 100
+    assert await leases.used({"p": 0}) == {"p": 0}
