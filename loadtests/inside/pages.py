@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import urllib.request
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 
+from loadtests.measure.pages import get, key_headers
+
 _TIMEOUT_S = 30.0
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 async def page(url: str, key: str) -> tuple[int, Any]:
@@ -25,10 +25,8 @@ async def model_ids(url: str, key: str) -> list[str]:
 
 
 def _page(url: str, key: str) -> tuple[int, Any]:
-    request = urllib.request.Request(url, headers={"x-api-key": key})
     try:
-        with _OPENER.open(request, timeout=_TIMEOUT_S) as response:
-            return response.status, json.load(response)
+        return 200, json.loads(get(url, key_headers(key), _TIMEOUT_S))
     except HTTPError as error:
         with error:
             return error.code, json.load(error)

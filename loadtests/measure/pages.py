@@ -20,13 +20,13 @@ def key_headers(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}", "x-api-key": key} if key else {}
 
 
-def get(url: str, headers: Mapping[str, str]) -> bytes:
-    """Fetch a page: at most 32 MiB, within 5 s of silence, without a proxy or redirections, which
-    would carry a key elsewhere. Raises OSError, ValueError or HTTPException."""
+def get(url: str, headers: Mapping[str, str], timeout_s: float = _TIMEOUT_S) -> bytes:
+    """Fetch a page: at most 32 MiB, within `timeout_s` of silence, without a proxy or
+    redirections, which would carry a key elsewhere. Raises OSError, ValueError or HTTPException."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"{url} is no http: or https: URL")
     request = urllib.request.Request(url, headers=dict(headers))
-    with _OPENER.open(request, timeout=_TIMEOUT_S) as response:
+    with _OPENER.open(request, timeout=timeout_s) as response:
         body: bytes = response.read(_PAGE_BYTES + 1)
     if len(body) > _PAGE_BYTES:
         raise ValueError("the page has more than 32 MiB")

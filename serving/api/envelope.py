@@ -76,15 +76,13 @@ def anthropic_error_body(error: ServingError, request_id: str) -> bytes:
 def retry_headers(error: ServingError) -> list[tuple[bytes, bytes]]:
     """`x-should-retry: false` where a retry cannot help, an honest `retry-after` where it can; both
     where it can only much later."""
-    if not error.retryable:
-        headers = [(b"x-should-retry", b"false")]
-        if error.retry_after_s is not None:
-            headers.append((b"retry-after", str(math.ceil(error.retry_after_s)).encode()))
-        return headers
     wait_s = error.retry_after_s
-    if wait_s is None:
-        if error.status not in (429, 503):
-            return []
-        wait_s = DEFAULT_RETRY_AFTER_S
-    seconds = min(MAX_RETRY_AFTER_S, max(1, math.ceil(wait_s)))
-    return [(b"retry-after", str(seconds).encode())]
+    if error.retryable:
+        if wait_s is None and error.status in (429, 503):
+            wait_s = DEFAULT_RETRY_AFTER_S
+        if wait_s is not None:
+            wait_s = min(MAX_RETRY_AFTER_S, max(1, wait_s))
+    headers = [] if error.retryable else [(b"x-should-retry", b"false")]
+    if wait_s is not None:
+        headers.append((b"retry-after", b"%d" % math.ceil(wait_s)))
+    return headers

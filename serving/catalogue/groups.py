@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from serving.catalogue import memory
@@ -141,13 +141,3 @@ def _cpu_cache_gib(spec: EngineSpec) -> float:
         return float(spec.env.get("VLLM_CPU_KVCACHE_SPACE", 4))
     except ValueError:
         return 4
-
-
-def gpus_by_memory(groups: Iterable[Group]) -> dict[float | None, int]:
-    """As `Plan.gpus`: how many GPUs the groups have when all models are awake."""
-    found: dict[float | None, int] = {}
-    for group in groups:
-        if group.gpus and group.replicas:
-            number = group.gpus * group.replicas
-            found[group.gpu_memory_gib] = found.get(group.gpu_memory_gib, 0) + number
-    return found

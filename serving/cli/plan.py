@@ -77,6 +77,11 @@ def plan(file: str, gpu_memory: float | None, as_json: bool) -> None:
     else:
         others = len(catalogue.adapters), len(catalogue.upstreams)
         cli_output.write_line(as_text(planned, *others))
+    check_fits(planned)
+
+
+def check_fits(planned: Plan) -> None:
+    """Say what cannot run, and exit with 1 if something cannot."""
     if not planned.fits:
         for model in planned.models:
             for problem in model.problems:

@@ -8,17 +8,12 @@ from typing import Any
 import click
 
 from serving.cli import output as cli_output
-from serving.cli.client import CommandError
+from serving.cli.plan import BadFile, check_fits
 
-EXIT_BAD_FILE = 2
 HEAD = """\
 # Made from a models file by `serving render-values`; `helm install -f` takes it beside values of
 # your own. To change a model, change the models file and render it again.
 """
-
-
-class BadFile(CommandError):
-    exit_code = EXIT_BAD_FILE
 
 
 @click.command(
@@ -76,11 +71,7 @@ def render_values(file: str, before: str | None, groups: tuple[str, ...]) -> Non
     except (GroupError, ValuesError) as error:
         raise BadFile(f"{file}: {error}") from None
     cli_output.write(HEAD + dumped({"models": values}))
-    if not planned.fits:
-        for model in planned.models:
-            for problem in model.problems:
-                click.echo(f"error: model '{model.spec.id}': {problem}", err=True)
-        raise click.exceptions.Exit(1)
+    check_fits(planned)
 
 
 def dumped(values: dict[str, Any]) -> str:

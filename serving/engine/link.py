@@ -225,10 +225,9 @@ class Link(asyncio.Protocol):
         """Run one call and send its one last frame, END or FAIL. Either says what it has used."""
         server = self._server
         tally = Tally()
-        reply = LinkReply(self, stream)
         outcome = "error"
-        if call.allowance:
-            reply = SpendingReply(self, stream, self._watch(stream, call, tally))
+        spending = self._watch(stream, call, tally) if call.allowance else None
+        reply = SpendingReply(self, stream, spending) if spending else LinkReply(self, stream)
         try:
             await run_call(server.engine, call, body, reply, tally)
             self.outbox.send(Kind.END, stream, _encode(tally.end()))
@@ -237,7 +236,6 @@ class Link(asyncio.Protocol):
             # Either the router sent CANCEL and counts what was used, or the link is closed and the
             # outbox drops this frame.
             outcome = "cancelled"
-            spending = self._spending.get(stream)
             if spending is not None and spending.stopped:
                 self.outbox.send(Kind.FAIL, stream, _encode(_fail(_SPENT, tally)))
             else:
@@ -254,7 +252,8 @@ class Link(asyncio.Protocol):
             self.outbox.send(Kind.FAIL, stream, _encode(_fail(bug, tally)))
         finally:
             del self._calls[stream]
-            if (spending := self._spending.pop(stream, None)) is not None:
+            if spending is not None:
+                del self._spending[stream]
                 spending.close()
             server.changed()
             server.on_call_end(outcome)

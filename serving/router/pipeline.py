@@ -276,9 +276,8 @@ class Pipeline:
         call, body = asked.call(request.id, route)
         standing = self._standings.of(caller, account, request.headers, batch=call.standing.batch)
         space = self._spaces.of(caller, account)
-        call = structs.replace(call, cache_space=space, standing=standing)
-        if hold is not None and hold.spends:
-            call = structs.replace(call, allowance=hold.granted)
+        allowance = hold.granted if hold is not None and hold.spends else 0
+        call = structs.replace(call, cache_space=space, standing=standing, allowance=allowance)
         job = Job(call, body, route, dialect, partial(_settle_well, record), hold)
         response = Response(
             request, record, keepalive_s=self._settings.keepalive_s, keepalive=dialect.keepalive

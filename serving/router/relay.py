@@ -112,7 +112,7 @@ class Relay:
         except ServingError as error:
             if isinstance(error, BudgetExhausted) and job.hold is not None:
                 # The replica does not know which budget it was.
-                await self._fail(job.hold.exhausted or error, job, response)
+                error = job.hold.exhausted or error
             if isinstance(error, Quarantined):
                 self._metrics.quarantined.labels(job.route.engine.id).inc()
             await self._fail(error, job, response)

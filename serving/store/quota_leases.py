@@ -1,6 +1,6 @@
 """The limits that routers share, in SQL: what each router has used and may use.
 
-A rate is one time (`accounts/quota/rate.py` has the algorithm). Of a budget each router has a row
+A rate is one time (`catalogue/rate.py` has the algorithm). Of a budget each router has a row
 for each period: what it has used since the period began, and up to where it may go. Both are
 counted from the beginning, so a renewal that is sent again changes nothing. A router that has not
 renewed for `STALE_S` is gone: what it had used counts, and what it might have used does not.
@@ -18,13 +18,13 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from serving.catalogue import rate
+from serving.catalogue.rate import SECOND
 from serving.store.engine import Store
 from serving.store.schema import quota_budgets, quota_rates
 from serving.store.url import POSTGRESQL
 
 STALE_S = 30.0
-_SECOND = 1_000_000_000
-_MINUTE = 60 * _SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class QuotaLeases:
     def __init__(self, store: Store, router: str, *, stale_s: float = STALE_S) -> None:
         self._store = store
         self._router = router
-        self._stale = int(stale_s * _SECOND)
+        self._stale = int(stale_s * SECOND)
 
     async def renew(
         self, rates: Sequence[RateAsk], budgets: Sequence[BudgetAsk], now: int | None = None
@@ -106,9 +106,8 @@ class QuotaLeases:
         known = {row.pool: row.tat for row in (await connection.execute(query)).all()}
         leases, rows = [], []
         for ask in asks:
-            tat, granted = grant_rate(max(known.get(ask.pool, 0), now), now, ask)
-            room = (now + _MINUTE - tat) * ask.limit // _MINUTE
-            leases.append(RateLease(granted, room, now))
+            tat, granted = grant_rate(known.get(ask.pool, 0), now, ask)
+            leases.append(RateLease(granted, rate.room(tat, now, ask.limit), now))
             rows.append({"pool": ask.pool, "tat": tat})
         insert = _upsert(self._store.kind, quota_rates)
         await connection.execute(
@@ -159,12 +158,9 @@ class QuotaLeases:
 
 def grant_rate(tat: int, now: int, ask: RateAsk) -> tuple[int, int]:
     """The time after the charge and a lease, and the lease."""
-    if not ask.limit:
-        return tat, 0
-    tat += -(-ask.charge * _MINUTE // ask.limit)
-    free = (now + _MINUTE - tat) * ask.limit // _MINUTE
-    granted = max(0, min(ask.want, free))
-    return tat + -(-granted * _MINUTE // ask.limit), granted
+    charged = rate.after(tat, now, ask.charge, ask.limit)
+    granted = max(0, min(ask.want, rate.room(charged, now, ask.limit)))
+    return rate.after(charged, now, granted, ask.limit), granted
 
 
 def grant_budget(ask: BudgetAsk, held: int, routers: int) -> int:

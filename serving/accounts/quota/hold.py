@@ -9,14 +9,15 @@ used. In the end (`release`) what is held is set to what was used. That happens 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from serving.accounts.quota.meter import SOON, Meter, Unit
-from serving.accounts.quota.rate import SECOND
 from serving.accounts.quota.shelf import Subject
 from serving.accounts.quota.words import Headers, headers, limit_words
 from serving.catalogue.price import Price
 from serving.catalogue.quota import BUDGETS
+from serving.catalogue.rate import SECOND
 from serving.errors import BudgetExhausted, ServingError, StoreUnavailable
 from serving.wire.messages import Allowance, Spent
 
@@ -152,11 +153,11 @@ class Hold:
                 try:
                     wait = meter.take(change, now)
                 except StoreUnavailable:
-                    _give_back(taken, now)
+                    give_back(taken, now)
                     raise
                 if wait:
                     self.exhausted = exhausted(self._subject_of(meter), meter, wait)
-                    _give_back(taken, now)
+                    give_back(taken, now)
                     return wait
             else:
                 meter.charge(change, now if change > 0 else self._taken_at)
@@ -173,7 +174,8 @@ class Hold:
         return self._price.cost(used.prompt, used.cached, used.completion)
 
 
-def _give_back(taken: list[tuple[Meter, int]], now: int) -> None:
+def give_back(taken: Iterable[tuple[Meter, int]], now: int) -> None:
+    """Take back what was counted at `now`."""
     for meter, units in taken:
         meter.charge(-units, now)
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from serving.accounts.quota.meter import SOON, Unit, share, unit_of
-from serving.accounts.quota.period import period_of
-from serving.accounts.quota.rate import MINUTE, SECOND
+from serving.accounts.quota.meter import SOON, OfPeriod, Unit, share, unit_of
+from serving.catalogue.rate import MINUTE, SECOND
 from serving.errors import StoreUnavailable
 from serving.store.quota_leases import BudgetAsk, BudgetLease, RateAsk, RateLease
 
@@ -36,33 +36,36 @@ def _lease(least: int, limit: int, routers: int) -> int:
     return max(share(limit // 5, routers), min(least, share(limit, routers)))
 
 
-class Leased(ABC):
-    """What both kinds of leases have. `low` is called when a lease is half used.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which a limit is leased.
 
-    Args:
+    Attributes:
+        routers: how many routers there are.
         pool: the limit's name in the store.
         blocks: refuse requests that the lease does not cover while the store is away.
+        low: called when a lease is half used.
     """
 
-    def __init__(
-        self,
-        name: str,
-        limit: int,
-        routers: Callable[[], int],
-        *,
-        pool: str,
-        blocks: bool,
-        low: Callable[[], None],
-    ) -> None:
+    routers: Callable[[], int]
+    pool: str
+    blocks: bool
+    low: Callable[[], None]
+
+
+class Leased(ABC):
+    """What both kinds of leases have."""
+
+    def __init__(self, name: str, limit: int, terms: Terms) -> None:
         self.name = name
         self.limit = limit
-        self.pool = pool
+        self.pool = terms.pool
         self.away = False
         self.used_at = 0
-        self._routers = routers
+        self._routers = terms.routers
         self._least = LEAST[unit_of(name)]
-        self._blocks = blocks
-        self._low = low
+        self._blocks = terms.blocks
+        self._low = terms.low
         # A request that found the lease too small wants so much.
         self._wanted = 0
 
@@ -96,17 +99,8 @@ class Leased(ABC):
 class LeasedRate(Leased):
     """A limit by the minute. It begins with a lease on credit, which the first renewal charges."""
 
-    def __init__(
-        self,
-        name: str,
-        limit: int,
-        routers: Callable[[], int],
-        *,
-        pool: str,
-        blocks: bool,
-        low: Callable[[], None],
-    ) -> None:
-        super().__init__(name, limit, routers, pool=pool, blocks=blocks, low=low)
+    def __init__(self, name: str, limit: int, terms: Terms) -> None:
+        super().__init__(name, limit, terms)
         self._left = self._owed = self._told = self.lease
         self._known: RateLease | None = None
 
@@ -163,23 +157,13 @@ class LeasedRate(Leased):
         return short * MINUTE // self.limit if self.limit else MINUTE
 
 
-class LeasedBudget(Leased):
+class LeasedBudget(OfPeriod, Leased):
     """A budget for a day or a month. What is used and what is granted are counted from the period's
     beginning, so that a renewal may be sent again."""
 
-    def __init__(
-        self,
-        name: str,
-        limit: int,
-        routers: Callable[[], int],
-        *,
-        pool: str,
-        blocks: bool,
-        low: Callable[[], None],
-    ) -> None:
-        super().__init__(name, limit, routers, pool=pool, blocks=blocks, low=low)
-        self._begins = self._ends = 0
-        self._used = self._granted = self._others = 0
+    def __init__(self, name: str, limit: int, terms: Terms) -> None:
+        super().__init__(name, limit, terms)
+        self._granted = self._others = 0
         self._told = self._told_at = 0
 
     def take(self, units: int, now: int) -> int:
@@ -196,20 +180,10 @@ class LeasedBudget(Leased):
         self._used += units
         return 0
 
-    def charge(self, units: int, taken_at: int) -> None:
-        """See `Meter.charge`. What a request of an earlier period gives back is no longer there."""
-        if units > 0 or taken_at >= self._begins:
-            self._used = max(0, self._used + units)
-
     def left(self, now: int) -> int:
         """See `Meter.left`: of all routers, as last heard."""
         self._roll(now)
         return max(0, self.limit - self._others - self._used)
-
-    def reset_s(self, now: int) -> float:
-        """See `Meter.reset_s`."""
-        self._roll(now)
-        return (self._ends - now) / SECOND
 
     def ask(self, now: int, *, ending: bool = False) -> BudgetAsk | None:
         """See `Leased.ask`."""
@@ -228,9 +202,7 @@ class LeasedBudget(Leased):
         self._told, self._told_at = asked.used, lease.at
         self._wanted = 0 if self._granted - self._used >= self._wanted else self._wanted
 
-    def _roll(self, now: int) -> None:
-        if now >= self._ends:
-            self._begins, self._ends = period_of(self.name, now)
-            self._used = self._others = self._told = self._told_at = 0
-            # On credit, until the store has been heard.
-            self._granted = self.lease
+    def _begin(self) -> None:
+        self._others = self._told = self._told_at = 0
+        # On credit, until the store has been heard.
+        self._granted = self.lease

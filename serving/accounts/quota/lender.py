@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from serving.accounts.quota.leased import Leased, LeasedBudget, LeasedRate
-from serving.accounts.quota.rate import MINUTE
 from serving.accounts.quota.shelf import Shelf
+from serving.catalogue.rate import MINUTE
 from serving.observability.logs import Log
 from serving.observability.metrics import QuotaMetrics
 from serving.store.engine import StoreAway

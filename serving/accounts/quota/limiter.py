@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from serving.accounts.book import AccountBook
 from serving.accounts.caller import Caller
-from serving.accounts.quota.hold import Hold
+from serving.accounts.quota.hold import Hold, give_back
 from serving.accounts.quota.meter import SOON, Meter
-from serving.accounts.quota.rate import SECOND
 from serving.accounts.quota.shelf import Shelf, Subject
 from serving.accounts.quota.tariff import Tariff, Tariffs
 from serving.accounts.quota.words import headers, limit_words
 from serving.catalogue.quota import BUDGETS
+from serving.catalogue.rate import SECOND
 from serving.errors import BudgetExhausted, RateLimited
 from serving.observability.metrics import QuotaMetrics
 
@@ -96,8 +96,7 @@ class Limiter:
                         raise _refusal(subjects, subject, meter, amount, wait, now)
                     taken.append((meter, amount))
         except BaseException:
-            for meter, amount in taken:
-                meter.charge(-amount, now)
+            give_back(taken, now)
             raise
 
 

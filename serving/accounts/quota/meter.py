@@ -11,9 +11,9 @@ import enum
 from collections.abc import Callable
 from typing import Protocol
 
-from serving.accounts.quota import rate
 from serving.accounts.quota.period import period_of
-from serving.accounts.quota.rate import SECOND
+from serving.catalogue import rate
+from serving.catalogue.rate import SECOND
 
 # When a request may come back that found a lease empty which is about to be renewed.
 SOON = SECOND
@@ -91,33 +91,16 @@ class Rate:
         return rate.refilled(self._tat, now)
 
 
-class Budget:
-    """A router's share of a budget for a day or a month, counted since this router started."""
+class OfPeriod:
+    """What is used in a day or a month, by the meter's name; it begins anew with each."""
 
-    def __init__(self, name: str, limit: int, routers: Callable[[], int]) -> None:
-        self.name = name
-        self.limit = limit
-        self._routers = routers
-        self._begins = self._ends = 0
-        self._used = 0
-
-    def take(self, units: int, now: int) -> int:
-        """See `Meter.take`."""
-        self._roll(now)
-        if self._used + units > share(self.limit, self._routers()):
-            return self._ends - now
-        self._used += units
-        return 0
+    name: str
+    _begins = _ends = _used = 0
 
     def charge(self, units: int, taken_at: int) -> None:
         """See `Meter.charge`. What a request of an earlier period gives back is no longer there."""
         if units > 0 or taken_at >= self._begins:
             self._used = max(0, self._used + units)
-
-    def left(self, now: int) -> int:
-        """See `Meter.left`."""
-        self._roll(now)
-        return max(0, share(self.limit, self._routers()) - self._used)
 
     def reset_s(self, now: int) -> float:
         """See `Meter.reset_s`."""
@@ -128,6 +111,32 @@ class Budget:
         if now >= self._ends:
             self._begins, self._ends = period_of(self.name, now)
             self._used = 0
+            self._begin()
+
+    def _begin(self) -> None:
+        """A period has begun."""
+
+
+class Budget(OfPeriod):
+    """A router's share of a budget for a day or a month, counted since this router started."""
+
+    def __init__(self, name: str, limit: int, routers: Callable[[], int]) -> None:
+        self.name = name
+        self.limit = limit
+        self._routers = routers
+
+    def take(self, units: int, now: int) -> int:
+        """See `Meter.take`."""
+        self._roll(now)
+        if self._used + units > share(self.limit, self._routers()):
+            return self._ends - now
+        self._used += units
+        return 0
+
+    def left(self, now: int) -> int:
+        """See `Meter.left`."""
+        self._roll(now)
+        return max(0, share(self.limit, self._routers()) - self._used)
 
 
 class InFlight:

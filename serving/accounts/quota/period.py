@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from serving.accounts.quota.rate import SECOND
+from serving.catalogue.rate import SECOND
 
 
 class Period(NamedTuple):

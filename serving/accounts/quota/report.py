@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serving.accounts.quota.period import period_of
-from serving.accounts.quota.rate import SECOND
 from serving.accounts.quota.shelf import pool_of
 from serving.catalogue.price import shown
 from serving.catalogue.quota import BUDGETS
+from serving.catalogue.rate import SECOND
 from serving.store.quota_leases import QuotaLeases
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from serving.accounts.quota.leased import Leased, LeasedBudget, LeasedRate
+from serving.accounts.quota.leased import Leased, LeasedBudget, LeasedRate, Terms
 from serving.accounts.quota.meter import Budget, InFlight, Meter, Rate, Unit, unit_of
 from serving.catalogue.price import nanos
 from serving.catalogue.quota import BUDGETS, LIMITS, Quota
@@ -85,14 +85,9 @@ class Shelf:
         is_budget = limit in BUDGETS
         if self._low is None:
             return (Budget if is_budget else Rate)(limit, number, self._routers)
-        return (LeasedBudget if is_budget else LeasedRate)(
-            limit,
-            number,
-            self._routers,
-            pool=pool_of(kind, name, limit),
-            blocks=quota.without_store == "block",
-            low=self._low,
-        )
+        blocks = quota.without_store == "block"
+        terms = Terms(self._routers, pool_of(kind, name, limit), blocks, self._low)
+        return (LeasedBudget if is_budget else LeasedRate)(limit, number, terms)
 
 
 def pool_of(kind: str, name: str, limit: str) -> str:

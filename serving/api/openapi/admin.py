@@ -8,6 +8,7 @@ import msgspec
 
 from serving.api.admin import AccountChange, KeyChange, NewAccount, NewKey, Nothing, Rotation
 from serving.api.openapi.describe import PAGES, Text
+from serving.api.quota import QuotaChange
 
 _TAG = "Accounts and keys"
 _ACCOUNTS, _KEYS = "/v4/admin/accounts", "/v4/admin/keys"
@@ -118,9 +119,10 @@ _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _QUOTA_FIELDS: dict[str, Any] = {
     "type": ["object", "null"],
     "properties": {
-        **dict.fromkeys(("requests_per_minute", "tokens_per_minute", "requests_in_flight"), _COUNT),
-        **dict.fromkeys(("tokens_per_day", "tokens_per_month"), _COUNT),
-        **dict.fromkeys(("cost_per_day", "cost_per_month"), _TEXT),
+        **{
+            name: _TEXT if name.startswith("cost") else _COUNT
+            for name in QuotaChange.__struct_fields__
+        },
         "without_store": {"enum": ["pass", "block"]},
     },
     "additionalProperties": False,

@@ -55,7 +55,7 @@ from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
 from serving.observability.metrics import AdapterMetrics, QueueMetrics
-from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
+from serving.wire.messages import AdapterRef, Call, CompletionCall, HttpCall, Sampling
 
 # Endpoints that ask the tokenizer only: they load no adapter, so that none is evicted for them.
 WITHOUT_ADAPTER = frozenset(("/tokenize", "/detokenize", "/v1/messages/count_tokens"))
@@ -155,9 +155,7 @@ class VllmEngine(Engine):
                 f"model '{call.model}' takes no prompts; use {TAKES_NO_PROMPT[self._spec.task]}",
                 param="model",
             )
-        usage = self._usage.begin()
-        tally.count = partial(usage.fill, tally)
-        self._turns.begin(call.standing, 0, usage.waits)
+        usage = self._begin(call, b"", tally)
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, b"", usage))
             self._salts.enter(call.cache_space)
@@ -234,6 +232,13 @@ class VllmEngine(Engine):
             output_kind=(RequestOutputKind.DELTA if call.stream else RequestOutputKind.FINAL_ONLY),
         )
 
+    def _begin(self, call: Call, body: bytes, tally: Tally) -> CallUsage:
+        """Count what the current task's requests use, and let them take turns."""
+        usage = self._usage.begin()
+        tally.count = partial(usage.fill, tally)
+        self._turns.begin(call.standing, len(body), usage.waits)
+        return usage
+
     # OpenAI
 
     async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
@@ -245,9 +250,7 @@ class VllmEngine(Engine):
         prepared = await self._preparation.prepare(call, body, reply, self._app.check)
         if prepared is None:
             return
-        usage = self._usage.begin()
-        tally.count = partial(usage.fill, tally)
-        self._turns.begin(call.standing, len(body), usage.waits)
+        usage = self._begin(call, body, tally)
         self._shares.begin()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._calls.run(call, body, usage))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import pytest
 
-from serving.catalogue.groups import Group, GroupError, gpus_by_memory, group_models
+from serving.catalogue.groups import Group, GroupError, group_models
 from serving.catalogue.load import load_text
 from serving.catalogue.plan import Plan, plan
 
@@ -25,6 +26,15 @@ def planned(text: str = FILE) -> Plan:
 
 def groups(text: str = FILE, own: Mapping[str, str] | None = None) -> dict[str, Group]:
     return {group.name: group for group in group_models(planned(text), own)}
+
+
+def gpus_by_memory(found: Iterable[Group]) -> Counter[float | None]:
+    """As `Plan.gpus`."""
+    gpus: Counter[float | None] = Counter()
+    for group in found:
+        if group.gpus and group.replicas:
+            gpus[group.gpu_memory_gib] += group.gpus * group.replicas
+    return gpus
 
 
 def test_models_of_one_size_share_a_group() -> None:

@@ -60,9 +60,8 @@ class Turns:
     def __init__(self, llm: AsyncLLM, limits: QueueLimits, metrics: QueueMetrics) -> None:
         scheduler = llm.vllm_config.scheduler_config
         self._most = int(scheduler.max_num_active_seqs or scheduler.max_num_seqs)
-        self._kept = max(1, int(self._most * limits.reserve)) if self._most > 3 else 0
-        if limits.reserve == 0:
-            self._kept = 0
+        keeps = limits.reserve > 0 and self._most > 3
+        self._kept = max(1, int(self._most * limits.reserve)) if keeps else 0
         self._tokens = int(scheduler.max_num_batched_tokens)
         self._by_priority = scheduler.policy == "priority"
         self._limits = limits

@@ -21,9 +21,9 @@ from serving.accounts.quota.hold import BLOCK, MAX_BLOCK, Used
 from serving.accounts.quota.leased import lease_of
 from serving.accounts.quota.lender import Lender
 from serving.accounts.quota.limiter import guess
-from serving.accounts.quota.rate import SECOND
 from serving.accounts.quota.shelf import Shelf
 from serving.api.asked import Asked
+from serving.catalogue.rate import SECOND
 from serving.errors import RateLimited
 from serving.observability.logs import open_log
 from serving.observability.metrics import QuotaMetrics

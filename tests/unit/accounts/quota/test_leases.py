@@ -12,9 +12,9 @@ from serving.accounts.caller import Caller
 from serving.accounts.quota.hold import BLOCK, Used
 from serving.accounts.quota.leased import lease_of
 from serving.accounts.quota.lender import Lender
-from serving.accounts.quota.rate import SECOND
 from serving.accounts.quota.shelf import Shelf
 from serving.catalogue.quota import Quota
+from serving.catalogue.rate import SECOND
 from serving.errors import BudgetExhausted, RateLimited, StoreUnavailable
 from serving.observability.logs import open_log
 from serving.observability.metrics import QuotaMetrics

@@ -7,8 +7,8 @@ import pytest
 from serving.accounts.caller import Caller
 from serving.accounts.quota.hold import BLOCK, Used
 from serving.accounts.quota.limiter import IMAGE_TOKENS, guess
-from serving.accounts.quota.rate import SECOND
 from serving.accounts.quota.shelf import Shelf
+from serving.catalogue.rate import SECOND
 from serving.errors import BudgetExhausted, RateLimited
 from tests.unit.accounts.quota.doubles import CALLER, Clock, limiter, quota
 

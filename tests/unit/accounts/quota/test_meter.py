@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from serving.accounts.quota.meter import Budget, InFlight, Rate, Unit, share, unit_of
-from serving.accounts.quota.rate import SECOND
 from serving.catalogue.quota import LIMITS
+from serving.catalogue.rate import SECOND
 
 
 def at(text: str) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.accounts.quota import rate
-from serving.accounts.quota.rate import MINUTE, SECOND
+from serving.catalogue import rate
+from serving.catalogue.rate import MINUTE, SECOND
 
 NOW = 1_800_000_000 * SECOND
 
