@@ -14,7 +14,7 @@ from serving.accounts.listed import KeysFile, entries_of
 from serving.accounts.ring import KeyRing
 from serving.observability.logs import Log
 from serving.observability.metrics import RouterMetrics
-from serving.observability.tasks import background
+from serving.observability.tasks import background, end
 from serving.settings import Settings, is_loopback
 from serving.store.engine import Store
 from serving.store.keys import KeyTables
@@ -81,9 +81,7 @@ class Keeper:
 
     async def close(self) -> None:
         """Stop following; write down which keys were used."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self._tasks = []
         if self._follower is not None:
             await self._follower.flush()

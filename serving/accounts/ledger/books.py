@@ -15,7 +15,7 @@ from serving.api.usage import Place, Row, Wanted
 from serving.errors import StoreUnavailable
 from serving.observability.logs import Log
 from serving.observability.metrics import LedgerMetrics
-from serving.observability.tasks import background
+from serving.observability.tasks import background, end
 from serving.settings import Settings
 from serving.store.engine import Store, StoreAway
 from serving.store.ledger import StoredLedger
@@ -75,7 +75,7 @@ class Books:
     async def close(self) -> None:
         """Bring what is left to the store, as far as that goes within seconds."""
         if self._task is not None:
-            self._task.cancel()
+            await end(self._task)
         if self.ledger is not None:
             await self.ledger.close()
 

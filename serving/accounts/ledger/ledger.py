@@ -19,7 +19,7 @@ from serving.accounts.ledger.shipper import BATCH, Shipper, Sink
 from serving.errors import LedgerUnavailable
 from serving.observability.logs import Log, Seldom
 from serving.observability.metrics import LedgerMetrics
-from serving.observability.tasks import background
+from serving.observability.tasks import background, end
 from serving.store.engine import StoreAway
 from serving.store.entry import Entry, Numbered
 from serving.store.ledger import OutOfOrder
@@ -107,8 +107,7 @@ class JournalLedger:
         """Write and ship what is left, as far as that goes within a few seconds."""
         if self._journal is None or self._shipper is None or self._task is None:
             return
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end(self._task)
         await self._journal.close()
         with contextlib.suppress(StoreAway, TimeoutError):
             async with asyncio.timeout(LAST_S):
@@ -177,8 +176,7 @@ class StoreLedger:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_S), self._written:
                 await self._written.wait_for(lambda: not self._waiting)
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end(self._task)
         if self._waiting:
             self._log.error("ledger_entries_lost", entries=len(self._waiting))
             self._metrics.lost.inc(len(self._waiting))

@@ -13,7 +13,7 @@ from serving.accounts.quota.tariff import Tariffs
 from serving.catalogue.catalogue import Catalogue
 from serving.observability.logs import Log
 from serving.observability.metrics import QuotaMetrics
-from serving.observability.tasks import background
+from serving.observability.tasks import background, end
 from serving.store.engine import Store
 from serving.store.quota_leases import QuotaLeases
 
@@ -49,6 +49,5 @@ class Limits:
     async def close(self) -> None:
         """Say what was used, and give the leases back."""
         if self._task is not None and self._lender is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end(self._task)
             await self._lender.renew(self._shelf, ending=True)
