@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loadtests.measure.summary import Latency, Load, Summary
-from loadtests.report_html.chart import Chart, Rule, Series, figure
+from loadtests.report_html.chart import Chart, Rule, Series
+from loadtests.report_html.figure import figure
 from loadtests.report_html.html import Markup, tag
 from loadtests.report_html.page import section
 from loadtests.report_html.words import digits, milliseconds

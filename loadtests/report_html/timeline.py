@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from loadtests.measure.summary import Scrape, Second, Summary
-from loadtests.report_html.chart import Band, Chart, Rule, Series, figure
+from loadtests.report_html.chart import Band, Chart, Rule, Series
+from loadtests.report_html.figure import figure
 from loadtests.report_html.html import Child, Markup, identifier, markup, tag
 from loadtests.report_html.page import section
 from loadtests.report_html.scales import clock_step

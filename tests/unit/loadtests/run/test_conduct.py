@@ -21,17 +21,10 @@ from loadtests.run.processes import Processes, ProcessFailed, Sender
 from loadtests.run.rendezvous import Leader, join
 from loadtests.run.shard import Shard
 from loadtests.run.state import CannotMerge, checksum, merge, read_state
-from loadtests.scenarios.model import (
-    Client,
-    Fault,
-    Fixed,
-    Phase,
-    Poisson,
-    Scenario,
-    Target,
-    Trace,
-    Traffic,
-)
+from loadtests.scenarios.arrivals import Phase, Poisson, Trace
+from loadtests.scenarios.distributions import Fixed
+from loadtests.scenarios.model import Client, Fault, Scenario, Target
+from loadtests.scenarios.traffic import Traffic
 
 
 class Notes:
