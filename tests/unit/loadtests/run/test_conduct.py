@@ -15,10 +15,10 @@ import pytest
 from loadtests.known.process import KnownProcess
 from loadtests.measure.aggregate import Live
 from loadtests.measure.summary import Mark, Summary
-from loadtests.run.conduct import Conductor, conduct
+from loadtests.run.conduct import conduct
 from loadtests.run.messages import Beat, Go, Job, Ready
 from loadtests.run.processes import Processes, ProcessFailed, Sender
-from loadtests.run.rendezvous import Leader, join
+from loadtests.run.rendezvous import Follower, Leader
 from loadtests.run.shard import Shard
 from loadtests.run.state import CannotMerge, checksum, merge, read_state
 from loadtests.scenarios.arrivals import Phase, Poisson, Trace
@@ -124,19 +124,22 @@ async def test_shards_send_what_one_machine_would(
     of = scenario(server.url, processes=1)
     leader = Leader(Shard(0, 2), checksum(of))
     port = await leader.listen("127.0.0.1", 0)
-    first, second = (
-        Conductor(of, {}, notes, tmp_path / str(number), shard=Shard(number, 2), meet=meet)
-        for number, meet in enumerate(
-            (leader.meet, lambda: join(Shard(1, 2), "127.0.0.1", port, checksum(of)))
+    follower = Follower(Shard(1, 2), "127.0.0.1", port, checksum(of))
+    whole, part = await asyncio.gather(
+        *(
+            conduct(of, {}, notes, tmp_path / str(n), shard=Shard(n, 2), together=together)
+            for n, together in enumerate((leader, follower))
         )
     )
-    states = await asyncio.gather(first.run(), second.run())
     await leader.close()
+    await follower.close()
+    assert part is None
     alone = await conduct(of, {}, notes, tmp_path / "alone")
     assert alone is not None
+    states = [read_state(tmp_path / str(n) / f"shard-{n}-of-2.state") for n in (0, 1)]
     assert abs(states[0].started_at - states[1].started_at) < 0.05
-    whole, turned = merge(states), merge(states[::-1])
-    assert whole == turned
+    assert whole == merge(states) == merge(states[::-1])
+    assert whole is not None
     assert whole.client["clocks"].startswith("the clock of shard 1 is")
     assert whole.client["clocks"] in notes.notes
     assert (whole.processes, whole.invalid) == (2, [])
