@@ -10,9 +10,10 @@ from loadtests.report_html.honesty import honesty
 from loadtests.report_html.html import Child, Markup, identifier, markup, tag
 from loadtests.report_html.load import against_load
 from loadtests.report_html.page import page, section
+from loadtests.report_html.server_metrics import server
 from loadtests.report_html.tables import Cell, table
 from loadtests.report_html.tiles import tiles
-from loadtests.report_html.timeline import server, timeline
+from loadtests.report_html.timeline import timeline
 from loadtests.report_html.words import clock, digits
 
 
