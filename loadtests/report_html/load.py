@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtests.measure.knee import knee_of, latency_of, measured, varied
+from loadtests.measure.knee import Measure, knee_of, latency_of, measured, varied
 from loadtests.measure.summary import Load, Summary
 from loadtests.report_html.chart import Chart, Rule, Series
 from loadtests.report_html.figure import figure
@@ -66,7 +66,7 @@ def against_load(summary: Summary) -> Markup | None:
     )
 
 
-def _percentile(loads: Sequence[Load], measure: str, percentile: str, style: int) -> Series:
+def _percentile(loads: Sequence[Load], measure: Measure, percentile: str, style: int) -> Series:
     values = [
         getattr(latency, percentile) if (latency := latency_of(load, measure)) else None
         for load in loads

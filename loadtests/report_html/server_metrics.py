@@ -39,7 +39,7 @@ class Metric:
 
     name: str
     unit: str
-    lines: list[tuple[str, Samples]]
+    lines: Sequence[tuple[str, Samples]]
     words: Callable[[float | None], str] = amount
 
 

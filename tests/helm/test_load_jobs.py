@@ -17,16 +17,16 @@ from loadtests.load.plan import plans
 from loadtests.measure.summary import Summary
 from loadtests.scenarios.read import read_scenario
 from tests.helm.network import End, may
-from tests.helm.rendered import Pod, Rendered, merged, render, scenario_values
+from tests.helm.rendered import Object, Pod, Rendered, merged, render, scenario_values
 
 PODS = 3
 ARGS = ["--seconds-scale=0.1", "--set=goals=[]", "--set=client.max_lag_p99_ms=1000"]
 
 
-def with_jobs(pods: int, args: list[str], start_at: str = "") -> Rendered:
+def with_jobs(pods: int, args: list[str], start_at: str = "", **more: Object) -> Rendered:
     jobs = [{"name": "smoke", "scenario": "smoke", "pods": pods, "args": args}]
     load = {"jobs": jobs, "startAt": start_at}
-    return render(merged(scenario_values("one-gpu"), {"loadTests": load}))
+    return render(merged(scenario_values("one-gpu"), {"loadTests": load}, more))
 
 
 def job_pod(rendered: Rendered) -> Pod:
@@ -119,6 +119,14 @@ def test_a_job_of_one_pod_needs_no_others() -> None:
     assert "subdomain" not in pod.spec
     assert not any("-load-" in name for name in rendered.kind("Service"))
     assert "--shard" not in pod.main["args"][0]
+
+
+def test_the_ledger_is_read_where_there_is_one(everything: Rendered) -> None:
+    for pod in everything.of("client"):
+        if "-load-" in pod.name:
+            assert '--usage "$URL/v4/usage"' in pod.main["args"][0]
+    without = job_pod(with_jobs(1, [], store={"type": "none"}))
+    assert "--usage" not in without.main["args"][0]
 
 
 @pytest.mark.parametrize("jobs", [True, False])
