@@ -184,7 +184,7 @@ def test_two_shards_start_together_and_merge(server: KnownProcess, tmp_path: Pat
         (("--shard", "1/2"), "shards start together; give --listen, --join or --start-at"),
         (("--shard", "1/2", "--listen", "0.0.0.0:7"), "shard 0 listens and the others join it"),
         (("--shard", "0/2", "--join", "a:7"), "shard 0 listens and the others join it"),
-        (("--listen", "a:7", "--join", "a:7"), "are three ways; take one"),
+        (("--listen", "a:7", "--join", "a:7"), "who joins a leader starts when it says"),
         (("--join", "a"), "'a' is no HOST:PORT"),
         (("--start-at", "soon"), "'soon' is no time, as 2026-01-31T12:00:00Z"),
         (("--url", "localhost:8000"), "it must look like http://127.0.0.1:8000"),
