@@ -107,8 +107,7 @@ def _requests(cut: Cut) -> list[Text]:
     if cut.checked:
         words = f"; {cut.wrong} of {cut.checked} checked answers wrong"
         outcomes.append(words, "bold red" if cut.wrong else "")
-    tried = cut.requests - cut.outcomes.get("cancelled", 0)
-    good = f"{cut.good / tried:.1%}" if tried else "-"
+    good = "-" if cut.good_share is None else f"{cut.good_share:.1%}"
     unknown = f" ({cut.usage_missing} requests did not say theirs)" if cut.usage_missing else ""
     rates = (
         f"{cut.requests_per_s:.2f} requests/s, {cut.tokens_per_s:.1f} tokens/s, "

@@ -22,11 +22,11 @@ def counts(summary: Summary) -> Markup | None:
             Cell(f"{count.server - count.client:+,}", count.server - count.client),
             Cell(digits(count.explained, 15), count.explained),
             Cell(
-                "equal" if not count.unexplained else f"{count.unexplained:,} unexplained",
+                _verdict(count),
                 count.unexplained,
                 kind="bad" if count.unexplained else "good",
             ),
-            Cell(" ".join(filter(None, (count.source, count.note))), kind="text"),
+            Cell(": ".join(filter(None, (count.source, count.note))), kind="text"),
         ]
         for count in sorted(summary.counts, key=lambda count: -count.unexplained)
     ]
@@ -61,3 +61,9 @@ def counts(summary: Summary) -> Markup | None:
 def _name(count: Count) -> Child:
     name = count.model if count.account is None else count.account
     return "all" if name is None else identifier(name)
+
+
+def _verdict(count: Count) -> str:
+    if count.unexplained:
+        return f"{count.unexplained:,} unexplained"
+    return "equal" if count.client == count.server else "explained"

@@ -22,7 +22,7 @@ def tiles(summary: Summary) -> Markup:
             amount(cut.tokens_per_s),
             f"{digits(cut.completion_tokens, 12)} tokens",
         ),
-        ("Goodput/s", digits(cut.goodput_per_s), f"{share(_part(cut.good, cut))} good"),
+        ("Goodput/s", digits(cut.goodput_per_s), f"{share(cut.good_share)} good"),
         ("Not ok", share(_part(bad, cut)), f"{digits(bad, 9)} requests"),
     ]
     if cut.checked:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.measure.summary import Cut, Scrape, Second, Summary
+from loadtests.measure.summary import Count, Cut, Scrape, Second, Summary
 from loadtests.report_html import render
 from loadtests.report_html.server_metrics import metrics
 from tests.unit.loadtests.simulated import HOSTILE, showcase
@@ -165,3 +165,32 @@ def test_a_distribution_is_shown_by_its_mean_between_two_readings() -> None:
     text = checked(changed(scrapes=scrapes))
     assert "queue_seconds, mean (time)" in text
     assert "cache_config_info" not in text
+
+
+def test_callers_that_left_are_neither_good_nor_bad() -> None:
+    cut = showcase(hostile=False).cuts[0]
+    left = {"outcomes": {"ok": 30, "cancelled": 70}, "requests": 100, "good": 30}
+    text = checked(changed(cuts=[cut.model_copy(update=left)]))
+    assert "100% good" in text
+    nobody = {"outcomes": {"cancelled": 100}, "requests": 100, "good": 0}
+    assert "– good" in checked(changed(cuts=[cut.model_copy(update=nobody)]))
+
+
+def test_a_difference_that_is_explained_is_not_called_equal() -> None:
+    counts = [
+        Count(
+            what=what,
+            model=None,
+            client=3,
+            server=server,
+            explained=1,
+            note=note,
+            source="the ledger",
+        )
+        for what, server, note in (("a", 3, ""), ("b", 4, "why"), ("c", 9, "what"))
+    ]
+    text = checked(changed(counts=counts))
+    assert re.findall(r"<td[^>]*>(equal|explained|\d+ unexplained)<", text) == [
+        "5 unexplained", "equal", "explained"
+    ]  # fmt: skip
+    assert "the ledger: why" in text
