@@ -62,7 +62,7 @@ def _rule(rule: Rule, number: int, chart: Chart, x_scale: Scale, y_scale: Scale)
             "g",
             tag("title", rule.name),
             tag("line", x1=LEFT, x2=right, y1=y, y2=y),
-            tag("text", rule.name, x=right - 4, y=y - 4, text_anchor="end"),
+            tag("text", rule.name, x=LEFT + 6, y=y - 4),
             class_="rule bar",
         )
     x = x_scale(rule.at)
