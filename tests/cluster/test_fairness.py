@@ -157,8 +157,9 @@ async def test_a_flood_of_500_requests_at_most_doubles_another_s_p99(
     ratio = p99(beside) / p99(alone)
     print(
         f"{order}, {sequences or 'local'} sequences, steps of {step_ms:g} ms: p99 TTFT "
-        f"{1000 * p99(alone):.1f} ms alone, {1000 * p99(beside):.1f} ms beside the flood ({ratio:.2f} times; longest {1000 * max(each.ttft for each in beside):.0f} ms "
-        f"of {len(beside)} requests); the flood took {took:.1f} s"
+        f"{1000 * p99(alone):.1f} ms alone, {1000 * p99(beside):.1f} ms beside the flood "
+        f"({ratio:.2f} times; longest {1000 * max(each.ttft for each in beside):.0f} ms of "
+        f"{len(beside)} requests); the flood took {took:.1f} s"
     )
     if order == "fair":
         assert ratio <= 2
