@@ -10,17 +10,10 @@ from typing import Any
 from loadtests.load.draw import numbers_of
 from loadtests.load.prompts import lines_of
 from loadtests.load.vocabulary import vocabulary_of
+from loadtests.scenarios.distributions import Distribution, Drawn, Fixed, Lognormal, Uniform
 from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import (
-    Distribution,
-    Drawn,
-    Fixed,
-    Lognormal,
-    Traffic,
-    Uniform,
-    Zipf,
-)
 from loadtests.scenarios.source import Path
+from loadtests.scenarios.traffic import Traffic, Zipf
 
 Problem = tuple[Path, str]
 # What the program writes into a body itself, by the field that says it here.

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.scenarios.arrivals import Step, Trace
+from loadtests.scenarios.distributions import Fixed, Uniform
 from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import Fixed, Scenario, Step, Trace, Uniform
+from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.override import Overrides
 from loadtests.scenarios.read import read_scenario, shipped
 
