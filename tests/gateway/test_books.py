@@ -14,11 +14,11 @@ import os
 import random
 import shutil
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from serving.accounts.ledger import segment
 from serving.accounts.ledger.journal import JournalFull
 from serving.accounts.ledger.ledger import JournalLedger
 from serving.accounts.quota.meter import Unit
@@ -61,6 +62,23 @@ CATALOGUE = Catalogue.model_validate(
 END, FAIL = -1, -2
 # An engine that is told to stop says what it has made at the end of its step.
 STEP_S = 0.01
+WRITE_S = 0.002
+
+
+class Disk:
+    """Takes its time, and nothing of a process that has died meanwhile."""
+
+    def __init__(self) -> None:
+        self.dead: set[int] = set()
+        self._write = segment.write
+
+    def write(self, descriptor: int, records: Iterable[bytes]) -> None:
+        time.sleep(WRITE_S)
+        if descriptor not in self.dead:
+            self._write(descriptor, records)
+
+
+DISK = Disk()
 
 
 class Run:
@@ -299,11 +317,10 @@ class World:
             pass
 
         journal.append = gone  # type: ignore[method-assign,assignment]
-        with contextlib.suppress(Empty):
-            while True:
-                journal._queue.get_nowait()
+        DISK.dead.add(journal._descriptor)
         journal._queue.put(None)
         journal._thread.join()
+        DISK.dead.clear()
         os.close(journal._descriptor)
         os.close(journal._lock)
         shipper.close()
@@ -420,7 +437,7 @@ class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        # Where there is one, a disk in memory: no test cuts the power.
+        # Where there is one, a disk in memory, which is always as slow as `DISK`.
         memory = Path("/dev/shm")
         self.folder = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
         folder = Path(self.folder.name)
@@ -457,11 +474,20 @@ class Books(RuleBasedStateMachine):
         self.tell(pick, tokens)
         self.turn(turns)
 
-    @rule(pick=st.integers(0, 99), order=st.sampled_from([END, END, FAIL]), turns=TURNS)
-    def finish(self, pick: int, order: int, turns: int | None) -> None:
-        """A call ends, well or not."""
-        self.tell(pick, order)
+    @rule(
+        pick=st.integers(0, 99),
+        order=st.sampled_from([END, END, FAIL]),
+        turns=TURNS,
+        dies=st.sampled_from([False, False, True]),
+    )
+    def finish(self, pick: int, order: int, turns: int | None, dies: bool) -> None:
+        """A call ends, well or not, and its router may die of a sudden."""
+        request = self.tell(pick, order)
         self.turn(turns)
+        routers = self.world.routers
+        owner = next((c.router for c in self.world.clients if c.id == request), None)
+        if dies and owner in routers:
+            self.wait_for(self.world.kill_router(routers.index(owner)))
 
     @rule(pick=st.integers(0, 99), turns=TURNS)
     def leave(self, pick: int, turns: int | None) -> None:
@@ -499,9 +525,13 @@ class Books(RuleBasedStateMachine):
             )
         line.fault = ""
 
-    def tell(self, pick: int, order: int) -> None:
-        if runs := self.world.runs:
-            runs[pick % len(runs)].orders.put_nowait(order)
+    def tell(self, pick: int, order: int) -> str:
+        """Tell an engine what becomes of a call; its request's ID."""
+        if not (runs := self.world.runs):
+            return ""
+        run = runs[pick % len(runs)]
+        run.orders.put_nowait(order)
+        return run.request_id
 
     def teardown(self) -> None:
         try:
@@ -512,8 +542,8 @@ class Books(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def template(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """An empty store, made once."""
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty store, made once, and the disk."""
     path = tmp_path_factory.mktemp("store") / "store.sqlite3"
 
     async def make() -> None:
@@ -523,6 +553,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     asyncio.run(make())
     Books.template = path
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(segment, "write", DISK.write)
+        yield
 
 
 def examples(number: int) -> settings:
