@@ -124,7 +124,9 @@ class Cluster:
             drain_s = self.grace_of(node).drain_s
             env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = str(drain_s)
         self._starts[node] += 1
-        self._spawn(node, ["ip", "netns", "exec", node, *command], env)
+        # With processes of its own, too: `ray start` looks for those of other clusters.
+        apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        self._spawn(node, ["ip", "netns", "exec", node, *apart, *command], env)
         # One at a time: at the same moment they would choose the same names in Ray's folder.
         said = self.folder / f"{node}.out"
         self.wait(f"{node} is up", lambda: said.read_text().count(UP) == self._starts[node])
@@ -132,7 +134,8 @@ class Cluster:
     def drain(self, node: str) -> subprocess.Popen[bytes]:
         """What Kubernetes does to a pod: SIGTERM, and no more until the grace period is over."""
         process = self.processes[node]
-        process.send_signal(signal.SIGTERM)
+        (ray,) = psutil.Process(process.pid).children()
+        ray.send_signal(signal.SIGTERM)
         return process
 
     def kill(self, node: str) -> None:
