@@ -15,6 +15,8 @@ from ray._raylet import (  # type: ignore[attr-defined]  # compiled
 )
 from ray.serve import Deployment
 from ray.serve._private import replica
+from ray.serve.context import _get_global_client
+from ray.serve.schema import APIType
 
 
 def with_version(deployment: Deployment, version: str) -> Deployment:
@@ -46,3 +48,19 @@ def _no_port(server: Any, address: str) -> int:
 def asks_for_token() -> bool:
     """True if Ray's servers in this process refuse calls without the cluster's token."""
     return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+
+
+def declared_configs() -> dict[str, dict[str, Any]]:
+    """The configuration of each application of the connected cluster that Serve was given as one
+    (by REST, as KubeRay and `serve deploy` do), by name. `serve.status()` does not say which.
+
+    An application that is being deleted has lost its configuration; it is there, and empty.
+    """
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return {}
+    return {
+        name: application.get("deployed_app_config") or {}
+        for name, application in client.get_serve_details()["applications"].items()
+        if application["source"] == APIType.DECLARATIVE
+    }

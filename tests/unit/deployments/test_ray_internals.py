@@ -121,3 +121,16 @@ def test_a_deployment_has_the_version_it_is_given() -> None:
 
     deployment = ray_internals.with_version(serve.deployment(Nothing), "abc")
     assert deployment._version == "abc", "see with_version"
+
+
+def test_serve_says_what_was_declared() -> None:
+    from ray.serve.schema import APIType, ApplicationDetails, ServeInstanceDetails
+
+    assert {"source", "deployed_app_config"} <= ApplicationDetails.model_fields.keys()
+    assert "applications" in ServeInstanceDetails.model_fields
+    assert APIType.DECLARATIVE == "declarative", "see declared_configs"
+
+
+def test_nothing_is_declared_where_serve_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_internals, "_get_global_client", lambda **_: None)
+    assert ray_internals.declared_configs() == {}
