@@ -1,4 +1,4 @@
-"""A cluster whose applications a configuration declares: KubeRay's `serveConfigV2`, or `serve deploy`.
+"""A cluster whose applications are declared: in KubeRay's `serveConfigV2`, or by `serve deploy`.
 
 Such a cluster has one writer. What anybody else deployed there would not be in the configuration,
 would never be removed by it, and would be lost with a head that does not come back; and what the
