@@ -144,6 +144,20 @@ def test_what_the_chart_renders_deploys_and_completes(cluster: Declared) -> None
     assert cluster.text(INSTRUCT, "Hello!")
 
 
+def test_what_the_chart_s_notes_end_in_works(cluster: Declared) -> None:
+    lines = rendered(cluster.models).notes.rstrip().splitlines()
+    call = "\n".join(lines[-2:])
+    assert "http://127.0.0.1:8000/" in call
+    done = subprocess.run(
+        ["bash", "-c", call.replace("http://127.0.0.1:8000", cluster.url)],
+        env=os.environ | {"KEY": KEY, "no_proxy": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert json.loads(done.stdout)["completion"]["text"], done.stdout + done.stderr
+
+
 def test_serving_apply_shows_the_change_and_makes_none(cluster: Declared, tmp_path: Path) -> None:
     before = cluster.applications()
     assert apply(cluster, cluster.models) == "nothing to do\n"
