@@ -51,8 +51,12 @@ def replace(nodes: Cluster, node: str) -> None:
 def spread(nodes: Cluster) -> None:
     """Bring a replica to each engine node; one that was replaced may be where the other is."""
     whole(nodes)
-    while (places := nodes.replicas()[APP]) != ENGINES:
+    for _ in range(8):
+        places = nodes.replicas()[APP]
+        if places == ENGINES:
+            return
         replace(nodes, "engine-a" if places[0] == ENGINES[0] else "engine-b")
+    raise AssertionError(f"Serve puts both replicas on {places[0]}, again and again")
 
 
 def complete(router: str, tokens: int = 4) -> httpx.Response:
