@@ -15,18 +15,36 @@ from ray._raylet import (  # type: ignore[attr-defined]  # compiled
 )
 from ray.serve import Deployment
 from ray.serve._private import replica
+from ray.serve._private.config import DeploymentConfig
 from ray.serve.context import _get_global_client
 from ray.serve.schema import APIType
 
 
-def with_version(deployment: Deployment, version: str) -> Deployment:
-    """The deployment, whose replicas stay as they are as long as its version does.
+class _Versioned(DeploymentConfig):
+    """A deployment's configuration that keeps the version it was made with.
 
-    Without one, Serve takes every `run` for new code and restarts all replicas. The option is no
-    longer public; what `serve deploy` does instead builds each application in a process of its
-    own, which adds seconds to every start (docs/decisions.md 21).
+    `get_deploy_args` of `ray.serve._private.deploy_utils` sets another one when the application comes
+    as a configuration: a digest of its import path and arguments, which are the whole models file.
     """
-    return deployment.options(_internal=True, version=version)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "version":
+            super().__setattr__(name, value)
+
+
+def with_version(deployment: Deployment, version: str) -> Deployment:
+    """The deployment, whose replicas stay as they are as long as its version does, however it is
+    deployed.
+
+    Without one, Serve takes every `run` for new code and restarts all replicas, and every change of
+    a `serveConfigV2`'s arguments too. The option is no longer public (docs/decisions.md 21).
+    """
+    versioned = deployment.options(_internal=True, version=version)
+    config = versioned._deployment_config
+    versioned._deployment_config = _Versioned.model_construct(
+        config.model_fields_set | {"version"}, **dict(config) | {"version": version}
+    )
+    return versioned
 
 
 def open_no_grpc_port() -> None:
