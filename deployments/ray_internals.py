@@ -20,11 +20,11 @@ from ray.serve.context import _get_global_client
 from ray.serve.schema import APIType
 
 
-class _Versioned(DeploymentConfig):
+class _Versioned(DeploymentConfig):  # type: ignore[misc]  # Ray's types are not followed
     """A deployment's configuration that keeps the version it was made with.
 
-    `get_deploy_args` of `ray.serve._private.deploy_utils` sets another one when the application comes
-    as a configuration: a digest of its import path and arguments, which are the whole models file.
+    Of an application that is declared, Serve's `get_deploy_args` sets another one: a digest of its
+    import path and arguments, which have the whole models file in them.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
