@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Endpoint = Literal["create_completion", "completions", "chat"]
+Writing = Literal["create_completion", "completions", "chat"]
+Endpoint = Writing | Literal["embeddings", "rerank"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from serving.engine.fair_queue import Claim, FairQueue, Flow
 from serving.engine.queue_limits import QueueLimits
 from serving.engine.vllm.patches import BEAM
 from serving.engine.vllm.patches.shares import counts
-from serving.observability.metrics import QueueMetrics
+from serving.observability.engine_metrics import QueueMetrics
 from serving.wire.messages import Standing
 
 # For how long after the last change from one flow to another there is more than one.

@@ -19,7 +19,7 @@ from serving.engine.queue_limits import QueueLimits
 from serving.engine.vllm.patches import BEAM
 from serving.engine.vllm.patches.admission import free_failed_requests
 from serving.engine.vllm.patches.turns import Turns
-from serving.observability.metrics import QueueMetrics
+from serving.observability.engine_metrics import QueueMetrics
 from serving.wire.messages import Standing
 from tests.unit.engine.vllm.test_admission import add, bare_llm, request
 
