@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from loadtests.load.planned import Endpoint
 from loadtests.scenarios.distributions import Distribution, Fixed
 from loadtests.scenarios.fields import Part, Strict
 
@@ -99,7 +100,7 @@ class Traffic(Strict):
 
     name: str
     weight: PositiveFloat = 1
-    endpoint: Literal["create_completion", "completions", "chat"] = "create_completion"
+    endpoint: Endpoint = "create_completion"
     stream: bool = True
     models: dict[str, PositiveFloat] = Field(default={}, description="ID to weight")
     custom_ids: Zipf | None = None
