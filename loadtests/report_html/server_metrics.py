@@ -126,14 +126,26 @@ def _mean(name: str, sums: Sequence[Scrape], counts: Sequence[Scrape]) -> Metric
 
 
 def _values(scrape: Scrape) -> Samples:
-    return sorted(scrape.samples)
+    """With the readings that were left out in the middle of level stretches."""
+    samples = sorted(scrape.samples)
+    apart = [later - at for (at, value), (later, after) in pairwise(samples) if value != after]
+    if not apart:
+        return samples
+    step = statistics.median(apart)
+    found = samples[:1]
+    for (at, value), (later, after) in pairwise(samples):
+        if value == after and step > 0:
+            count = round((later - at) / step)
+            found += [(at + (later - at) * n / count, value) for n in range(1, count)]
+        found.append((later, after))
+    return found
 
 
 def _rate(scrape: Scrape) -> Samples:
     """Per second; after a restart a counter begins at 0."""
     return [
         (at, (value - before if value >= before else value) / (at - last))
-        for (last, before), (at, value) in pairwise(sorted(scrape.samples))
+        for (last, before), (at, value) in pairwise(_values(scrape))
         if at > last
     ]
 

@@ -147,6 +147,25 @@ def test_a_counter_is_shown_as_a_rate_that_a_restart_does_not_turn_negative(
     assert {float(rate) for rate in rates} == {10.0, 5.0}
 
 
+def test_what_stays_as_it_is_is_drawn_all_along() -> None:
+    """Of a level stretch only the ends are in a summary (`loadtests.measure.scrape`)."""
+    level = [(0.0, 0.0), (40.0, 0.0), (42.0, 1.0), (44.0, 3.0), (46.0, 0.0), (100.0, 0.0)]
+    count = [(0.0, 0.0), (2.0, 8.0), (60.0, 8.0), (62.0, 10.0), (64.0, 12.0), (100.0, 12.0)]
+    (jobs, running) = metrics(
+        [
+            Scrape(target="a", name="running", labels={}, samples=level),
+            Scrape(target="a", name="jobs_total", labels={}, samples=count),
+        ]
+    )
+    times = [float(at) for at in range(0, 102, 2)]
+    ((_, values),) = running.lines
+    assert [at for at, _ in values] == times
+    assert sum(value for _, value in values) == 4
+    ((_, rates),) = jobs.lines
+    assert [at for at, _ in rates] == times[1:]
+    assert [(at, rate) for at, rate in rates if rate] == [(2, 4), (62, 1), (64, 1)]
+
+
 def test_a_distribution_is_shown_by_its_mean_between_two_readings() -> None:
     """A reading that is as the one before was left out, and where nothing came is no mean."""
     of = {"target": "a", "labels": {"model": "m"}}
