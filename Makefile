@@ -40,7 +40,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-image image sbom test-suspects test-nodes test-rolling test-ledger check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-deployed test-image image sbom test-suspects test-nodes test-rolling test-ledger check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -50,6 +50,7 @@ help:
 	make test-fast                        unit and gateway tests only: seconds
 	make test-cluster | test-sdk          the tests on a real cluster; with every published client
 	make test-helm                        the chart: rendered by Helm, validated, compared with the code
+	make test-deployed                    what it renders deploys on a local Ray; `serving apply` under load
 	make image BASE_DIGEST=sha256:... [DEVICE=cpu] [TAG=serving:0.1.0]
 	                                      build the image with docker, or DOCKER=podman
 	make test-image                       its script in a bare Debian: root, mmdebstrap, ten minutes
@@ -144,7 +145,10 @@ test-sdk: setup-dev
 	@$(BIN)/python -m pytest -m sdk
 
 test-helm: setup-dev
-	@$(BIN)/python -m pytest tests/helm
+	@$(BIN)/python -m pytest -m "not long" tests/helm
+
+test-deployed: setup-dev
+	@$(BIN)/python -m pytest -rP -m long tests/cluster/test_declared.py tests/cluster/test_rolled.py
 
 test-image: setup-dev
 	@$(BIN)/python -m pytest -m long tests/helm/test_image.py

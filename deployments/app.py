@@ -10,7 +10,8 @@ For `serve deploy` and KubeRay the two builders are import paths: `deployments.a
 `deployments.app:build_router`. Each takes `models`, the models file's path, or `models_yaml`, its
 text; `build_engine` also takes `model`, the ID. With `group`, each replica takes one of a resource
 of that name, which the nodes of a worker group have one of each: so it runs in that group alone,
-and one to a node.
+and one to a node. A group's code is its image, which changes with the whole cluster, and who builds
+may have another image than who runs: the version of what is in a group does not name the code.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def engine_app(spec: EngineSpec, catalogue: Catalogue, group: str = "") -> Appli
     # An engine that takes no images must not restart when the limits on them change.
     images = catalogue.images.model_dump(mode="json") if spec.vision else {}
     made_of = spec.model_dump(mode="json", exclude=_NOT_OF_A_REPLICA)
-    return _versioned(deployment, engine_code(), made_of, drain_s, images).bind(
+    code = "" if group else engine_code()
+    return _versioned(deployment, code, made_of, drain_s, images).bind(
         spec.model_dump(mode="json"), drain_s, images
     )
 
@@ -99,7 +101,8 @@ def router_app(catalogue: Catalogue, group: str = "") -> Application:
         logging_config=_QUIET,
     )
     drain_s, leave_s = catalogue.drain_s, catalogue.router.leave_s
-    return _versioned(deployment, router_code(), drain_s, leave_s).bind(drain_s, leave_s)
+    code = "" if group else router_code()
+    return _versioned(deployment, code, drain_s, leave_s).bind(drain_s, leave_s)
 
 
 def run_targets(catalogue: Catalogue) -> list[RunTarget]:

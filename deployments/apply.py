@@ -10,18 +10,22 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from deployments.declared import ADVICE, Declared, declared, unified
 from deployments.environment import TOKEN_PATH, local_environment, set_defaults
 from serving.catalogue.catalogue import Catalogue
-from serving.catalogue.load import CatalogueError, load_catalogue
+from serving.catalogue.load import CatalogueError, load_catalogue, load_text
 from serving.wire.address import split_host_port
+
+if TYPE_CHECKING:
+    from deployments.rollout import Changes
 
 # In the run directory of `serving up`: how to reach its cluster.
 CLUSTER_FILE = "ray-cluster.json"
-EXIT_FAILED, EXIT_USAGE, EXIT_NO_CLUSTER = 1, 2, 3
+EXIT_FAILED, EXIT_USAGE, EXIT_NO_CLUSTER, EXIT_DECLARED = 1, 2, 3, 4
 
 
 @click.command(
@@ -39,8 +43,13 @@ are replaced one after the other: with a single replica the model is away
 while it loads. Replicas that run other code than is installed here, packages
 included, are outdated and are replaced in the same way.
 \b
-Exit codes: 0 done (or nothing to do); 1 a model failed to start, or not in
-time; 2 a mistake in the arguments or the file; 3 no running service.
+On a cluster whose applications are declared (KubeRay's `serveConfigV2`, or
+`serve deploy`) nothing is changed: what has to change there is on stdout, as
+`diff -u` writes it.
+\b
+Exit codes: 0 done (or nothing to do, or --dry-run); 1 a model failed to
+start, or not in time; 2 a mistake in the arguments or the file; 3 no running
+service; 4 changed nothing, since the applications are declared.
 """,
 )
 @click.argument("models", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -81,13 +90,13 @@ def main(models: Path, address: str | None, run_dir: Path, dry_run: bool, timeou
     except Exception as error:  # noqa: BLE001 - Ray raises several unrelated kinds
         _end(EXIT_NO_CLUSTER, f"no Ray cluster at {found}: {error}")
     try:
-        _run(catalogue, dry_run, timeout)
+        _run(catalogue, models, dry_run, timeout)
     finally:
         ray.shutdown()
 
 
-def _run(catalogue: Catalogue, dry_run: bool, timeout_s: float) -> None:
-    from deployments import rollout
+def _run(catalogue: Catalogue, file: Path, dry_run: bool, timeout_s: float) -> None:
+    from deployments import ray_internals, rollout
 
     # After the import, which sets the level.
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -97,13 +106,11 @@ def _run(catalogue: Catalogue, dry_run: bool, timeout_s: float) -> None:
         click.echo(f"[{time.monotonic() - started:5.1f} s] {message}", err=True)
 
     try:
-        old = rollout.current_catalogue()
-        difference = rollout.changes(old, catalogue)
-        for word in ("added", "changed", "removed"):
-            for name in getattr(difference, word):
-                click.echo(f"{word:8} {name}")
-        if difference.other:
-            click.echo("changed  aliases, providers or settings of the routers")
+        if there := declared(ray_internals.declared_configs()):
+            _show(there, catalogue, file, dry_run)
+            return
+        difference = rollout.changes(rollout.current_catalogue(), catalogue)
+        _say_changes(difference)
         outdated = rollout.outdated(catalogue)
         for name in outdated:
             click.echo(f"outdated {name}")
@@ -119,6 +126,32 @@ def _run(catalogue: Catalogue, dry_run: bool, timeout_s: float) -> None:
         _end(EXIT_FAILED, str(error))
     except Exception as error:  # noqa: BLE001 - of Ray, or of a service of another version
         _end(EXIT_FAILED, f"{type(error).__name__}: {error}")
+
+
+def _show(there: Declared, catalogue: Catalogue, file: Path, dry_run: bool) -> None:
+    """Say what has to change where the cluster's applications are declared."""
+    from deployments import rollout
+
+    old = load_text(there.models_yaml) if there.models_yaml else rollout.current_catalogue()
+    difference = rollout.changes(old, catalogue)
+    _say_changes(difference)
+    if not difference:
+        click.echo("nothing to do")
+        return
+    if there.models_yaml:
+        click.echo(unified(there.models_yaml, file.read_text(encoding="utf-8"), str(file)))
+    if dry_run:
+        click.echo(ADVICE.format(file=file), err=True)
+    else:
+        _end(EXIT_DECLARED, ADVICE.format(file=file))
+
+
+def _say_changes(difference: Changes) -> None:
+    for word in ("added", "changed", "removed"):
+        for name in getattr(difference, word):
+            click.echo(f"{word:8} {name}")
+    if difference.other:
+        click.echo("changed  aliases, providers or settings of the routers")
 
 
 def write_cluster_file(run_dir: Path, address: str) -> None:

@@ -15,16 +15,36 @@ from ray._raylet import (  # type: ignore[attr-defined]  # compiled
 )
 from ray.serve import Deployment
 from ray.serve._private import replica
+from ray.serve._private.config import DeploymentConfig
+from ray.serve.context import _get_global_client
+from ray.serve.schema import APIType
+
+
+class _Versioned(DeploymentConfig):  # type: ignore[misc]  # Ray's types are not followed
+    """A deployment's configuration that keeps the version it was made with.
+
+    Of an application that is declared, Serve's `get_deploy_args` sets another one: a digest of its
+    import path and arguments, which have the whole models file in them.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "version":
+            super().__setattr__(name, value)
 
 
 def with_version(deployment: Deployment, version: str) -> Deployment:
-    """The deployment, whose replicas stay as they are as long as its version does.
+    """The deployment, whose replicas stay as they are as long as its version does, however it is
+    deployed.
 
-    Without one, Serve takes every `run` for new code and restarts all replicas. The option is no
-    longer public; what `serve deploy` does instead builds each application in a process of its
-    own, which adds seconds to every start (docs/decisions.md 21).
+    Without one, Serve takes every `run` for new code and restarts all replicas, and every change of
+    a `serveConfigV2`'s arguments too. The option is no longer public (docs/decisions.md 21).
     """
-    return deployment.options(_internal=True, version=version)
+    versioned = deployment.options(_internal=True, version=version)
+    config = versioned._deployment_config
+    versioned._deployment_config = _Versioned.model_construct(
+        config.model_fields_set | {"version"}, **dict(config) | {"version": version}
+    )
+    return versioned
 
 
 def open_no_grpc_port() -> None:
@@ -46,3 +66,19 @@ def _no_port(server: Any, address: str) -> int:
 def asks_for_token() -> bool:
     """True if Ray's servers in this process refuse calls without the cluster's token."""
     return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
+
+
+def declared_configs() -> dict[str, dict[str, Any]]:
+    """The configuration of each application of the connected cluster that Serve was given as one
+    (by REST, as KubeRay and `serve deploy` do), by name. `serve.status()` does not say which.
+
+    An application that is being deleted has lost its configuration; it is there, and empty.
+    """
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return {}
+    return {
+        name: application.get("deployed_app_config") or {}
+        for name, application in client.get_serve_details()["applications"].items()
+        if application["source"] == APIType.DECLARATIVE
+    }

@@ -59,6 +59,16 @@ template:
     {{- with $tolerations }}
     tolerations: {{- toYaml . | nindent 6 }}
     {{- end }}
+    {{- if $v.topology.spreadEngines }}
+    topologySpreadConstraints:
+      - topologyKey: kubernetes.io/hostname
+        maxSkew: 1
+        whenUnsatisfiable: ScheduleAnyway
+        labelSelector:
+          matchLabels:
+            {{- include "serving.selector" (list $root "engine") | nindent 12 }}
+            serving/group: {{ $group.name }}
+    {{- end }}
     {{- if and $gpus $group.gpuMemoryGiB $v.engine.matchGpuMemory }}
     affinity:
       nodeAffinity:

@@ -5,8 +5,10 @@
 One engine server of the first model of a models file and one router in front of it, without Ray.
 Bystanders stream short completions all the time; an attacker, a process of its own, sends one body
 of `heavy_bodies.py` after the other. A bystander's latency is what it waits for its first token and
-between tokens. Before each body the bystanders run alone for a while: what they wait longer while
-the body is worked on, worst against worst (p100), is the added latency.
+between tokens. If the model embeds or scores, they ask for that, the bodies are those of
+`heavy_reading.py`, and the latency is that of a whole answer. Before each body the bystanders run
+alone for a while: what they wait longer while the body is worked on, worst against worst (p100), is
+the added latency.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ from typing import Any
 import yaml
 
 from loadtests.inside.ask import Asker
-from loadtests.inside.heavy_bodies import BODIES
+from loadtests.inside.heavy_bodies import BODIES, Maker
+from loadtests.inside.heavy_reading import EMBED, SCORES
 from loadtests.inside.stacks import Model, free_port, wait_until
+from loadtests.load.planned import Endpoint
 from loadtests.loop import run as run_loop
 
 DEFAULT_MODELS = Path("deployments/models/local.yaml")
@@ -48,6 +52,14 @@ AFTER_S = 1.5
 # The longest that a heavy request may take to be answered or refused.
 ANSWER_S = 60.0
 BAR_S = 0.1
+# What bystanders ask of a model that reads, by its `task`: the endpoint, and fields of the body.
+READS: dict[str, tuple[Endpoint, dict[str, Any]]] = {
+    "embed": ("embeddings", {}),
+    "score": ("rerank", {"documents": ["A robot.", "A flower."]}),
+}
+LINE = "the robot went down to the river and looked at the water."
+# By the model's `task`.
+BODIES_FOR: dict[str, dict[str, Maker]] = {"generate": BODIES, "embed": EMBED, "score": SCORES}
 
 
 @dataclass
@@ -85,20 +97,37 @@ class Figures:
 
 
 class Bystanders:
-    """Clients that ask for short completions without a pause."""
+    """Clients that ask for short completions, vectors or scores without a pause."""
 
-    def __init__(self, ask: Asker, model: str) -> None:
+    def __init__(self, ask: Asker, model: str, task: str) -> None:
         self._ask = ask
         self._model = model
+        self._task = task
         self._sent = 0
 
     async def run(self, until: asyncio.Event) -> Waits:
         """Ask until told to stop; each stream is then read to its end."""
         waits = Waits()
-        await asyncio.gather(
-            *(self._stream(waits, until) for _ in range(STREAMS)), self._structured(waits, until)
-        )
+        if self._task == "generate":
+            clients = [*(self._stream(waits, until) for _ in range(STREAMS))]
+            clients.append(self._structured(waits, until))
+        else:
+            clients = [self._read(waits, until) for _ in range(STREAMS)]
+        await asyncio.gather(*clients)
         return waits
+
+    async def _read(self, waits: Waits, until: asyncio.Event) -> None:
+        endpoint, extra = READS[self._task]
+        while not until.is_set():
+            self._sent += 1
+            text = f"Story {self._sent}: {LINE}"
+            found = await self._ask(endpoint, self._model, text, 0, stream=False, extra=extra)
+            waits.requests += 1
+            if found.record.error is not None:
+                waits.errors.append(found.record.error)
+                await asyncio.sleep(0.05)
+                continue
+            waits.first_s = max(waits.first_s, found.record.e2e_s)
 
     async def _stream(self, waits: Waits, until: asyncio.Event) -> None:
         while not until.is_set():
@@ -134,10 +163,11 @@ class Attacker:
     """A process that makes a heavy body and sends it, so that the bystanders' clients, which
     measure, do not have that work."""
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, task: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_attack, args=(theirs, url, model), daemon=True)
+        args = (theirs, url, model, task)
+        self._process = context.Process(target=_attack, args=args, daemon=True)
         self._process.start()
 
     async def prepare(self, name: str) -> None:
@@ -156,10 +186,10 @@ class Attacker:
         self._process.join()
 
 
-def _attack(pipe: Connection, url: str, model: str) -> None:
+def _attack(pipe: Connection, url: str, model: str, task: str) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
-        path, body = BODIES[pipe.recv()](model)
+        path, body = BODIES_FOR[task][pipe.recv()](model)
         pipe.send("made")
         pipe.recv()
         headers = {"x-api-key": KEY, "content-type": "application/json"}
@@ -177,13 +207,13 @@ def _attack(pipe: Connection, url: str, model: str) -> None:
         pipe.send((status, said, time.monotonic() - started))
 
 
-async def measure(url: str, model: str, names: list[str]) -> list[Figures]:
+async def measure(url: str, model: str, names: list[str], task: str = "generate") -> list[Figures]:
     """Send each body once, and look at the bystanders before and meanwhile."""
-    attacker = Attacker(url, model)
+    attacker = Attacker(url, model, task)
     done = []
     try:
         with closing(Asker(url, KEY, timeout_s=2 * ANSWER_S)) as ask:
-            bystanders = Bystanders(ask, model)
+            bystanders = Bystanders(ask, model, task)
             await _for(bystanders, ALONE_S)  # warm
             for name in names:
                 await attacker.prepare(name)
@@ -291,11 +321,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
     words = args.only.split("|")
-    names = [name for name in BODIES if any(word in name for word in words)]
-    with tempfile.TemporaryDirectory() as folder:
-        model = Model.load(args.models)
-        with alone(model, Path(folder)) as url:
-            figures = run_loop(measure(url, model.id, names))
+    model = Model.load(args.models)
+    task = model.spec.get("task", "generate")
+    names = [name for name in BODIES_FOR[task] if any(word in name for word in words)]
+    with tempfile.TemporaryDirectory() as folder, alone(model, Path(folder)) as url:
+        figures = run_loop(measure(url, model.id, names, task))
     if args.json:
         args.json.write_text(json.dumps([_as_json(found) for found in figures], indent=1))
     over = [found for found in figures if found.added_s > BAR_S]

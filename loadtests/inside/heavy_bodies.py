@@ -22,11 +22,13 @@ MIB = 1 << 20
 Maker = Callable[[str], tuple[str, bytes]]
 
 
-def _json(path: str, **fields: Any) -> Maker:
+def as_json(path: str, **fields: Any) -> Maker:
+    """A body of these fields and the model."""
     return lambda model: (path, json.dumps({"model": model, **fields}).encode())
 
 
-def _lazy(path: str, fields: Callable[[], dict[str, Any]]) -> Maker:
+def lazy(path: str, fields: Callable[[], dict[str, Any]]) -> Maker:
+    """The same of fields that take long to make, or much memory."""
     return lambda model: (path, json.dumps({"model": model, **fields()}).encode())
 
 
@@ -35,7 +37,7 @@ def _raw(path: str, text: Callable[[str], str]) -> Maker:
 
 
 def _chat(count: int, content: Any = "hi") -> Maker:
-    return _lazy(
+    return lazy(
         CHAT, lambda: {"messages": [{"role": "user", "content": content}] * count, "max_tokens": 1}
     )
 
@@ -49,11 +51,11 @@ def _schema(schema: Callable[[], dict[str, Any]]) -> Maker:
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema()}}
         return {**_HELLO, "response_format": form}
 
-    return _lazy(CHAT, fields)
+    return lazy(CHAT, fields)
 
 
 def _structured(**constraint: Any) -> Maker:
-    return _json(COMPLETIONS, prompt="hello", max_tokens=2, structured_outputs=constraint)
+    return as_json(COMPLETIONS, prompt="hello", max_tokens=2, structured_outputs=constraint)
 
 
 def _enum(count: int) -> Maker:
@@ -83,7 +85,7 @@ def _tags(count: int) -> Maker:
         tag = {"type": "structural_tag", "structures": tags, "triggers": ["<f"]}
         return {**_HELLO, "response_format": tag}
 
-    return _lazy(CHAT, fields)
+    return lazy(CHAT, fields)
 
 
 def _tools(count: int, choice: str) -> Maker:
@@ -92,12 +94,12 @@ def _tools(count: int, choice: str) -> Maker:
         tools = [{"type": "function", "function": {**tool, "name": f"f{n}"}} for n in range(count)]
         return {**_HELLO, "tools": tools, "tool_choice": choice}
 
-    return _lazy(CHAT, fields)
+    return lazy(CHAT, fields)
 
 
 def _blocks(count: int, block: dict[str, Any], path: str = MESSAGES) -> Maker:
     """Anthropic's Messages with so many content blocks."""
-    return _lazy(
+    return lazy(
         path, lambda: {"messages": [{"role": "user", "content": [block] * count}], "max_tokens": 1}
     )
 
@@ -115,18 +117,18 @@ def _anbn(count: int) -> str:
 
 def _long(**more: Any) -> Maker:
     """A completion of 900 tokens, and what of it the answer has to say."""
-    return _json(COMPLETIONS, prompt="hi", max_tokens=900, ignore_eos=True, **more)
+    return as_json(COMPLETIONS, prompt="hi", max_tokens=900, ignore_eos=True, **more)
 
 
 def _long_chat(**more: Any) -> Maker:
     hello = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 900}
-    return _json(CHAT, **hello, logprobs=True, ignore_eos=True, **more)
+    return as_json(CHAT, **hello, logprobs=True, ignore_eos=True, **more)
 
 
 def _long_response(**more: Any) -> Maker:
     include = ["message.output_text.logprobs"]
     fields = {"input": "hi", "max_output_tokens": 900, "ignore_eos": True, "include": include}
-    return _json(RESPONSES, **fields, **more)
+    return as_json(RESPONSES, **fields, **more)
 
 
 _TEXT = {"type": "text", "text": "a"}
@@ -134,41 +136,41 @@ _HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_
 
 BODIES: dict[str, Maker] = {
     # long texts
-    "8 MB prompt, truncate_prompt_tokens 10": _lazy(
+    "8 MB prompt, truncate_prompt_tokens 10": lazy(
         COMPLETIONS,
         lambda: {"prompt": "hello " * 1_400_000, "truncate_prompt_tokens": 10, "max_tokens": 1},
     ),
-    "8 MB prompt": _lazy(COMPLETIONS, lambda: {"prompt": "hello " * 1_400_000, "max_tokens": 1}),
-    "30 MB prompt": _lazy(COMPLETIONS, lambda: {"prompt": "x" * 30_000_000}),
-    "1 MB of spaces, truncated": _lazy(
+    "8 MB prompt": lazy(COMPLETIONS, lambda: {"prompt": "hello " * 1_400_000, "max_tokens": 1}),
+    "30 MB prompt": lazy(COMPLETIONS, lambda: {"prompt": "x" * 30_000_000}),
+    "1 MB of spaces, truncated": lazy(
         COMPLETIONS, lambda: {"prompt": " " * MIB, "truncate_prompt_tokens": 10}
     ),
-    "1 MB word, truncated": _lazy(
+    "1 MB word, truncated": lazy(
         COMPLETIONS, lambda: {"prompt": "qz" * (MIB // 2), "truncate_prompt_tokens": 10}
     ),
-    "200,000 emoji, truncated": _lazy(
+    "200,000 emoji, truncated": lazy(
         COMPLETIONS, lambda: {"prompt": "\U0001f9ff" * 200_000, "truncate_prompt_tokens": 10}
     ),
-    "/v4, 8 MB prompt": _lazy(CREATE, lambda: {"prompt": "hello " * 1_400_000}),
-    "/v4, 16,000 characters of spaces": _json(CREATE, prompt=" " * 16_000),
-    "/v4, 100,000 stop sequences": _lazy(
+    "/v4, 8 MB prompt": lazy(CREATE, lambda: {"prompt": "hello " * 1_400_000}),
+    "/v4, 16,000 characters of spaces": as_json(CREATE, prompt=" " * 16_000),
+    "/v4, 100,000 stop sequences": lazy(
         CREATE,
         lambda: {
             "prompt": "hi",
             "model_parameters": {"stop_sequences": [f"s{n}" for n in range(100_000)]},
         },
     ),
-    "/v4, stop sequence of 8 MB": _lazy(
+    "/v4, stop sequence of 8 MB": lazy(
         CREATE, lambda: {"prompt": "hi", "model_parameters": {"stop_sequences": ["x" * 8_000_000]}}
     ),
-    "/v4, 1e6 unknown fields": _lazy(
+    "/v4, 1e6 unknown fields": lazy(
         CREATE, lambda: {"prompt": "hi", **{f"k{n}": n for n in range(1_000_000)}}
     ),
-    "/v4, 1e6 parameters": _lazy(
+    "/v4, 1e6 parameters": lazy(
         CREATE,
         lambda: {"prompt": "hi", "model_parameters": {f"k{n}": n for n in range(1_000_000)}},
     ),
-    "/v4, 300,000 images": _lazy(
+    "/v4, 300,000 images": lazy(
         CREATE, lambda: {"prompt": "hi", "images": [{"image_url": "data:"}] * 300_000}
     ),
     # counts
@@ -178,19 +180,19 @@ BODIES: dict[str, Maker] = {
     "100,000 parts": _parts(100_000),
     "4,096 parts": _parts(4_096),
     "10,000 messages of 8 parts": _chat(10_000, [{"type": "text", "text": "a"}] * 8),
-    "20,000 prompts": _lazy(COMPLETIONS, lambda: {"prompt": ["hi"] * 20_000, "max_tokens": 1}),
-    "1,000 prompts": _lazy(COMPLETIONS, lambda: {"prompt": ["hi"] * 1_000, "max_tokens": 1}),
-    "4,000 prompts of a token": _json(COMPLETIONS, prompt=[[5]] * 4_000, max_tokens=1),
-    "1e6 token IDs": _lazy(COMPLETIONS, lambda: {"prompt": [5] * 1_000_000, "max_tokens": 1}),
-    "n 2,000": _json(COMPLETIONS, prompt="hi", n=2_000, max_tokens=1),
-    "512 prompts": _json(COMPLETIONS, prompt=["hi"] * 512, max_tokens=1),
-    "512 prompts, n 4": _json(COMPLETIONS, prompt=["hi"] * 512, n=4, max_tokens=1),
-    "512 prompts of 60 tokens": _json(COMPLETIONS, prompt=["hello " * 60] * 512, max_tokens=1),
-    "n 128, 20 logprobs": _json(COMPLETIONS, prompt="hi", n=128, logprobs=20, max_tokens=400),
-    "n 12, 20 logprobs": _json(
+    "20,000 prompts": lazy(COMPLETIONS, lambda: {"prompt": ["hi"] * 20_000, "max_tokens": 1}),
+    "1,000 prompts": lazy(COMPLETIONS, lambda: {"prompt": ["hi"] * 1_000, "max_tokens": 1}),
+    "4,000 prompts of a token": as_json(COMPLETIONS, prompt=[[5]] * 4_000, max_tokens=1),
+    "1e6 token IDs": lazy(COMPLETIONS, lambda: {"prompt": [5] * 1_000_000, "max_tokens": 1}),
+    "n 2,000": as_json(COMPLETIONS, prompt="hi", n=2_000, max_tokens=1),
+    "512 prompts": as_json(COMPLETIONS, prompt=["hi"] * 512, max_tokens=1),
+    "512 prompts, n 4": as_json(COMPLETIONS, prompt=["hi"] * 512, n=4, max_tokens=1),
+    "512 prompts of 60 tokens": as_json(COMPLETIONS, prompt=["hello " * 60] * 512, max_tokens=1),
+    "n 128, 20 logprobs": as_json(COMPLETIONS, prompt="hi", n=128, logprobs=20, max_tokens=400),
+    "n 12, 20 logprobs": as_json(
         COMPLETIONS, prompt="hi", n=12, logprobs=20, max_tokens=100, ignore_eos=True
     ),
-    "chat, 20 logprobs": _json(
+    "chat, 20 logprobs": as_json(
         CHAT,
         messages=[{"role": "user", "content": "hi"}],
         logprobs=True,
@@ -198,7 +200,7 @@ BODIES: dict[str, Maker] = {
         max_tokens=900,
         ignore_eos=True,
     ),
-    "20 prompt_logprobs": _json(
+    "20 prompt_logprobs": as_json(
         COMPLETIONS, prompt=[[5] * 1000] * 4, prompt_logprobs=20, max_tokens=1
     ),
     # answers
@@ -216,28 +218,28 @@ BODIES: dict[str, Maker] = {
     "answer: a response of 900 tokens, 20 logprobs, streamed": _long_response(
         top_logprobs=20, stream=True
     ),
-    "answer: a message of 900 tokens": _json(
+    "answer: a message of 900 tokens": as_json(
         MESSAGES, messages=_HELLO["messages"], max_tokens=900, ignore_eos=True
     ),
-    "answer: 32,768 prompt_logprobs": _json(
+    "answer: 32,768 prompt_logprobs": as_json(
         COMPLETIONS, prompt=[5] * 1000, prompt_logprobs=20, max_tokens=1
     ),
-    "answer: 32,768 of a choice's, for 12 choices": _json(
+    "answer: 32,768 of a choice's, for 12 choices": as_json(
         COMPLETIONS, prompt=[5] * 1000, prompt_logprobs=20, n=12, max_tokens=1
     ),
-    "answer: chat, 20 prompt_logprobs": _json(
+    "answer: chat, 20 prompt_logprobs": as_json(
         CHAT, messages=[{"role": "user", "content": "a" * 900}], prompt_logprobs=20, max_tokens=1
     ),
-    "answer: echo of 1,000 tokens, 20 logprobs, 12 choices": _json(
+    "answer: echo of 1,000 tokens, 20 logprobs, 12 choices": as_json(
         COMPLETIONS, prompt=[5] * 1000, echo=True, logprobs=20, n=12, max_tokens=1
     ),
-    "answer: echo of 1,000 tokens, 20 logprobs, 12 choices, streamed": _json(
+    "answer: echo of 1,000 tokens, 20 logprobs, 12 choices, streamed": as_json(
         COMPLETIONS, prompt=[5] * 1000, echo=True, logprobs=20, n=12, max_tokens=1, stream=True
     ),
-    "answer: echo of 1,000 tokens, 128 choices": _json(
+    "answer: echo of 1,000 tokens, 128 choices": as_json(
         COMPLETIONS, prompt=[5] * 1000, echo=True, n=128, max_tokens=1, return_token_ids=True
     ),
-    "answer: echo of 1,000 tokens, 128 choices, streamed": _json(
+    "answer: echo of 1,000 tokens, 128 choices, streamed": as_json(
         COMPLETIONS,
         prompt=[5] * 1000,
         echo=True,
@@ -246,30 +248,30 @@ BODIES: dict[str, Maker] = {
         return_token_ids=True,
         stream=True,
     ),
-    "answer: echo of 32 prompts of 1,000 tokens, no logprob of its own": _json(
+    "answer: echo of 32 prompts of 1,000 tokens, no logprob of its own": as_json(
         COMPLETIONS, prompt=[[5] * 1000] * 32, echo=True, logprobs=0, max_tokens=1
     ),
-    "n 128": _json(COMPLETIONS, prompt="hi", n=128, max_tokens=1),
-    "100,000 stop sequences": _lazy(
+    "n 128": as_json(COMPLETIONS, prompt="hi", n=128, max_tokens=1),
+    "100,000 stop sequences": lazy(
         COMPLETIONS, lambda: {"prompt": "hi", "stop": [f"stop-{n}" for n in range(100_000)]}
     ),
-    "300,000 stop_token_ids": _lazy(
+    "300,000 stop_token_ids": lazy(
         COMPLETIONS, lambda: {"prompt": "hi", "stop_token_ids": [5] * 300_000, "max_tokens": 2}
     ),
-    "logit_bias of 300,000": _lazy(
+    "logit_bias of 300,000": lazy(
         COMPLETIONS,
         lambda: {"prompt": "hi", "logit_bias": {str(n): 1 for n in range(300_000)}},
     ),
-    "100,000 bad_words": _lazy(
+    "100,000 bad_words": lazy(
         COMPLETIONS, lambda: {"prompt": "hi", "bad_words": [f"w{n}" for n in range(100_000)]}
     ),
-    "3,000 bad_words": _json(
+    "3,000 bad_words": as_json(
         COMPLETIONS, prompt="hi", bad_words=[f"w{n}" for n in range(3_000)], max_tokens=2
     ),
-    "300,000 allowed_token_ids": _lazy(
+    "300,000 allowed_token_ids": lazy(
         COMPLETIONS, lambda: {"prompt": "hi", "allowed_token_ids": [5] * 300_000}
     ),
-    "chat_template_kwargs of 200,000": _lazy(
+    "chat_template_kwargs of 200,000": lazy(
         CHAT, lambda: {**_HELLO, "chat_template_kwargs": {f"k{n}": n for n in range(200_000)}}
     ),
     # grammars
@@ -287,7 +289,7 @@ BODIES: dict[str, Maker] = {
     "3,000 properties": _object(3_000),
     "60 levels of schema": _schema(lambda: _nested(60)),
     "400 levels of schema": _schema(lambda: _nested(400)),
-    "choice of 50,000": _lazy(
+    "choice of 50,000": lazy(
         COMPLETIONS,
         lambda: {
             "prompt": "hi",
@@ -310,15 +312,15 @@ BODIES: dict[str, Maker] = {
     "messages of 100,000 blocks in a result": _blocks(
         1, {"type": "tool_result", "tool_use_id": "a", "content": [_TEXT] * 100_000}
     ),
-    "messages with a system of 8 MB": _lazy(
+    "messages with a system of 8 MB": lazy(
         MESSAGES, lambda: {**_HELLO, "system": "hello " * 1_400_000}
     ),
     "8 MB to count": _blocks(
         1, {"type": "text", "text": "hello " * 1_400_000}, f"{MESSAGES}/count_tokens"
     ),
-    "messages with 2,000 tools": _lazy(MESSAGES, lambda: _input_schemas(2_000)),
-    "messages with 100 tools, any": _lazy(MESSAGES, lambda: _input_schemas(100)),
-    "messages with an enum of 200,000": _lazy(
+    "messages with 2,000 tools": lazy(MESSAGES, lambda: _input_schemas(2_000)),
+    "messages with 100 tools, any": lazy(MESSAGES, lambda: _input_schemas(100)),
+    "messages with an enum of 200,000": lazy(
         MESSAGES,
         lambda: {
             **_HELLO,
@@ -330,7 +332,7 @@ BODIES: dict[str, Maker] = {
             },
         },
     ),
-    "messages with a pattern {1,500}": _lazy(
+    "messages with a pattern {1,500}": lazy(
         MESSAGES,
         lambda: {
             **_HELLO,
@@ -343,8 +345,8 @@ BODIES: dict[str, Maker] = {
         },
     ),
     # JSON
-    "1e6 keys": _lazy(CHAT, lambda: {**_HELLO, "metadata": {f"k{n}": n for n in range(1_000_000)}}),
-    "1e6 keys beside an image": _lazy(
+    "1e6 keys": lazy(CHAT, lambda: {**_HELLO, "metadata": {f"k{n}": n for n in range(1_000_000)}}),
+    "1e6 keys beside an image": lazy(
         CHAT,
         lambda: {
             "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}],
@@ -367,13 +369,13 @@ BODIES: dict[str, Maker] = {
         COMPLETIONS, lambda model: f'{{"model":"{model}","prompt":"hi","seed":{"7" * 10**6}}}'
     ),
     # the tokenizer's endpoints
-    "/tokenize 8 MB": _lazy(TOKENIZE, lambda: {"prompt": "hello " * 1_400_000}),
+    "/tokenize 8 MB": lazy(TOKENIZE, lambda: {"prompt": "hello " * 1_400_000}),
     "/tokenize 100,000 messages": lambda model: (TOKENIZE, _chat(100_000)(model)[1]),
-    "/tokenize 1 MB with strings": _lazy(
+    "/tokenize 1 MB with strings": lazy(
         TOKENIZE, lambda: {"prompt": "hello " * 170_000, "return_token_strs": True}
     ),
-    "/detokenize 2e6": _lazy(DETOKENIZE, lambda: {"tokens": [5] * 2_000_000}),
-    "/detokenize 100,000": _lazy(DETOKENIZE, lambda: {"tokens": [5] * 100_000}),
+    "/detokenize 2e6": lazy(DETOKENIZE, lambda: {"tokens": [5] * 2_000_000}),
+    "/detokenize 100,000": lazy(DETOKENIZE, lambda: {"tokens": [5] * 100_000}),
 }
 
 # A few of every kind; the test of every day takes the first four.

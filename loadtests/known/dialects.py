@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from loadtests.load.planned import Writing
 from loadtests.wire.bodies import PATHS
 
 WORD = "word "
-ENDPOINTS = {path: endpoint for endpoint, path in PATHS.items()}
+WRITING: tuple[Writing, ...] = ("create_completion", "completions", "chat")
+ENDPOINTS = {PATHS[endpoint]: endpoint for endpoint in WRITING}
 
 
 class Options(msgspec.Struct):

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Endpoint = Literal["create_completion", "completions", "chat"]
+Writing = Literal["create_completion", "completions", "chat"]
+Endpoint = Literal["create_completion", "completions", "chat", "embeddings", "rerank"]
+# What reads a text and writes none, and its name for that text.
+READERS: dict[Endpoint, str] = {"embeddings": "input", "rerank": "query"}
 
 
 @dataclass(frozen=True, slots=True)

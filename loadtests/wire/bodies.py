@@ -8,13 +8,15 @@ from typing import Any
 
 import msgspec
 
-from loadtests.load.planned import Endpoint, Planned
+from loadtests.load.planned import READERS, Endpoint, Planned
 from loadtests.wire.service import Service
 
 PATHS: dict[Endpoint, str] = {
     "create_completion": "/v4/completions",
     "completions": "/v1/completions",
     "chat": "/v1/chat/completions",
+    "embeddings": "/v1/embeddings",
+    "rerank": "/v1/rerank",
 }
 
 
@@ -55,6 +57,9 @@ def headers(service: Service, planned: Planned) -> dict[str, str]:
 
 def body(planned: Planned, history: Sequence[Said] = ()) -> bytes:
     """Return the body as JSON. It is greedy unless the plan's fields say otherwise."""
+    if planned.endpoint in READERS:
+        asked = {"model": planned.model, READERS[planned.endpoint]: text(planned, history)}
+        return msgspec.json.encode(_merged(asked, planned.extra))
     found: dict[str, Any] = {"model": planned.model, "stream": planned.stream}
     if planned.endpoint == "create_completion":
         found["prompt"] = text(planned, history)

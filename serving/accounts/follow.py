@@ -25,7 +25,7 @@ from serving.accounts.listed import KeysFile, entries_of
 from serving.accounts.ring import Entry, KeyRing
 from serving.catalogue.quota import Quota
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.store.engine import StoreAway
 from serving.store.key_rows import AccountRow, KeyRow, News
 from serving.store.keys import KeyTables

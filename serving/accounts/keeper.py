@@ -13,7 +13,7 @@ from serving.accounts.follow import POLL_S, FileFollower, Follower
 from serving.accounts.listed import KeysFile, entries_of
 from serving.accounts.ring import KeyRing
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.observability.tasks import background, end
 from serving.settings import Settings, is_loopback
 from serving.store.engine import Store

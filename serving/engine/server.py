@@ -25,13 +25,13 @@ from serving import heap
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.interface import Engine
 from serving.engine.lifetime import die_with_parent
-from serving.engine.link import LinkServer
+from serving.engine.link_server import LinkServer
 from serving.engine.ops import MAX_CONNECTIONS, ops_app
 from serving.engine.watchdog import Watchdog
 from serving.errors import EngineFailed
 from serving.http.listener import HttpServer, listen
+from serving.observability.engine_metrics import CallMetrics
 from serving.observability.logs import Log, open_log
-from serving.observability.metrics import CallMetrics
 from serving.observability.tasks import background
 from serving.wire.launch import EngineLaunch, EngineReady
 

@@ -10,7 +10,7 @@ from serving.api.completion import MAX_ACCOUNT_ID
 from serving.api.excerpt import excerpt
 from serving.errors import AccountDisabled, Forbidden, InvalidRequest
 from serving.http.request import Request
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 
 ACCOUNT_HEADER = b"x-selected-account-id"
 NO_ACCOUNT = "no account: set account_id or the header x-selected-account-id"

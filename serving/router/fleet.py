@@ -16,7 +16,7 @@ from functools import partial
 
 from serving.errors import ModelUnavailable
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.balance import Pool
 from serving.router.local import LocalReplica
 from serving.router.replica import ReplicaLink

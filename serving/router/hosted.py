@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.spec import UpstreamSpec
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.local import LocalReplica
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from serving.errors import Quarantined
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed
 from serving.router.response import Response
 from serving.wire.body import Body

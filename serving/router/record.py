@@ -21,7 +21,7 @@ from serving.errors import (
     is_refusal,
 )
 from serving.observability.logs import Log, Sparing
-from serving.observability.metrics import NO_MODEL, RouterMetrics
+from serving.observability.router_metrics import NO_MODEL, RouterMetrics
 from serving.router.admission import Ticket
 from serving.router.answer import Answer
 from serving.store.entry import Entry

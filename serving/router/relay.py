@@ -32,7 +32,7 @@ from serving.errors import (
     ServingError,
 )
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed, is_stream
 from serving.router.demand import Demand
 from serving.router.doubts import Doubts

@@ -16,7 +16,7 @@ from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
 from serving.http.spool import Spools
 from serving.observability.logs import Log
-from serving.observability.metrics import LedgerMetrics, QuotaMetrics, RouterMetrics
+from serving.observability.router_metrics import LedgerMetrics, QuotaMetrics, RouterMetrics
 from serving.router.admission import Admission, Charged, OpenDoor, Policy
 from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin

@@ -13,7 +13,7 @@ from serving.api.models import ModelEntry
 from serving.api.openapi.description import Description
 from serving.catalogue.spec import AdapterSpec, AnySpec, EngineSpec, RetiredSpec, UpstreamSpec
 from serving.errors import Forbidden
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.fleet import Fleet, Replica
 from serving.router.resolve import Resolver, Route
 from serving.wire.address import host_port

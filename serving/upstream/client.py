@@ -24,7 +24,7 @@ from serving.catalogue.providers import Provider
 from serving.engine.interface import Tally
 from serving.errors import InvalidRequest, ModelUnavailable
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.upstream.attempt import Attempt, Payload
 from serving.upstream.backoff import wait_s
 from serving.upstream.breaker import STATES, Breaker, State

@@ -28,9 +28,9 @@ from serving.accounts.caller import ANYONE
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
-from serving.engine.link import LinkServer
+from serving.engine.link_server import LinkServer
 from serving.observability.logs import open_log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.fleet import Fleet
 from serving.router.resolve import Resolver
 from serving.wire.entry import Entry

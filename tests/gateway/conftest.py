@@ -16,7 +16,7 @@ import uvloop
 
 from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
-from serving.engine.link import LinkServer
+from serving.engine.link_server import LinkServer
 from serving.observability.logs import open_log
 from serving.router.admission import Policy
 from serving.router.router import Router

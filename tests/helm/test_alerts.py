@@ -28,7 +28,7 @@ def metrics_of(expression: str) -> set[str]:
 
 def known_metrics() -> dict[str, set[str]]:
     """What a router shows, with its labels."""
-    from serving.observability.metrics import LedgerMetrics, RouterMetrics
+    from serving.observability.router_metrics import LedgerMetrics, RouterMetrics
 
     found = RouterMetrics()
     LedgerMetrics(found.registry).watch(

@@ -92,6 +92,20 @@ def test_every_selector_selects_pods(rendered: Rendered) -> None:
             assert matches(spread["labelSelector"], pod.labels)
 
 
+def test_what_may_be_lost_with_a_node_is_spread(rendered: Rendered) -> None:
+    """Routers over nodes and zones, but for a store that is one node's file; groups over nodes."""
+    for pod in (*rendered.of("router"), *rendered.of("engine")):
+        spread = pod.spec.get("topologySpreadConstraints", ())
+        together = "podAffinity" in pod.spec.get("affinity", {})
+        assert bool(spread) != together, pod.name
+        keys = {each["topologyKey"] for each in spread}
+        assert together or "kubernetes.io/hostname" in keys
+        if pod.component == "engine":
+            others = [each for each in rendered.of("engine") if each.name != pod.name]
+            for each in spread:
+                assert not any(matches(each["labelSelector"], other.labels) for other in others)
+
+
 def test_every_pod_that_may_talk_has_one_policy(rendered: Rendered) -> None:
     policies = rendered.kind("NetworkPolicy").values()
     for pod in rendered.pods:

@@ -14,7 +14,7 @@ from serving.accounts.ledger.ledger import JournalLedger, Ledger, StoreLedger
 from serving.api.usage import Place, Row, Wanted
 from serving.errors import StoreUnavailable
 from serving.observability.logs import Log
-from serving.observability.metrics import LedgerMetrics
+from serving.observability.router_metrics import LedgerMetrics
 from serving.observability.tasks import background, end
 from serving.settings import Settings
 from serving.store.engine import Store, StoreAway

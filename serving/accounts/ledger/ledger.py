@@ -18,7 +18,7 @@ from serving.accounts.ledger.journal import Journal, JournalFull
 from serving.accounts.ledger.shipper import BATCH, Shipper, Sink
 from serving.errors import LedgerUnavailable
 from serving.observability.logs import Log, Seldom
-from serving.observability.metrics import LedgerMetrics
+from serving.observability.router_metrics import LedgerMetrics
 from serving.observability.tasks import background, end
 from serving.store.engine import StoreAway
 from serving.store.entry import Entry, Numbered

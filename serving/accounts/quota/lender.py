@@ -12,7 +12,7 @@ from serving.accounts.quota.leased import Leased, LeasedBudget, LeasedRate
 from serving.accounts.quota.shelf import Shelf
 from serving.catalogue.rate import MINUTE
 from serving.observability.logs import Log
-from serving.observability.metrics import QuotaMetrics
+from serving.observability.router_metrics import QuotaMetrics
 from serving.store.engine import StoreAway
 from serving.store.migrate import SchemaError
 from serving.store.quota_leases import BudgetAsk, BudgetLease, RateAsk, RateLease

@@ -15,7 +15,7 @@ from serving.accounts.quota.words import headers, limit_words
 from serving.catalogue.quota import BUDGETS
 from serving.catalogue.rate import SECOND
 from serving.errors import BudgetExhausted, RateLimited
-from serving.observability.metrics import QuotaMetrics
+from serving.observability.router_metrics import QuotaMetrics
 
 # Bytes of a body for each token of its prompt: a token of English has four letters.
 BYTES_PER_TOKEN = 4

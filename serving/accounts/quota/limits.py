@@ -12,7 +12,7 @@ from serving.accounts.quota.shelf import Shelf
 from serving.accounts.quota.tariff import Tariffs
 from serving.catalogue.catalogue import Catalogue
 from serving.observability.logs import Log
-from serving.observability.metrics import QuotaMetrics
+from serving.observability.router_metrics import QuotaMetrics
 from serving.observability.tasks import background, end
 from serving.store.engine import Store
 from serving.store.quota_leases import QuotaLeases

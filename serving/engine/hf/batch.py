@@ -33,7 +33,7 @@ from serving.engine.hf.text import Detokenizer, StopSequences
 from serving.engine.hf.trials import raise_alone
 from serving.engine.interface import Chunk, Emit, Tally
 from serving.errors import EngineFailed, Overloaded
-from serving.observability.metrics import BatchMetrics
+from serving.observability.engine_metrics import BatchMetrics
 
 # In a group, the longer of two prompts has at most twice the tokens of the shorter plus this many.
 SIMILAR_TOKENS = 16

@@ -33,7 +33,7 @@ from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import Prompts
 from serving.engine.suspects import RunningCalls
 from serving.errors import EngineFailed, InvalidField
-from serving.observability.metrics import BatchMetrics
+from serving.observability.engine_metrics import BatchMetrics
 from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
 
 # The caches' share of the GPU memory that the weights leave; the rest is for a step's own tensors.

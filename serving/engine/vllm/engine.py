@@ -54,7 +54,7 @@ from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.salts import Salts
 from serving.engine.vllm.usage import CallUsage, UsageWatch
 from serving.errors import EngineFailed, InvalidField, InvalidRequest, Overloaded
-from serving.observability.metrics import AdapterMetrics, QueueMetrics
+from serving.observability.engine_metrics import AdapterMetrics, QueueMetrics
 from serving.wire.messages import AdapterRef, Call, CompletionCall, HttpCall, Sampling
 
 # Endpoints that ask the tokenizer only: they load no adapter, so that none is evicted for them.

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,6 @@ class Cluster:
     folder: Path
     models: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _starts: Counter[str] = field(default_factory=Counter)
 
     # life
 
@@ -123,16 +121,27 @@ class Cluster:
             command += [f"--address={address('head')}:{HEAD_PORT}"]
             drain_s = self.grace_of(node).drain_s
             env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = str(drain_s)
-        self._starts[node] += 1
-        self._spawn(node, ["ip", "netns", "exec", node, *command], env)
-        # One at a time: at the same moment they would choose the same names in Ray's folder.
+        # With processes of its own, too: `ray start` looks for those of other clusters.
+        apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        command = ["ip", "netns", "exec", node, *apart, *command]
         said = self.folder / f"{node}.out"
-        self.wait(f"{node} is up", lambda: said.read_text().count(UP) == self._starts[node])
+        ups = said.read_text().count(UP) if said.exists() else 0
+
+        def is_up() -> bool:
+            if self.processes[node].poll() is not None:
+                # As a kubelet does: Ray gives a node half a minute, which a busy machine exceeds.
+                self._spawn(node, command, env)
+            return said.read_text().count(UP) > ups
+
+        self._spawn(node, command, env)
+        # One at a time: at the same moment they would choose the same names in Ray's folder.
+        self.wait(f"{node} is up", is_up)
 
     def drain(self, node: str) -> subprocess.Popen[bytes]:
         """What Kubernetes does to a pod: SIGTERM, and no more until the grace period is over."""
         process = self.processes[node]
-        process.send_signal(signal.SIGTERM)
+        (ray,) = psutil.Process(process.pid).children()
+        ray.send_signal(signal.SIGTERM)
         return process
 
     def kill(self, node: str) -> None:

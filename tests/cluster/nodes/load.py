@@ -21,19 +21,23 @@ PROBE_S = 0.5
 # A pod is not ready after so many probes in a row that failed.
 FAILURES = 2
 ANSWER_S = 110.0
+CUT = "cut"
 
 
 @dataclass
 class Figures:
-    """What became of requests. `reset`: of the failed ones, those whose connection broke."""
+    """What became of requests. Of the failed ones, `reset` are those whose connection broke, and
+    `broken` those whose answer began and did not come to its end."""
 
     sent: int = 0
     failed: int = 0
     reset: int = 0
+    broken: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        said = f"{self.sent} sent, {self.failed} failed, {self.reset} reset"
+        said = f"{self.sent} sent, {self.failed} failed, {self.reset} reset, "
+        said += f"{self.broken} broken"
         return f"{said}: {dict(self.reasons.most_common(4))}" if self.failed else said
 
 
@@ -45,6 +49,8 @@ class Load:
         streams: how many streams run at any time; each is followed by another.
         tokens: how many tokens a stream has.
         clients: how many send short requests, each on a new connection.
+        port: of the routers.
+        key: that they take.
     """
 
     def __init__(
@@ -55,11 +61,14 @@ class Load:
         streams: int = 0,
         tokens: int = 150,
         clients: int = 0,
+        port: int = PORT,
+        key: str = KEY,
     ) -> None:
         self.streams, self.short = Figures(), Figures()
         self._hosts = hosts
         self._model = model
         self._sizes = (streams, tokens, clients)
+        self._port, self._key = port, key
         self._ready: list[str] = list(hosts)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -104,6 +113,7 @@ class Load:
                 reason = f"{type(error).__name__} of {host}"
             if reason:
                 figures.failed += 1
+                figures.broken += reason.startswith(CUT)
                 figures.reasons[reason] += 1
             if not stream:
                 await asyncio.sleep(0.05)
@@ -112,13 +122,13 @@ class Load:
         """Why the completion failed; empty if it did not."""
         parameters = {"temperature": 0.8, "max_tokens": tokens}
         body = {"model": self._model, "prompt": f"Once {random.random()}", "stream": stream}
-        status, answer = await _ask(
+        status, answer = await self._ask(
             host, "POST /v4/completions", body | {"model_parameters": parameters}
         )
         if status != 200:
             return f"{status} {answer[-300:].decode(errors='replace')}"
-        if stream and (b"event: error" in answer or b'"token_usage":{' not in answer):
-            return f"cut: ...{answer[-300:].decode(errors='replace')}"
+        if b"event: error" in answer or b'"token_usage":{' not in answer:
+            return f"{CUT}: ...{answer[-300:].decode(errors='replace')}"
         return ""
 
     async def _probe(self, host: str) -> None:
@@ -126,7 +136,7 @@ class Load:
         while True:
             try:
                 async with asyncio.timeout(2):
-                    status, _ = await _ask(host, "GET /-/healthz")
+                    status, _ = await self._ask(host, "GET /-/healthz")
             except OSError:
                 status = 0
             failures = 0 if status == 200 else failures + 1
@@ -136,23 +146,24 @@ class Load:
                 self._ready.remove(host)
             await asyncio.sleep(PROBE_S)
 
+    async def _ask(
+        self, host: str, line: str, body: dict[str, Any] | None = None
+    ) -> tuple[int, bytes]:
+        """One request on a connection of its own: the status, and all that follows the head.
 
-async def _ask(host: str, line: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
-    """One request on a connection of its own: the status, and all that follows the head.
-
-    Raises:
-        OSError: the connection broke, or the answer did not end in time.
-    """
-    data = json.dumps(body).encode() if body is not None else b""
-    reader, writer = await asyncio.open_connection(host, PORT)
-    try:
-        head = f"{line} HTTP/1.1\r\nhost: {host}\r\nx-api-key: {KEY}\r\n"
-        head += f"content-length: {len(data)}\r\nconnection: close\r\n\r\n"
-        writer.write(head.encode() + data)
-        answer = await reader.read(-1)
-    finally:
-        writer.close()
-    if not answer:
-        raise ConnectionResetError("closed without an answer")
-    head_bytes, _, rest = answer.partition(b"\r\n\r\n")
-    return int(head_bytes.split(b" ", 2)[1]), rest
+        Raises:
+            OSError: the connection broke, or the answer did not end in time.
+        """
+        data = json.dumps(body).encode() if body is not None else b""
+        reader, writer = await asyncio.open_connection(host, self._port)
+        try:
+            head = f"{line} HTTP/1.1\r\nhost: {host}\r\nx-api-key: {self._key}\r\n"
+            head += f"content-length: {len(data)}\r\nconnection: close\r\n\r\n"
+            writer.write(head.encode() + data)
+            answer = await reader.read(-1)
+        finally:
+            writer.close()
+        if not answer:
+            raise ConnectionResetError("closed without an answer")
+        head_bytes, _, rest = answer.partition(b"\r\n\r\n")
+        return int(head_bytes.split(b" ", 2)[1]), rest

@@ -17,7 +17,7 @@ from serving.accounts.ring import KeyRing
 from serving.accounts.secret import digest_of, new_secret
 from serving.errors import KeyExpired, KeyRevoked, StoreUnavailable, Unauthenticated
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.store.engine import Store, StoreAway
 from serving.store.key_rows import AccountRow, Change, SecretRow
 from serving.store.keys import KeyTables

@@ -145,3 +145,26 @@ def test_the_builders_take_the_file_as_text_and_a_group() -> None:
     assert not plain.ray_actor_options.get("resources")
     with pytest.raises(ValueError, match="deploys no engine model 'n' but m"):
         build_engine({**args, "model": "n"})
+
+
+def test_in_a_group_a_version_names_what_the_replicas_are_made_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever else changes in the file; and whichever image's pod builds."""
+    from deployments import app
+
+    text = "models: [{id: m, weights: w, context: 64}, {id: n, weights: w, context: %d}]\n"
+
+    def versions(models_yaml: str) -> dict[str, str | None]:
+        args = {"models_yaml": models_yaml, "group": "gpu-1x24"}
+        built = {name: app.build_engine({**args, "model": name}) for name in ("m", "n")}
+        built["router"] = app.build_router(args)
+        return {name: each._bound_deployment._version for name, each in built.items()}
+
+    before = versions(text % 64)
+    assert versions(text % 64 + "aliases: {a: m}\n") == before
+    changed = versions(text % 32)
+    assert {name for name in before if changed[name] != before[name]} == {"n"}
+    monkeypatch.setattr(app, "router_code", lambda: "other")
+    monkeypatch.setattr(app, "engine_code", lambda: "other")
+    assert versions(text % 64) == before

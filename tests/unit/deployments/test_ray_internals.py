@@ -121,3 +121,41 @@ def test_a_deployment_has_the_version_it_is_given() -> None:
 
     deployment = ray_internals.with_version(serve.deployment(Nothing), "abc")
     assert deployment._version == "abc", "see with_version"
+
+
+@pytest.mark.parametrize(("versioned", "expected"), [(False, "of-arguments"), (True, "abc")])
+def test_it_keeps_the_version_where_it_is_declared(versioned: bool, expected: str) -> None:
+    """The steps of `build_serve_application`, which names a version after the arguments."""
+    from ray.serve._private.build_app import build_app
+    from ray.serve._private.deploy_utils import deploy_args_to_deployment_info, get_deploy_args
+
+    class Nothing:
+        pass
+
+    deployment = serve.deployment(Nothing, user_config={"a": [1]}, num_replicas=3)
+    if versioned:
+        deployment = ray_internals.with_version(deployment, "abc")
+    (built,) = build_app(deployment.bind(), name="app", default_runtime_env={}).deployments
+    given = get_deploy_args(
+        name=built._name,
+        replica_config=built._replica_config,
+        deployment_config=built._deployment_config,
+        version="of-arguments",
+    )
+    info = deploy_args_to_deployment_info(**given)
+    assert info.version == info.deployment_config.version == expected, "see with_version"
+    assert info.deployment_config.user_config == {"a": [1]}
+    assert info.deployment_config.num_replicas == 3
+
+
+def test_serve_says_what_was_declared() -> None:
+    from ray.serve.schema import APIType, ApplicationDetails, ServeInstanceDetails
+
+    assert {"source", "deployed_app_config"} <= ApplicationDetails.model_fields.keys()
+    assert "applications" in ServeInstanceDetails.model_fields
+    assert APIType.DECLARATIVE == "declarative", "see declared_configs"
+
+
+def test_nothing_is_declared_where_serve_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_internals, "_get_global_client", lambda **_: None)
+    assert ray_internals.declared_configs() == {}

@@ -6,8 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.observability import metrics
-from serving.observability.metrics import AdapterMetrics, RouterMetrics
+from serving.observability import engine_metrics, router_metrics
+from serving.observability.engine_metrics import AdapterMetrics
+from serving.observability.router_metrics import RouterMetrics
 
 BOUNDED = {
     "code",
@@ -31,7 +32,7 @@ UNITS = ("_seconds", "_rows")
 def registries() -> Iterator[CollectorRegistry]:
     yield RouterMetrics().registry
     engine = CollectorRegistry()
-    for name, cls in vars(metrics).items():
+    for name, cls in (vars(router_metrics) | vars(engine_metrics)).items():
         if name.endswith("Metrics") and cls is not RouterMetrics:
             cls(engine)
     yield engine

@@ -8,7 +8,7 @@ from serving.accounts.book import Account, AccountBook, Enforcement
 from serving.accounts.caller import Caller
 from serving.errors import AccountDisabled, Forbidden, InvalidRequest, ServingError
 from serving.http.request import Request
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.auth import NO_ACCOUNT, Accounts, choose_account
 
 ANY = Caller("k", None)

@@ -8,10 +8,10 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
-from serving.engine.link import LinkServer
+from serving.engine.link_server import LinkServer
 from serving.errors import ModelUnavailable
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.fleet import Fleet
 from serving.wire.entry import Entry
 from tests.conftest import Eventually

@@ -7,7 +7,7 @@ import pytest
 
 from serving.errors import Quarantined
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router import quarantine
 from serving.router.answer import Answer
 from serving.router.quarantine import Quarantine

@@ -23,7 +23,7 @@ from serving.errors import (
     UnsupportedVersion,
 )
 from serving.observability.logs import open_log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.router.answer import Answer
 from serving.router.record import Record, Recorder
 from serving.wire.messages import End

@@ -14,7 +14,7 @@ from serving.catalogue.spec import UpstreamSpec
 from serving.engine.interface import Chunk, Tally
 from serving.errors import ServingError
 from serving.observability.logs import Log
-from serving.observability.metrics import RouterMetrics
+from serving.observability.router_metrics import RouterMetrics
 from serving.upstream.client import ProviderClient
 from serving.upstream.engine import UpstreamEngine
 from serving.wire.messages import CompletionCall, Head, HttpCall, Sampling

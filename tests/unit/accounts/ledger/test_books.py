@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.accounts.ledger.books import Books
 from serving.observability.logs import Log
-from serving.observability.metrics import LedgerMetrics
+from serving.observability.router_metrics import LedgerMetrics
 from serving.settings import Settings
 from serving.store.engine import Store
 

@@ -14,7 +14,7 @@ from serving.accounts.ledger import journal, ledger, segment
 from serving.accounts.ledger.ledger import JournalLedger, StoreLedger
 from serving.errors import LedgerUnavailable
 from serving.observability.logs import Log
-from serving.observability.metrics import LedgerMetrics
+from serving.observability.router_metrics import LedgerMetrics
 from serving.store.engine import StoreAway
 from serving.store.entry import Entry, Numbered
 from serving.store.ledger import OutOfOrder

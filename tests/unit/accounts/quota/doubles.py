@@ -13,7 +13,7 @@ from serving.accounts.quota.shelf import Shelf
 from serving.accounts.quota.tariff import Tariffs
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.quota import Quota
-from serving.observability.metrics import QuotaMetrics
+from serving.observability.router_metrics import QuotaMetrics
 from tests.unit.accounts.quota.test_meter import NOON
 
 CALLER = Caller("svk_one", None)

@@ -26,7 +26,7 @@ from serving.api.asked import Asked
 from serving.catalogue.rate import SECOND
 from serving.errors import RateLimited
 from serving.observability.logs import open_log
-from serving.observability.metrics import QuotaMetrics
+from serving.observability.router_metrics import QuotaMetrics
 from serving.router.admission import Admission, Ticket
 from serving.store.engine import StoreAway
 from serving.store.entry import Entry

@@ -17,7 +17,7 @@ from serving.catalogue.quota import Quota
 from serving.catalogue.rate import SECOND
 from serving.errors import BudgetExhausted, RateLimited, StoreUnavailable
 from serving.observability.logs import open_log
-from serving.observability.metrics import QuotaMetrics
+from serving.observability.router_metrics import QuotaMetrics
 from serving.store.engine import Store, StoreAway
 from serving.store.quota_leases import BudgetAsk, BudgetLease, QuotaLeases, RateAsk, RateLease
 from tests.unit.accounts.quota.doubles import CALLER, Clock, limiter, quota

@@ -17,7 +17,7 @@ from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizer
 from serving.engine.interface import Chunk, Tally
 from serving.errors import EngineFailed
-from serving.observability.metrics import BatchMetrics
+from serving.observability.engine_metrics import BatchMetrics
 
 
 class Counting(Rows):

@@ -10,7 +10,7 @@ import pytest
 
 from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
-from serving.engine.link import LinkServer
+from serving.engine.link_server import LinkServer
 from serving.observability.logs import Log
 from serving.router.answer import Answer
 from serving.router.replica import ReplicaLink

@@ -8,7 +8,7 @@ import time
 import msgspec
 import pytest
 
-from serving.engine import link as engine_link
+from serving.engine import link_server
 from serving.engine.link import MAX_HELLO
 from serving.observability.logs import Log
 from serving.router import replica as router_replica
@@ -136,7 +136,7 @@ async def test_a_router_that_slept_itself_blames_no_replica(
     pair: Pair, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of what the replica said meanwhile nothing has been read when the router wakes up."""
-    monkeypatch.setattr(engine_link, "HEARTBEAT_S", 60.0)
+    monkeypatch.setattr(link_server, "HEARTBEAT_S", 60.0)
     monkeypatch.setattr(router_replica, "SILENCE_S", 0.9)
     pair.engine.interval_s = 60
     link = pair.link()

@@ -9,8 +9,7 @@ import time
 import msgspec
 import pytest
 
-from serving.engine import link as engine_link
-from serving.engine import strangers
+from serving.engine import link_server, strangers
 from serving.wire.frames import HEADER, Kind, frame
 from serving.wire.messages import Hello
 from tests.conftest import Eventually
@@ -56,7 +55,7 @@ async def test_many_strangers_keep_no_router_out(
 async def test_links_are_bounded(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(engine_link, "MAX_LINKS", 2)
+    monkeypatch.setattr(link_server, "MAX_LINKS", 2)
     links = [pair.link(router=f"r{number}") for number in range(2)]
     await eventually(lambda: all(link.up for link in links))
     reader, writer = await asyncio.open_connection("127.0.0.1", pair.port)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from loadtests.load.planned import Endpoint
 from loadtests.wire.bodies import Said, body, messages, request, text
 from loadtests.wire.service import Service
 from tests.unit.loadtests.planned import planned
@@ -36,6 +37,12 @@ def test_fields_of_vllm_are_sent_where_they_are_known() -> None:
     assert (asked["ignore_eos"], asked["priority"]) == (True, 3)
     assert not {"ignore_eos", "priority"} & set(sent(ignore_eos=True, priority=3))
     assert not {"ignore_eos", "priority"} & set(sent(endpoint="completions"))
+
+
+@pytest.mark.parametrize(("endpoint", "name"), [("embeddings", "input"), ("rerank", "query")])
+def test_what_reads_is_asked_for_no_tokens(endpoint: Endpoint, name: str) -> None:
+    asked = sent(endpoint=endpoint, stream=False, extra={"documents": ["a"]})
+    assert asked == {"model": "m", name: "one two three", "documents": ["a"]}
 
 
 def test_extra_fields_replace_ours_and_objects_are_merged() -> None:
