@@ -24,7 +24,7 @@ from loadtests.inside.stacks import free_port
 from serving.accounts.bootstrap import make_admin_key
 from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
-from serving.engine.link import LinkServer
+from serving.engine.link_server import LinkServer
 from serving.observability.logs import Log
 from serving.store.engine import Store
 from tests.gateway.conftest import events
