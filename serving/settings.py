@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     account_weights: str = Field(
         default="",
         description="comma-separated `account=weight`: the share of an account where requests wait "
-        "for an engine, as a multiple of others', who have 1",
+        "for an engine, as a multiple of others', who have 1; counts before the store's",
     )
     store_url: SecretStr = Field(
         default=SecretStr(""),

@@ -65,7 +65,8 @@ class Admin:
         """See `Administration`."""
         name = new.name or new.id
         quota = _quota(None, new.quota)
-        row = AccountRow(new.id, name, new.enforcement, False, datetime.now(UTC), quota)
+        now = datetime.now(UTC)
+        row = AccountRow(new.id, name, new.enforcement, False, now, quota, new.weight)
         async with _told():
             await self._tables.add_account(row, _by(order))
         await self._changed()
@@ -73,7 +74,7 @@ class Admin:
 
     async def change_account(self, change: AccountChange, order: Order) -> Json:
         """See `Administration`."""
-        values = _given(change, ("name", "enforcement", "disabled"))
+        values = _given(change, ("name", "enforcement", "disabled", "weight"))
         async with _told():
             if change.quota is not UNSET:
                 now = await self._tables.account(_id("account", order.name))
@@ -257,6 +258,7 @@ def _account(row: AccountRow, used: Json | None = None) -> Json:
         "id": row.id,
         "name": row.name,
         "enforcement": row.enforcement,
+        "weight": row.weight,
         "disabled": row.disabled,
         "quota": row.quota,
         "used": used,

@@ -20,12 +20,13 @@ class Enforcement(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class Account:
     """One account. `enforcement` None: as the installation has it; `quota` None: no limit on what
-    it uses."""
+    it uses. `weight` is its share of an engine's turns, as a multiple of the others'."""
 
     id: str
     enforcement: Enforcement | None = None
     disabled: bool = False
     quota: Quota | None = None
+    weight: float = 1.0
 
 
 class AccountBook:
@@ -37,6 +38,7 @@ class AccountBook:
         self.limited = False
         self._accounts: dict[str, Account] = {}
         self._listed: dict[str, Quota] = {}
+        self._weights: dict[str, float] = {}
 
     def find(self, account: str) -> Account | None:
         """The account with an ID, if it is known."""
@@ -49,6 +51,18 @@ class AccountBook:
             return listed
         found = self._accounts.get(account)
         return None if found is None else found.quota
+
+    def weight_of(self, account: str) -> float:
+        """The share that an account has of an engine's turns, as a multiple of the others'."""
+        listed = self._weights.get(account)
+        if listed is not None:
+            return listed
+        found = self._accounts.get(account)
+        return 1.0 if found is None else found.weight
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Set the weights that are not in the store, by account. They count before the store's."""
+        self._weights = dict(weights)
 
     def set_listed(self, quotas: Mapping[str, Quota]) -> None:
         """Set the quotas that are not in the store, by account. They count before the store's."""

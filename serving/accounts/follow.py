@@ -231,7 +231,7 @@ def _account(row: AccountRow) -> Account:
         quota = _quota(row.quota)
     except ValueError:  # as a newer one may have written it
         quota = None
-    return Account(row.id, enforcement, row.disabled, quota)
+    return Account(row.id, enforcement, row.disabled, quota, row.weight or 1.0)
 
 
 def _quota(stored: Mapping[str, Any] | None) -> Quota | None:

@@ -47,6 +47,7 @@ class Keeper:
     ) -> None:
         self.ring = KeyRing(settings.proxies)
         self.book = AccountBook()
+        self.book.set_weights(settings.weights)
         self.admin: Admin | None = None
         self._log = log
         self._tasks: list[asyncio.Task[None]] = []

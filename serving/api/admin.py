@@ -30,18 +30,21 @@ AccountId = Annotated[str, Meta(min_length=1, max_length=MAX_ACCOUNT_ID, pattern
 Name = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Role = Literal["read", "use", "admin"]
 Mode = Literal["off", "warn", "enforce"]
+# As in SERVING_ACCOUNT_WEIGHTS.
+Weight = Annotated[float, Meta(ge=0.001, le=1000)]
 Patterns = list[Annotated[str, Meta(min_length=1, max_length=256)]]
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class NewAccount(Struct, forbid_unknown_fields=True):
     """The body of `POST /v4/admin/accounts`. `name` null: as `id`; `enforcement` null: as the
-    installation has it."""
+    installation has it; `weight` null: 1."""
 
     id: AccountId
     name: Name | None = None
     enforcement: Mode | None = None
     quota: QuotaChange | None = None
+    weight: Weight | None = None
 
 
 class AccountChange(Struct, forbid_unknown_fields=True):
@@ -52,6 +55,7 @@ class AccountChange(Struct, forbid_unknown_fields=True):
     enforcement: Mode | UnsetType | None = UNSET
     disabled: bool | UnsetType = UNSET
     quota: QuotaChange | UnsetType | None = UNSET
+    weight: Weight | UnsetType | None = UNSET
 
 
 class NewKey(Struct, forbid_unknown_fields=True):

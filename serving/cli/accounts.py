@@ -20,13 +20,16 @@ from serving.cli.store import bootstrap
 
 ACCOUNTS, KEYS = "/v4/admin/accounts", "/v4/admin/keys"
 PAGE_ITEMS = 1000
-ACCOUNT_COLUMNS = ("ACCOUNT", "NAME", "ENFORCEMENT", "STATE", "CREATED")
+ACCOUNT_COLUMNS = ("ACCOUNT", "NAME", "ENFORCEMENT", "WEIGHT", "STATE", "CREATED")
 KEY_COLUMNS = ("KEY", "NAME", "ACCOUNT", "ROLE", "STATE", "LIMITS", "EXPIRES", "LAST USED")
 QUOTA_COLUMNS = ("LIMIT", "VALUE", "USED", "BEGINS ANEW")
 LIMITS = ("models", "endpoints", "networks", "priorities")
 _DURATION = re.compile(r"(\d{1,9})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+WEIGHT = click.option(
+    "--weight", type=click.FloatRange(0.001, 1000), help="Its share of an engine's turns."
+)
 
 
 def seconds_of(text: str) -> int:
@@ -62,11 +65,13 @@ Examples:
   serving accounts create acme --name "Acme, Inc."
   serving accounts change acme --enforcement warn
   serving accounts change acme --disable         its keys are refused within two seconds
+  serving accounts change acme --weight 4        four times another's turns
   serving accounts quota acme tokens_per_day=1000000
 
 \b
 ENFORCEMENT says what happens to a completion of the account's keys that does not
-name the account: off, warn, enforce; - : the key's account will do.
+name the account: off, warn, enforce; - : the key's account will do. WEIGHT is its share
+of an engine's turns where requests wait, as a multiple of others'; - : 1.
 """
 )
 def accounts() -> None:
@@ -88,13 +93,20 @@ def list_accounts(api: Api, as_json: bool) -> None:
 @click.argument("account")
 @click.option("--name", help="What people call it.  [default: ACCOUNT]")
 @click.option("--enforcement", type=click.Choice(["off", "warn", "enforce"]))
+@WEIGHT
 @AS_JSON
 @client_options(default_timeout=30.0)
 def create_account(
-    api: Api, account: str, name: str | None, enforcement: str | None, as_json: bool
+    api: Api,
+    account: str,
+    name: str | None,
+    enforcement: str | None,
+    weight: float | None,
+    as_json: bool,
 ) -> None:
     """Make an account."""
-    answer = _send(api, "POST", ACCOUNTS, id=account, name=name, enforcement=enforcement)
+    fields = {"id": account, "name": name, "enforcement": enforcement, "weight": weight}
+    answer = _send(api, "POST", ACCOUNTS, **fields)
     _show(answer, as_json, ACCOUNT_COLUMNS, _account_row)
 
 
@@ -107,6 +119,7 @@ def create_account(
     help="`default`: as the installation has it.",
 )
 @click.option("--disable/--enable", "disabled", default=None, help="Refuse its keys, or not.")
+@WEIGHT
 @AS_JSON
 @client_options(default_timeout=30.0)
 def change_account(
@@ -115,10 +128,11 @@ def change_account(
     name: str | None,
     enforcement: str | None,
     disabled: bool | None,
+    weight: float | None,
     as_json: bool,
 ) -> None:
     """Change an account."""
-    changes = _given(name=name, enforcement=enforcement, disabled=disabled)
+    changes = _given(name=name, enforcement=enforcement, disabled=disabled, weight=weight)
     if changes.get("enforcement") == "default":
         changes["enforcement"] = None
     answer = _send(api, "PATCH", f"{ACCOUNTS}/{quote(account, safe='')}", **changes)
@@ -369,7 +383,8 @@ def _show_secret(answer: Json, as_json: bool) -> None:
 def _account_row(account: Json) -> tuple[Any, ...]:
     state = "disabled" if account["disabled"] else "active"
     created = _minute(account["created_at"])
-    return account["id"], account["name"], account["enforcement"], state, created
+    weight = None if account["weight"] is None else f"{account['weight']:g}"
+    return account["id"], account["name"], account["enforcement"], weight, state, created
 
 
 def _key_row(key: Json) -> tuple[Any, ...]:

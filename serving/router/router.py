@@ -155,7 +155,7 @@ class Router:
             accounts=Accounts(settings.account_policy, keeper.book, metrics),
             cross_origin=CrossOrigin(settings.origins),
             spaces=spaces,
-            standings=Standings(settings, spaces),
+            standings=Standings(keeper.book, spaces),
             spools=spools,
             admission=Admission(policy or self._policy(), self.limits.limiter),
             usage=self.books.usage,

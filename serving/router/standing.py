@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from serving.accounts.book import AccountBook
 from serving.accounts.caller import Caller
 from serving.accounts.key_limits import BATCH, INTERACTIVE, PRIORITIES
 from serving.api.excerpt import excerpt
 from serving.errors import InvalidRequest
 from serving.router.spaces import CacheSpaces
-from serving.settings import Settings
 from serving.wire.messages import Standing
 
 PRIORITY_HEADER = b"x-priority"
 
 
 class Standings:
-    """Says where each request stands. All routers say the same of it."""
+    """Says where each request stands. All routers say the same of it, within two seconds of a
+    change of its account's weight."""
 
-    def __init__(self, settings: Settings, spaces: CacheSpaces) -> None:
+    def __init__(self, book: AccountBook, spaces: CacheSpaces) -> None:
+        self._book = book
         self._spaces = spaces
-        self._weights = settings.weights
 
     def of(
         self, caller: Caller, account: str | None, headers: Mapping[bytes, bytes], *, batch: bool
@@ -44,5 +45,5 @@ class Standings:
         if not named:
             named = BATCH if batch or not caller.limits.allow_priority(INTERACTIVE) else INTERACTIVE
         caller.check_priority(named)
-        weight = self._weights.get(account, 1.0) if account else 1.0
+        weight = self._book.weight_of(account) if account else 1.0
         return Standing(self._spaces.owner(caller, account), weight, named == BATCH)

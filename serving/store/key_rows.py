@@ -27,7 +27,7 @@ class Over(Exception):
 @dataclass(frozen=True, slots=True)
 class AccountRow:
     """One account. `enforcement` None: as the installation's. `quota` is `Quota.stored`; None: no
-    limit on what it uses."""
+    limit on what it uses. `weight` None: 1."""
 
     id: str
     name: str
@@ -35,6 +35,7 @@ class AccountRow:
     disabled: bool
     created_at: datetime
     quota: Mapping[str, Any] | None = None
+    weight: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

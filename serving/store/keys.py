@@ -89,6 +89,8 @@ class KeyTables:
                 values = {name: getattr(row, name) for name in AccountRow.__slots__}
                 await connection.execute(insert(accounts).values(**values, version=version))
                 detail = {"name": row.name, "enforcement": row.enforcement, **_quota(row)}
+                if row.weight is not None:
+                    detail["weight"] = row.weight
                 await _write_down(connection, change, "account.create", row.id, detail)
         except IntegrityError:
             raise Taken(row.id) from None

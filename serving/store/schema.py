@@ -82,6 +82,8 @@ accounts = Table(
     Column("created_at", Moment, nullable=False),
     # How much may be used (`catalogue/quota.py`); null: no limit.
     Column("quota", DOCUMENT),
+    # Its share of an engine's turns, as a multiple of others'; null: 1.
+    Column("weight", Float),
     Column("version", BigInteger, nullable=False, index=True),
 )
 

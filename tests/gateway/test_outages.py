@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -102,7 +103,7 @@ class Load:
         )
         self.told: dict[str, tuple[int, int]] = {}
         self.refused: Counter[tuple[int, str]] = Counter()
-        self.slowest_s = 0.0
+        self.times_s: list[float] = []
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -113,7 +114,7 @@ class Load:
         answer = await self._client.post(
             "/v4/completions", json=body, headers={"x-request-id": name}
         )
-        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+        self.times_s.append(time.monotonic() - began)
         if answer.status_code == 200:
             last = events(answer.text)[-1][1] if stream else answer.json()
             self.told[name] = last["token_usage"]["prompt"], last["token_usage"]["completion"]
@@ -202,6 +203,7 @@ async def test_postgresql_is_away_for_a_minute(
         await asyncio.gather(*(router.ready() for router in routers))
         load.start()
         await asyncio.sleep(3)
+        with_s, load.times_s = statistics.median(load.times_s), []
         await asyncio.to_thread(server.stop)
         before = len(load.told)
         began = time.monotonic()
@@ -209,7 +211,7 @@ async def test_postgresql_is_away_for_a_minute(
         for router in routers:
             assert await router.metric("serving_store_up") == 0
             assert await router.metric("serving_ledger_unshipped_bytes") > 0
-        meanwhile = len(load.told) - before
+        meanwhile, without_s = len(load.told) - before, statistics.median(load.times_s)
         away_s = time.monotonic() - began
         await load.stop()
         routers[0].kill()
@@ -222,11 +224,11 @@ async def test_postgresql_is_away_for_a_minute(
         await load.complete(key)
         said = (
             f"{meanwhile} requests in {away_s:.0f} s without the store, of {len(load.told)} in "
-            f"all; the slowest took {load.slowest_s:.2f} s"
+            f"all; one took {without_s:.2f} s, {with_s:.2f} s with the store (medians)"
         )
         print(said)
         record_property("report", said)
-        assert load.slowest_s < 5
+        assert without_s < 3 * with_s + 0.1
     finally:
         await load.close()
         for router in routers:

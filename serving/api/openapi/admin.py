@@ -33,7 +33,9 @@ ADMIN_TEXTS: dict[tuple[str, str], Text] = {
         _TAG,
         "Make an account",
         "`enforcement` says what happens to a completion of the account's keys that does not name "
-        f"the account: `off`, `warn`, `enforce`; null: the key's account will do. {_QUOTA}",
+        "the account: `off`, `warn`, `enforce`; null: the key's account will do. `weight` is the "
+        "account's share of an engine's turns where requests wait, as a multiple of others' (null: "
+        f"1). {_QUOTA}",
         writes="Account",
         examples={
             "an account": {"id": "acme", "name": "Acme, Inc."},
@@ -52,6 +54,7 @@ ADMIN_TEXTS: dict[tuple[str, str], Text] = {
         examples={
             "disable it": {"disabled": True},
             "ask for account IDs": {"enforcement": "warn"},
+            "more turns than others": {"weight": 4},
             "limit it": {"quota": {"tokens_per_day": 1_000_000, "requests_in_flight": None}},
         },
     ),
@@ -139,6 +142,7 @@ _ACCOUNT_FIELDS: dict[str, Any] = {
     "id": _TEXT,
     "name": _TEXT,
     "enforcement": _MODE,
+    "weight": {"type": ["number", "null"]},
     "disabled": {"type": "boolean"},
     "quota": _QUOTA_FIELDS,
     "used": _USED,

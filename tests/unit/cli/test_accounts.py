@@ -15,6 +15,7 @@ ACCOUNT = {
     "id": "acme",
     "name": "Acme",
     "enforcement": None,
+    "weight": 4.0,
     "disabled": False,
     "created_at": "2026-11-29T12:00:00+00:00",
 }
@@ -53,7 +54,7 @@ def sent(recorder: Recorder, *args: str) -> tuple[str, str, Any]:
             ("create", "acme"),
             "POST",
             "/v4/admin/accounts",
-            {"id": "acme", "name": None, "enforcement": None},
+            {"id": "acme", "name": None, "enforcement": None, "weight": None},
         ),
         (
             ("change", "a/b", "--disable", "--enforcement", "default"),
@@ -62,6 +63,12 @@ def sent(recorder: Recorder, *args: str) -> tuple[str, str, Any]:
             {"enforcement": None, "disabled": True},
         ),
         (("change", "acme", "--enable"), "PATCH", "/v4/admin/accounts/acme", {"disabled": False}),
+        (
+            ("change", "acme", "--weight", "0.5"),
+            "PATCH",
+            "/v4/admin/accounts/acme",
+            {"weight": 0.5},
+        ),
     ],
 )
 def test_accounts(args: tuple[str, ...], method: str, path: str, body: Any) -> None:
@@ -70,8 +77,8 @@ def test_accounts(args: tuple[str, ...], method: str, path: str, body: Any) -> N
 
 def test_an_account_is_shown() -> None:
     assert run(answers(200, ACCOUNT), "accounts", "create", "acme").stdout.splitlines() == [
-        "ACCOUNT  NAME  ENFORCEMENT  STATE   CREATED",
-        "acme     Acme            -  active  2026-11-29 12:00",
+        "ACCOUNT  NAME  ENFORCEMENT  WEIGHT  STATE   CREATED",
+        "acme     Acme            -       4  active  2026-11-29 12:00",
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from serving.accounts.book import Account, AccountBook
 from serving.accounts.caller import Caller
 from serving.accounts.key_limits import KeyLimits
 from serving.errors import Forbidden, InvalidRequest
@@ -19,7 +20,10 @@ ANY, ACME = Caller("0a0b", None), Caller("0c0d", "acme")
 
 def standings(**settings: Any) -> Standings:
     read = Settings(cluster_token=SecretStr("token"), **settings)
-    return Standings(read, CacheSpaces(read))
+    book = AccountBook()
+    book.set_weights(read.weights)
+    book.update([Account("stored", weight=8), Account("other", weight=8)])
+    return Standings(book, CacheSpaces(read))
 
 
 def limited(*priorities: str) -> Caller:
@@ -69,8 +73,9 @@ def test_what_is_no_priority_is_refused() -> None:
 
 def test_weights_are_of_accounts() -> None:
     at = standings(account_weights="acme=4,other=0.5")
-    accounts = ("acme", "other", "third", None)
-    assert [at.of(ANY, a, {}, batch=False).weight for a in accounts] == [4, 0.5, 1, 1]
+    accounts = ("acme", "other", "stored", "third", None)
+    # Those of the setting count before the store's.
+    assert [at.of(ANY, a, {}, batch=False).weight for a in accounts] == [4, 0.5, 8, 1, 1]
 
 
 def test_owners_are_told_apart_also_where_all_share_the_caches() -> None:
