@@ -40,7 +40,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-deployed test-image image sbom test-suspects test-nodes test-rolling check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-deployed test-image image sbom test-suspects test-nodes test-rolling test-ledger check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -60,6 +60,7 @@ help:
 	make test-suspects [SECONDS_=120]     clients that insist on ending engines, for longer than in CI
 	make test-nodes                       a cluster of five nodes: links cut, partitions, the head killed
 	make test-rolling                     a hundred streams while models, routers and nodes are rolled
+	make test-ledger                      the ledger without its store or disk; ten million entries
 	make fuzz-http [CASES=20000]          random bytes to the HTTP listener (a few thousand in make test)
 	make loadtest [SCENARIO=smoke] [URL=http://127.0.0.1:8000] [LOADTEST_FLAGS=...]
 	                                      put load on a running service and report what it bears
@@ -238,6 +239,11 @@ chaos: setup
 
 fairness: setup-dev
 	@$(BIN)/python -m pytest -rP -m long tests/cluster/test_fairness.py
+
+# Twenty minutes on an idle machine, most of them for the month's entries, which take 15 GB of disk.
+test-ledger: setup-dev
+	@$(BIN)/python -m pytest -rP -m long tests/gateway/test_books.py tests/gateway/test_outages.py \
+		tests/gateway/test_month.py
 
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)

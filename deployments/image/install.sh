@@ -45,6 +45,7 @@ python() {
     .venv/bin/python -m compileall -q .venv serving deployments loadtests local_models || true
     .venv/bin/python -m pip check || true
     .venv/bin/serving --help >/dev/null
+    .venv/bin/python -m loadtests validate smoke
     .venv/bin/ray --version
 }
 

@@ -79,6 +79,12 @@
 {{- if and $v.monitoring.alerts (not $v.monitoring.podMonitors) -}}
 {{- fail "monitoring.alerts: ask for what monitoring.podMonitors collects; enable both" -}}
 {{- end -}}
+{{- range $v.loadTests.jobs -}}
+{{- $pod := printf "%s-load-%s-%d-%d" $name .name (int $.Release.Revision) (int .pods) -}}
+{{- if gt (len $pod) 63 -}}
+{{- fail (printf "loadTests.jobs: a pod would be called '%s', which has more than 63 characters; shorten `name`" $pod) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $v.gateway.enabled (not $v.gateway.parents) }}{{ fail "gateway.parents: an HTTPRoute belongs to a Gateway; name one" }}{{ end -}}
 {{- end }}
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from loadtests.capacity.model import Result, Trial
 from loadtests.capacity.objective import Objective
-from loadtests.report_html.chart import Chart, Rule, Series, figure
+from loadtests.report_html.chart import Chart, Rule, Series
+from loadtests.report_html.figure import figure
 from loadtests.report_html.html import Markup, identifier, markup, tag
 from loadtests.report_html.page import page, section
 from loadtests.report_html.tables import Cell, table

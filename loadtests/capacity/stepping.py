@@ -9,7 +9,8 @@ from loadtests.capacity.evidence import seen
 from loadtests.capacity.model import Trial
 from loadtests.capacity.objective import Objective
 from loadtests.compare.reading import read_run
-from loadtests.scenarios.model import Closed, Constant, Gamma, Phase, Poisson, Scenario
+from loadtests.scenarios.arrivals import Closed, Constant, Gamma, Phase, Poisson
+from loadtests.scenarios.model import Scenario
 
 # Sends a scenario and leaves its summary and records in the folder.
 Conduct = Callable[[Scenario, Path], None]

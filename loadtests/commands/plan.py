@@ -12,7 +12,8 @@ from loadtests.commands.options import AnyKey, reads_scenario
 from loadtests.load.plan import schedule, sources
 from loadtests.load.planned import Planned, Turns
 from loadtests.load.traffic import Source
-from loadtests.scenarios.model import Closed, Phase, Scenario
+from loadtests.scenarios.arrivals import Closed, Phase
+from loadtests.scenarios.model import Scenario
 
 BARS = " ▁▂▃▄▅▆▇█"
 COLUMNS = 60

@@ -22,6 +22,8 @@ def finish(summary: Summary, folder: Path) -> int:
     write_summary(summary, folder / "summary.json")
     (folder / "report.html").write_text(render(summary), encoding="utf-8")
     console = Console()
+    if not console.is_terminal:  # a log: 80 columns would break long model IDs
+        console = Console(width=120)
     console.print(table(summary))
     console.print(f"\nreport: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     if summary.invalid:

@@ -16,11 +16,12 @@ from loadtests.commands.results import EXIT_FAILED, finish
 from loadtests.loop import run as run_loop
 from loadtests.measure.summary import Summary
 from loadtests.output.live import Live
-from loadtests.run.conduct import Meet, at_once, conduct
+from loadtests.run.conduct import conduct
 from loadtests.run.processes import ProcessFailed
-from loadtests.run.rendezvous import Leader, Meeting, NoMeeting, join, start_at
+from loadtests.run.rendezvous import Follower, Leader
 from loadtests.run.shard import Shard
-from loadtests.run.state import checksum
+from loadtests.run.state import CannotMerge, checksum
+from loadtests.run.together import Alone, AtTime, NoMeeting, Together
 from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.write import to_yaml
 
@@ -69,7 +70,8 @@ Examples:
 On several machines (or Jobs), which start together:
   loadtest run steady --shard 0/3 --listen 0.0.0.0:7000    on the first
   loadtest run steady --shard 1/3 --join first:7000        and so on
-  loadtest merge shard-*.state                             exact figures of all
+The first has the exact figures of all in the end. Where they cannot reach each
+other, --start-at has them begin by their clocks, and `loadtest merge` does it.
 
 \b
 Writes into --out: summary.json, report.html, records.jsonl (one line for each
@@ -120,7 +122,7 @@ Exit status:
     "--start-at",
     callback=check_time,
     metavar="TIME",
-    help="Start then by the machine's clock, as 2026-01-31T12:00:00Z.",
+    help="Start then, by the clock of shard 0 or else of each, as 2026-01-31T12:00:00Z.",
 )
 def run(
     scenario: Scenario,
@@ -136,8 +138,8 @@ def run(
     Latencies count from the moment a request was due. Ctrl-C ends a run and keeps what it has.
     """
     folder = out or Path("loadtest-results") / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if sum(each is not None for each in (listen, leader, start_at)) > 1:
-        raise click.UsageError("--listen, --join and --start-at are three ways; take one")
+    if leader is not None and (listen is not None or start_at is not None):
+        raise click.UsageError("who joins a leader starts when it says; leave out the others")
     if shard.count > 1 and (listen, leader, start_at) == (None, None, None):
         raise click.UsageError("shards start together; give --listen, --join or --start-at")
     if (listen is not None) != (shard.number == 0) and (listen or leader):
@@ -147,46 +149,44 @@ def run(
 
     async def conducted() -> Summary | None:
         with Live(scenario) as live:
-            async with meeting(scenario, shard, listen, leader, start_at) as meet:
+            async with others(scenario, shard, listen, leader, start_at) as together:
                 if shard.count > 1:
                     live.note("waiting for the start of all shards")
-                return await conduct(scenario, keys, live, folder, shard=shard, meet=meet)
+                return await conduct(scenario, keys, live, folder, shard=shard, together=together)
 
     try:
         summary = run_loop(conducted())
-    except (ProcessFailed, NoMeeting, OSError) as error:
+    except (ProcessFailed, NoMeeting, CannotMerge, OSError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_FAILED)
     if summary is None:
-        click.echo(f"{folder}: the part of shard {shard.number}; put all together: loadtest merge")
+        of_all = "shard 0 has all" if leader else "put all together: loadtest merge"
+        click.echo(f"{folder}: the part of shard {shard.number}; {of_all}")
         return
     sys.exit(finish(summary, folder))
 
 
 @contextlib.asynccontextmanager
-async def meeting(
+async def others(
     scenario: Scenario,
     shard: Shard,
     listen: tuple[str, int] | None,
     leader: tuple[str, int] | None,
     at: float | None,
-) -> AsyncIterator[Meet]:
-    """What agrees on the start with the other shards."""
+) -> AsyncIterator[Together]:
+    """The other shards, in the way that was asked for."""
     if listen is not None:
-        leading = Leader(shard, checksum(scenario))
+        leading = Leader(shard, checksum(scenario), at)
         await leading.listen(*listen)
         try:
-            yield leading.meet
+            yield leading
         finally:
             await leading.close()
     elif leader is not None:
-        host, port = leader
-        yield lambda: join(shard, host, port, checksum(scenario))
-    elif at is not None:
-
-        async def at_that_time() -> Meeting:
-            return start_at(at)
-
-        yield at_that_time
+        following = Follower(shard, *leader, checksum(scenario))
+        try:
+            yield following
+        finally:
+            await following.close()
     else:
-        yield at_once
+        yield Alone() if at is None else AtTime(at)

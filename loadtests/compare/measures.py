@@ -64,11 +64,8 @@ SHARES = (
         counts=lambda seen: bool(seen.wrong),
         part_of=lambda seen: seen.wrong is not None,
     ),
-    # Callers that left as planned are neither good nor bad.
     Measure(
-        "good", "share", False,
-        lambda cut: cut.good / left
-        if (left := cut.requests - cut.outcomes.get("cancelled", 0)) else None,
+        "good", "share", False, lambda cut: cut.good_share,
         counts=lambda seen: seen.good,
         part_of=lambda seen: seen.outcome != "cancelled",
     ),

@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 
 from loadtests.measure.summary import Summary
-from loadtests.scenarios.model import Scenario, Slo
+from loadtests.scenarios.model import Scenario
+from loadtests.scenarios.traffic import Slo
 
 
 class Unreadable(Exception):

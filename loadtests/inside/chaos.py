@@ -25,17 +25,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import psutil
-
 from loadtests.inside.ask import KEY, Answered, Asker
 from loadtests.inside.pages import model_ids, page
+from loadtests.inside.processes import KINDS, Processes
 from loadtests.loop import run as run_loop
 from loadtests.measure.record import Outcome
 
@@ -48,18 +46,6 @@ WHOLE_AGAIN_S = 240.0
 LOST = ("truncated", "reset", "closed")
 # How soon an entry is in the ledger, whoever has died.
 SHIPPED_S = 30.0
-
-# By words of the command line, the first that fits. The name that the kernel keeps is looked at
-# too, as titles do not always show.
-KINDS = (
-    ("core", ("VLLM::",)),
-    ("server", ("serving.engine.server",)),
-    ("zygote", ("serving: zygote",)),
-    ("router", ("ServeReplica:router",)),
-    ("actor", ("ServeReplica:model-",)),
-    ("controller", ("ServeController",)),
-    ("directory", ("DirectoryActor",)),
-)
 
 
 @dataclass
@@ -87,38 +73,12 @@ class Chaos:
 
 
 class Service:
-    """The service under test: its HTTP API, and its processes below that of `serving up`."""
+    """The service under test, by its HTTP API."""
 
-    def __init__(self, ask: Asker, url: str, key: str, up: int) -> None:
+    def __init__(self, ask: Asker, url: str, key: str) -> None:
         self._ask = ask
         self.url = url
         self.key = key
-        self._up = psutil.Process(up)
-
-    def processes(self) -> Iterator[tuple[str, psutil.Process]]:
-        """Yield its running processes of `KINDS`, each with its kind."""
-        for process in self._up.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.status() == psutil.STATUS_ZOMBIE:
-                    continue
-                words = " ".join((process.name(), *process.cmdline()))
-                for kind, signs in KINDS:
-                    if any(sign in words for sign in signs):
-                        yield kind, process
-                        break
-
-    def counts(self) -> Counter[str]:
-        """Return how many processes of each kind run. Zygotes are left out: a new one comes when
-        the next engine server is started."""
-        return Counter(kind for kind, _ in self.processes() if kind != "zygote")
-
-    def kill(self, kind: str, rng: random.Random) -> bool:
-        """Kill one process of a kind; False if none runs."""
-        found = [process for each, process in self.processes() if each == kind]
-        if found:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                rng.choice(found).kill()
-        return bool(found)
 
     async def page(self, path: str) -> tuple[int, Any]:
         """Return a page's status and content. Raises OSError where there is no answer."""
@@ -140,8 +100,8 @@ async def run(
     chaos, rng = Chaos(), random.Random(seed)
     began = datetime.now(UTC)
     with contextlib.closing(Asker(url, key, timeout_s=HANGS_S)) as ask:
-        service = Service(ask, url, key, up)
-        before = service.counts()
+        service, processes = Service(ask, url, key), Processes(up)
+        before = processes.counts()
         for model in await model_ids(url, key):
             for prompt in PROMPTS:
                 answered = await service.complete(model, prompt)
@@ -152,15 +112,15 @@ async def run(
             asyncio.create_task(_client(service, chaos, random.Random(seed + number), deadline))
             for number in range(clients)
         ]
-        await _break(service, chaos, rng, every_s, deadline)
+        await _break(processes, chaos, rng, every_s, deadline)
         await asyncio.gather(*load)
-        await _until_whole(service, chaos, before)
+        await _until_whole(service, processes, chaos, before)
         await _compare_ledger(service, chaos, began)
     return chaos
 
 
 async def _break(
-    service: Service, chaos: Chaos, rng: random.Random, every_s: float, deadline: float
+    processes: Processes, chaos: Chaos, rng: random.Random, every_s: float, deadline: float
 ) -> None:
     """Kill one process of another kind every `every_s` seconds."""
     kinds: list[str] = []
@@ -170,7 +130,7 @@ async def _break(
             kinds = [kind for kind, _ in KINDS]
             rng.shuffle(kinds)
         kind = kinds.pop()
-        if service.kill(kind, rng):
+        if processes.kill(kind, rng):
             chaos.kills[kind] += 1
 
 
@@ -216,16 +176,18 @@ def judge(answered: Answered, reference: str) -> tuple[str, str | None]:
     return error, error
 
 
-async def _until_whole(service: Service, chaos: Chaos, before: Counter[str]) -> None:
+async def _until_whole(
+    service: Service, processes: Processes, chaos: Chaos, before: Counter[str]
+) -> None:
     """Wait for the service to be as it was, and say what is missing, left over or wrong."""
     deadline = time.monotonic() + WHOLE_AGAIN_S
     ready = False
-    while time.monotonic() < deadline and not (ready and service.counts() == before):
+    while time.monotonic() < deadline and not (ready and processes.counts() == before):
         await asyncio.sleep(0.5)
         with contextlib.suppress(OSError):
             ready = (await service.page("/ready"))[0] == 200
-    if not ready or service.counts() != before:
-        now = dict(service.counts())
+    if not ready or processes.counts() != before:
+        now = dict(processes.counts())
         chaos.problems.append(f"not whole again: ready {ready}, {now} instead of {dict(before)}")
         return
     for (model, prompt), expected in chaos.references.items():

@@ -28,16 +28,10 @@ from loadtests.measure.record import Record
 from loadtests.measure.summarise import summarise
 from loadtests.measure.summary import Summary
 from loadtests.run.worker import Driven, drive
-from loadtests.scenarios.model import (
-    Client,
-    Fixed,
-    Phase,
-    Poisson,
-    Prompt,
-    Scenario,
-    Target,
-    Traffic,
-)
+from loadtests.scenarios.arrivals import Phase, Poisson
+from loadtests.scenarios.distributions import Fixed
+from loadtests.scenarios.model import Client, Scenario, Target
+from loadtests.scenarios.traffic import Prompt, Traffic
 
 EVENTS = 100  # of each stream
 FIRST_S = 0.2

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import count
 from random import Random
 
-from loadtests.scenarios.model import Constant, Gamma, Poisson, Ramp, Step
+from loadtests.scenarios.arrivals import Constant, Gamma, Poisson, Ramp, Step
 
 
 def times(

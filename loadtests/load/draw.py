@@ -10,8 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Generic, TypeVar
 
-from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import (
+from loadtests.scenarios.distributions import (
     Distribution,
     Drawn,
     Exponential,
@@ -19,6 +18,7 @@ from loadtests.scenarios.model import (
     Lognormal,
     Uniform,
 )
+from loadtests.scenarios.errors import ScenarioError
 
 Number = Callable[[Random], float]
 Length = Callable[[Random], int]

@@ -19,7 +19,8 @@ from loadtests.load.planned import PhasePlan, Turns
 from loadtests.load.seeds import numbered, seed_of
 from loadtests.load.traces import Row, rows
 from loadtests.load.traffic import Slot, Source
-from loadtests.scenarios.model import Closed, Phase, Scenario, Trace
+from loadtests.scenarios.arrivals import Closed, Phase, Trace
+from loadtests.scenarios.model import Scenario
 
 # Between the first numbers of two phases.
 PHASE_STRIDE = 10**9

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Writing = Literal["create_completion", "completions", "chat"]
-Endpoint = Writing | Literal["embeddings", "rerank"]
+Endpoint = Literal["create_completion", "completions", "chat", "embeddings", "rerank"]
+# What reads a text and writes none, and its name for that text.
+READERS: dict[Endpoint, str] = {"embeddings": "input", "rerank": "query"}
 
 
 @dataclass(frozen=True, slots=True)

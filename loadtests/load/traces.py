@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple, TextIO
 
+from loadtests.scenarios.arrivals import Trace
 from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import Trace
 
 BLOCK_TOKENS = 512
 # Lines may be out of order by so many places; the published files are in order, or nearly so.

@@ -16,7 +16,8 @@ from loadtests.load.traces import BLOCK_TOKENS, Row
 from loadtests.load.vocabulary import COMMON, vocabulary_of
 from loadtests.load.words import Words
 from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import Account, Scenario, Traffic, Zipf
+from loadtests.scenarios.model import Scenario
+from loadtests.scenarios.traffic import Account, Traffic, Zipf
 
 # Shared prefixes that are kept; another one takes microseconds to make again.
 PREFIXES = 1024

@@ -20,7 +20,8 @@ from loadtests.measure.client import ClientFigures
 from loadtests.measure.histogram import micros
 from loadtests.measure.record import Outcome, Record
 from loadtests.measure.timeline import Timeline, step_for
-from loadtests.scenarios.model import Scenario, Slo
+from loadtests.scenarios.model import Scenario
+from loadtests.scenarios.traffic import Slo
 
 _FORMAT = 1
 _RECENT = 2000  # first tokens that are kept for the terminal, between two looks

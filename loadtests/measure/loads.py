@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from loadtests.measure.summary import Load
 from loadtests.measure.timeline import Timeline
-from loadtests.scenarios.model import Closed, Phase, Ramp, Scenario, Step, Trace
+from loadtests.scenarios.arrivals import Closed, Phase, Ramp, Step, Trace
+from loadtests.scenarios.model import Scenario
 
 RAMP_PARTS = 16
 SHORTEST_S = 5.0  # a part of a ramp: shorter ones have too few requests for a percentile

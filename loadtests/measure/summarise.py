@@ -17,7 +17,8 @@ from loadtests.measure.goals import verdicts
 from loadtests.measure.loads import loads
 from loadtests.measure.summary import Count, Mark, PhaseFigures, Scrape, Summary
 from loadtests.measure.validity import reasons
-from loadtests.scenarios.model import Closed, Scenario
+from loadtests.scenarios.arrivals import Closed
+from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.write import to_yaml
 
 

@@ -67,6 +67,12 @@ class Cut(Figures):
     service_e2e: Latency | None
     lag: Latency | None  # from due to sent: the client's own
 
+    @property
+    def good_share(self) -> float | None:
+        """Of all but those whose callers left as planned, which are neither good nor bad."""
+        stayed = self.requests - self.outcomes.get("cancelled", 0)
+        return self.good / stayed if stayed else None
+
 
 class Second(Figures):
     """A part of the run, for the timeline; requests count where they were due.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loadtests.measure.summary import Count, Cut, Latency, PhaseFigures, Summary
+from loadtests.measure.knee import knee_of, measured, varied
+from loadtests.measure.summary import Count, Cut, Latency, Load, PhaseFigures, Summary
 
 _ROWS = 12  # of the cuts by one dimension
 _DIMENSIONS = ("model", "account", "priority", "traffic", "phase")
@@ -45,6 +46,7 @@ def table(summary: Summary) -> Group:
         _phases(summary.phases),
         Text(""),
         *_requests(everything),
+        *_knee(summary.loads),
         Text(""),
         _latencies(
             everything, any(phase.closed_loop and phase.counted for phase in summary.phases)
@@ -105,8 +107,7 @@ def _requests(cut: Cut) -> list[Text]:
     if cut.checked:
         words = f"; {cut.wrong} of {cut.checked} checked answers wrong"
         outcomes.append(words, "bold red" if cut.wrong else "")
-    tried = cut.requests - cut.outcomes.get("cancelled", 0)
-    good = f"{cut.good / tried:.1%}" if tried else "-"
+    good = "-" if cut.good_share is None else f"{cut.good_share:.1%}"
     unknown = f" ({cut.usage_missing} requests did not say theirs)" if cut.usage_missing else ""
     rates = (
         f"{cut.requests_per_s:.2f} requests/s, {cut.tokens_per_s:.1f} tokens/s, "
@@ -115,6 +116,19 @@ def _requests(cut: Cut) -> list[Text]:
     tokens = f"tokens: {cut.prompt_tokens} prompt, {cut.completion_tokens} completion{unknown}"
     errors = [Text(f"  {count} {kind}", "red") for kind, count in cut.errors.items()]
     return [outcomes, Text(rates), Text(tokens), *errors]
+
+
+def _knee(loads: Sequence[Load]) -> list[Text]:
+    """Where there were loads enough to have one, as of a ramp."""
+    if not varied(loads):
+        return []
+    measure = measured(loads)
+    name = "first token" if measure == "ttft" else "whole answer"
+    found = knee_of(loads, measure)
+    if found is None:
+        highest = max(load.due_rate for load in loads)
+        return [Text(f"no knee up to {highest:.1f} requests/s ({name}, p99)")]
+    return [Text(f"the knee is at {found:.1f} requests/s ({name}, p99)")]
 
 
 def _latencies(cut: Cut, closed: bool) -> Table:

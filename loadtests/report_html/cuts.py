@@ -139,7 +139,7 @@ def _figures(cut: Cut, most: int, slowest: dict[str, float]) -> list[Cell]:
         Cell(digits(cut.wrong, 9), cut.wrong, kind="bad" if cut.wrong else "")
         if cut.checked
         else Cell("–"),
-        _share(cut.good, count),
+        Cell(share(cut.good_share), -1 if cut.good_share is None else cut.good_share),
         Cell(digits(cut.goodput_per_s), cut.goodput_per_s),
         _time(cut.ttft, "p50"),
         _time(cut.ttft, "p99", slowest["ttft"]),

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from loadtests.measure.summary import Cut, Latency, Summary
-from loadtests.report_html.chart import Chart, Series, figure
+from loadtests.report_html.chart import Chart, Series
 from loadtests.report_html.cuts import DIMENSIONS, marginal, named
+from loadtests.report_html.figure import figure
 from loadtests.report_html.histograms import Distribution, distribution
 from loadtests.report_html.html import Markup, identifier, markup, tag
 from loadtests.report_html.page import section

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtests.measure.summary import Latency, Load, Summary
-from loadtests.report_html.chart import Chart, Rule, Series, figure
+from loadtests.measure.knee import Measure, knee_of, latency_of, measured, varied
+from loadtests.measure.summary import Load, Summary
+from loadtests.report_html.chart import Chart, Rule, Series
+from loadtests.report_html.figure import figure
 from loadtests.report_html.html import Markup, tag
 from loadtests.report_html.page import section
 from loadtests.report_html.words import digits, milliseconds
 
 
-def knee(points: Sequence[tuple[float, float]]) -> float | None:
-    """The load at which load over latency is greatest: beyond it latency grows faster than load.
-
-    That ratio is the power of L. Kleinrock, "Power and deterministic rules of thumb for
-    probabilistic problems in computer communications", ICC 1979. None if it is greatest at the
-    highest load: the knee was not reached then, or if there are fewer than three loads.
-    """
-    known = [(load, latency) for load, latency in sorted(points) if latency > 0 and load > 0]
-    if len(known) < 3:
-        return None
-    best = max(known, key=lambda point: point[0] / point[1])
-    return None if best == known[-1] else best[0]
-
-
 def against_load(summary: Summary) -> Markup | None:
     """What each load came to; None unless the run had several."""
     loads = sorted(summary.loads, key=lambda load: load.due_rate)
-    if len(loads) < 3:
+    if not varied(loads):
         return None
-    measure = "ttft" if any(load.ttft for load in loads) else "e2e"
+    measure = measured(loads)
     name = "Time to the first token" if measure == "ttft" else "End to end"
-    found = knee(
-        [(load.due_rate, latency.p99) for load in loads if (latency := _latency(load, measure))]
-    )
+    found = knee_of(loads, measure)
     rates = [load.due_rate for load in loads]
     rules = [] if found is None else [Rule(found, f"knee {digits(found)}/s")]
     said = (
@@ -80,14 +66,9 @@ def against_load(summary: Summary) -> Markup | None:
     )
 
 
-def _percentile(loads: Sequence[Load], measure: str, percentile: str, style: int) -> Series:
+def _percentile(loads: Sequence[Load], measure: Measure, percentile: str, style: int) -> Series:
     values = [
-        getattr(latency, percentile) if (latency := _latency(load, measure)) else None
+        getattr(latency, percentile) if (latency := latency_of(load, measure)) else None
         for load in loads
     ]
     return Series(percentile, values, style, points=True)
-
-
-def _latency(load: Load, measure: str) -> Latency | None:
-    latency: Latency | None = getattr(load, measure)
-    return latency if latency and latency.count else None

@@ -21,7 +21,14 @@ class Cell:
 def table(
     caption: str, names: Sequence[str], rows: Sequence[Sequence[Cell | str]], words: int = 1
 ) -> Markup:
-    """The first `words` columns are words, the others figures. The first names the row."""
+    """The first `words` columns are words, and those whose cells say so; the others are figures.
+    The first names the row."""
+    worded = {*range(words)} | {
+        number
+        for row in rows
+        for number, cell in enumerate(row)
+        if isinstance(cell, Cell) and cell.kind == "text"
+    }
     return tag(
         "div",
         tag(
@@ -32,7 +39,7 @@ def table(
                 tag(
                     "tr",
                     [
-                        tag("th", name, scope="col", class_="text" if number < words else None)
+                        tag("th", name, scope="col", class_="text" if number in worded else None)
                         for number, name in enumerate(names)
                     ],
                 ),

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from loadtests.clock import Clock
-from loadtests.measure.aggregate import Live
+from loadtests.measure.aggregate import Aggregate, Live
 from loadtests.measure.ledger import Ledger, Usage
 from loadtests.measure.scrape import Scraper, every_for
 from loadtests.measure.summary import Mark, Summary
@@ -19,15 +19,14 @@ from loadtests.output.records import join as join_records
 from loadtests.output.summary_file import write_summary
 from loadtests.run.faults import run_faults
 from loadtests.run.processes import Processes, Sent
-from loadtests.run.rendezvous import LEAD_S, Meeting
 from loadtests.run.shard import Shard
-from loadtests.run.state import State, merge, pack, write_state
+from loadtests.run.state import State, decode, encode, merge, pack
+from loadtests.run.together import LEAD_S, Alone, NoMeeting, Together
 from loadtests.scenarios.model import Scenario
 
 SHOW_S = 0.5
-
-# Agrees on the start with the other shards, when this one is ready.
-Meet = Callable[[], Awaitable[Meeting]]
+# Beyond the time that a request may take: for the other shards to end.
+LATE_S = 60.0
 
 
 class Watcher(Protocol):
@@ -52,11 +51,6 @@ class Watcher(Protocol):
         """It is being interrupted."""
 
 
-async def at_once() -> Meeting:
-    """Start as soon as all processes have heard of it: there are no other shards."""
-    return Meeting(time.monotonic() + LEAD_S / 4)
-
-
 class Conductor:
     """Runs one shard of a scenario: its processes, and on shard 0 its faults and scrapes."""
 
@@ -68,7 +62,7 @@ class Conductor:
         folder: Path,
         *,
         shard: Shard = Shard(),  # noqa: B008 - it is frozen
-        meet: Meet = at_once,
+        together: Together = Alone(),  # noqa: B008 - it has no state
     ) -> None:
         """`keys`: the environment that API keys are read from. `folder` gets the records."""
         self._scenario = scenario
@@ -76,15 +70,20 @@ class Conductor:
         self._watcher = watcher
         self._folder = folder
         self._shard = shard
-        self._meet = meet
+        self._together = together
         self._marks: list[Mark] = []
         self._clock = Clock(time.monotonic() + LEAD_S)
         self._scraper = self._make_scraper()
         self._ledger = self._make_ledger()
         self._notes: list[str] = []
+        self.leads = False  # whether others hand their parts over to this shard
 
-    async def run(self) -> State:
-        """Run it. Raises ProcessFailed if the processes cannot start, and what `meet` raises."""
+    async def run(self) -> list[State]:
+        """Run it; return what it has measured and, of the leader, what others have handed over.
+
+        Raises ProcessFailed if the processes cannot start, NoMeeting, and CannotMerge for what is
+        no part of a run.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         for part in self._parts():  # of a run that has died here
             part.unlink()
@@ -95,7 +94,7 @@ class Conductor:
             used_before = await self._used(None, 0)
             if self._shard.count > 1:
                 self._watcher.note("ready; waiting for the other shards")
-            meeting = await self._meet()
+            meeting = await self._together.meet()
             for clock in meeting.clocks:
                 self._watcher.note(str(clock))
             self._clock.start = meeting.start
@@ -106,12 +105,14 @@ class Conductor:
                 sent = await processes.finish()
             for problem in sent.records_problems:
                 self._missing(problem)
+            # The service is asked what it has done when all shards' requests have ended.
+            others = await self._others()
             after = None if self._scraper.idle else await self._scraper.settle()
-            used_after = used_before and await self._used(used_before, admitted(sent))
+            used_after = used_before and await self._used(used_before, admitted(sent, others))
         finally:
             await processes.end()
             self._join_records()
-        return pack(
+        own = pack(
             self._scenario,
             self._shard,
             sent.aggregate,
@@ -127,6 +128,14 @@ class Conductor:
             problems=list(problems(sent)),
             clocks="; ".join(map(str, meeting.clocks)),
         )
+        return [own, *others]
+
+    async def _others(self) -> list[State]:
+        if self._shard.count > 1:
+            self._watcher.note("done; waiting for the other shards")
+        parts = await self._together.parts(self._scenario.target.timeout_s + LATE_S)
+        self.leads = parts is not None
+        return [decode(part, "what another shard handed over") for part in parts or ()]
 
     @contextlib.asynccontextmanager
     async def _beside(self, processes: Processes) -> AsyncIterator[None]:
@@ -225,9 +234,10 @@ class Conductor:
         return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
 
 
-def admitted(sent: Sent) -> int:
-    """Return how many requests the service has admitted for sure."""
-    return sum(cell.ok + cell.cancelled for cell in sent.aggregate.cells.values())
+def admitted(sent: Sent, others: Sequence[State]) -> int:
+    """Return how many requests of all shards the service has admitted for sure."""
+    all_of_them = [sent.aggregate, *(Aggregate.from_bytes(each.aggregate) for each in others)]
+    return sum(cell.ok + cell.cancelled for each in all_of_them for cell in each.cells.values())
 
 
 def problems(sent: Sent) -> list[str]:
@@ -250,17 +260,25 @@ async def conduct(
     folder: Path,
     *,
     shard: Shard = Shard(),  # noqa: B008 - it is frozen
-    meet: Meet = at_once,
+    together: Together = Alone(),  # noqa: B008 - it has no state
 ) -> Summary | None:
     """Run a scenario, or a shard of it; return the summary, and leave it in `folder`.
 
-    Of several shards each leaves its state there, for `loadtest merge`; None, then.
-    Raises ProcessFailed, NoMeeting and OSError.
+    Of several shards each leaves its state there. The one that the others hand theirs over to
+    returns the summary of all, and the others None; where nobody does, `loadtest merge` makes it.
+    Raises ProcessFailed, NoMeeting, CannotMerge and OSError.
     """
-    state = await Conductor(scenario, keys, watcher, folder, shard=shard, meet=meet).run()
+    conductor = Conductor(scenario, keys, watcher, folder, shard=shard, together=together)
+    states = await conductor.run()
     if shard.count > 1:
-        write_state(folder / f"shard-{shard.number}-of-{shard.count}.state", state)
+        own = encode(states[0])
+        (folder / f"shard-{shard.number}-of-{shard.count}.state").write_bytes(own)
+        await together.hand_over(own)
+    if len(states) < shard.count:
+        if conductor.leads:
+            missing = sorted(set(range(shard.count)) - {each.shard for each in states})
+            raise NoMeeting(f"these shards have not handed over what they measured: {missing}")
         return None
-    summary = merge([state])
+    summary = merge(states)
     write_summary(summary, folder / "summary.json")
     return summary

@@ -106,6 +106,16 @@ class Start(msgspec.Struct, tag=True):
     at: float
 
 
+class Part(msgspec.Struct, tag=True):
+    """What a shard has measured (`loadtests.run.state`): all its requests have ended."""
+
+    state: bytes
+
+
+class Taken(msgspec.Struct, tag=True):
+    """The leader has a shard's part."""
+
+
 class Refused(msgspec.Struct, tag=True):
     """Why a shard cannot take part."""
 
@@ -126,6 +136,8 @@ Message = (
     | Pong
     | Synced
     | Start
+    | Part
+    | Taken
     | Refused
 )
 _ENCODER = msgspec.msgpack.Encoder()
@@ -155,12 +167,12 @@ class Channel:
         """Wait until what was sent has left. Raises ConnectionError."""
         await self._writer.drain()
 
-    async def receive(self) -> Message:
-        """Wait for a message. Raises EOFError at the end of the connection, and ValueError for
-        what is no message."""
+    async def receive(self, most: int | None = None) -> Message:
+        """Wait for a message, of `most` bytes if the channel's own bound is not meant. Raises
+        EOFError at the end of the connection, and ValueError for what is no message."""
         try:
             size = int.from_bytes(await self._reader.readexactly(4), "big")
-            if size > self._most:
+            if size > (self._most if most is None else most):
                 raise ValueError(f"a message of {size} bytes")
             data = await self._reader.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
@@ -170,9 +182,9 @@ class Channel:
         except msgspec.MsgspecError as error:
             raise ValueError(f"no message: {error}") from error
 
-    async def expect(self, kind: type[Kind]) -> Kind:
+    async def expect(self, kind: type[Kind], most: int | None = None) -> Kind:
         """Wait for a message of one kind. Raises EOFError, and ValueError for another kind."""
-        message = await self.receive()
+        message = await self.receive(most)
         if not isinstance(message, kind):
             raise ValueError(f"{type(message).__name__} came in the place of {kind.__name__}")
         return message

@@ -5,77 +5,53 @@ compares its clocks with the leader's, by the fastest of some questions and answ
 (RFC 5905, section 8: half the round trip is the most that it can be wrong by), and then the leader
 hands out one start time. It holds whatever the machines' own clocks say; how far those differ is
 told, since logs of servers go by them.
+
+The connections stay for the run. At its end each shard hands over what it has measured, so that the
+leader knows when all have ended, and has the figures of all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from loadtests.run.messages import (
     Channel,
     Compare,
     Join,
     Kind,
+    Part,
     Ping,
     Pong,
     Refused,
     Start,
     Synced,
+    Taken,
 )
 from loadtests.run.shard import Shard
+from loadtests.run.together import LEAD_S, ClockDifference, Meeting, NoMeeting, until
 
 WAIT_S = 600.0  # for all shards to be there
-LEAD_S = 1.0  # from the last word to the start
 QUESTIONS = 16
 SMALL = 4096  # bytes that a message of a rendezvous has at most
-
-
-class NoMeeting(Exception):
-    """The shards did not come together."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClockDifference:
-    """By how much a shard's Unix time is ahead of the leader's, in seconds, give or take."""
-
-    shard: int
-    ahead_s: float
-    within_s: float
-
-    def __str__(self) -> str:
-        way = "ahead of" if self.ahead_s >= 0 else "behind"
-        return (
-            f"the clock of shard {self.shard} is {abs(self.ahead_s) * 1000:.1f} ms {way} "
-            f"the leader's (within {self.within_s * 1000:.1f} ms)"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """What was agreed: the start, in this machine's CLOCK_MONOTONIC."""
-
-    start: float
-    clocks: tuple[ClockDifference, ...] = ()  # the leader knows them all, a shard its own
-
-
-def start_at(wall: float) -> Meeting:
-    """Start at a Unix time, which all shards are given. Raises NoMeeting if it has passed."""
-    wait = wall - time.time()
-    if wait <= 0:
-        raise NoMeeting(f"the start was {-wait:.1f} s ago, when this shard was ready")
-    return Meeting(time.monotonic() + wait)
+PART = 1 << 28  # and what a shard has measured
+IDLE_S = 60  # then the kernel asks whether the other machine is still there
 
 
 class Leader:
     """Waits for the other shards."""
 
-    def __init__(self, shard: Shard, scenario: int) -> None:
-        """`scenario`: a checksum, which must be the same for all."""
+    def __init__(
+        self, shard: Shard, scenario: int, at: float | None = None, wait_s: float = WAIT_S
+    ) -> None:
+        """`scenario`: a checksum, which must be the same for all. `at`: the Unix time at which
+        all start, if not at once. `wait_s`: for the others to be there."""
         self._shard = shard
         self._scenario = scenario
+        self._at = at
+        self._wait_s = wait_s
         self._joined: dict[int, Channel] = {}
         self._all = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -88,7 +64,7 @@ class Leader:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        channel = Channel(reader, writer, most=SMALL)
+        channel = _channel(reader, writer)
         try:
             join = await channel.expect(Join)
         except (EOFError, ValueError):
@@ -114,18 +90,20 @@ class Leader:
             return "its scenario is not the leader's"
         return None
 
-    async def meet(self, wait_s: float = WAIT_S) -> Meeting:
+    async def meet(self) -> Meeting:
         """Wait for all, compare clocks, and give the start. Raises NoMeeting."""
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(self._wait_s):
                 await self._all.wait()
                 found = await asyncio.gather(
                     *(self._compare(shard, each) for shard, each in self._joined.items())
                 )
         except TimeoutError:
             missing = sorted(set(range(1, self._shard.count)) - set(self._joined))
-            raise NoMeeting(f"after {wait_s:g} s these shards are not there: {missing}") from None
-        start = time.monotonic() + LEAD_S
+            raise NoMeeting(
+                f"after {self._wait_s:g} s these shards are not there: {missing}"
+            ) from None
+        start = time.monotonic() + LEAD_S if self._at is None else until(self._at)
         for channel in self._joined.values():
             channel.send(Start(start))
             await channel.flush()
@@ -140,6 +118,27 @@ class Leader:
             raise NoMeeting(f"shard {shard} has left before the start") from None
         return ClockDifference(shard, message.ahead_s, message.within_s)
 
+    async def parts(self, wait_s: float) -> list[bytes] | None:
+        """Return what the others have handed over; one that has left by then hands over nothing."""
+        tasks = [asyncio.ensure_future(self._part(each)) for each in self._joined.values()]
+        if not tasks:
+            return []
+        done, late = await asyncio.wait(tasks, timeout=wait_s)
+        for task in late:
+            task.cancel()
+        return [part for task in done if (part := task.result()) is not None]
+
+    async def _part(self, channel: Channel) -> bytes | None:
+        try:
+            part = await channel.expect(Part, PART)
+        except (EOFError, ValueError):
+            return None
+        channel.send(Taken())
+        return part.state
+
+    async def hand_over(self, part: bytes) -> None:
+        """The leader's own part stays with it."""
+
     async def close(self) -> None:
         """Listen no more."""
         for channel in self._joined.values():
@@ -148,38 +147,75 @@ class Leader:
             self._server.close()
 
 
-async def join(
-    shard: Shard,
-    host: str,
-    port: int,
-    scenario: int,
-    wait_s: float = WAIT_S,
-    monotonic: Callable[[], float] = time.monotonic,
-    wall: Callable[[], float] = time.time,
-) -> Meeting:
-    """Join the leader, which may be there later, and wait for the start. Raises NoMeeting."""
-    try:
-        async with asyncio.timeout(wait_s):
-            channel = await _connect(host, port)
-            try:
-                channel.send(Join(shard.number, shard.count, scenario))
+class Follower:
+    """Joins the leader."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        host: str,
+        port: int,
+        scenario: int,
+        wait_s: float = WAIT_S,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`wait_s`: for the leader, which may be there later, and for the start."""
+        self._shard = shard
+        self._host = host
+        self._port = port
+        self._scenario = scenario
+        self._wait_s = wait_s
+        self._monotonic = monotonic
+        self._wall = wall
+        self._channel: Channel | None = None
+
+    async def meet(self) -> Meeting:
+        """Join, and wait for the start. Raises NoMeeting."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                self._channel = channel = await _connect(self._host, self._port)
+                channel.send(Join(self._shard.number, self._shard.count, self._scenario))
                 await _expect(channel, Compare)
-                ahead, within, offset = await _clocks(channel, monotonic, wall)
+                ahead, within, offset = await _clocks(channel, self._monotonic, self._wall)
                 channel.send(Synced(ahead, within))
                 start = await _expect(channel, Start)
-            finally:
-                channel.close()
-    except TimeoutError:
-        raise NoMeeting(f"no start from the leader at {host}:{port} in {wait_s:g} s") from None
-    return Meeting(start.at - offset, (ClockDifference(shard.number, ahead, within),))
+        except TimeoutError:
+            leader = f"{self._host}:{self._port}"
+            raise NoMeeting(f"no start from the leader at {leader} in {self._wait_s:g} s") from None
+        return Meeting(start.at - offset, (ClockDifference(self._shard.number, ahead, within),))
+
+    async def parts(self, wait_s: float) -> list[bytes] | None:
+        """The leader has them."""
+        return None
+
+    async def hand_over(self, part: bytes) -> None:
+        """Give the leader this shard's part, when its own requests have ended, too. Raises
+        NoMeeting if it has left."""
+        assert self._channel is not None
+        self._channel.send(Part(part))
+        await _expect(self._channel, Taken)
+
+    async def close(self) -> None:
+        """Leave the leader."""
+        if self._channel is not None:
+            self._channel.close()
 
 
 async def _connect(host: str, port: int) -> Channel:
     while True:
         try:
-            return Channel(*await asyncio.open_connection(host, port), most=SMALL)
+            return _channel(*await asyncio.open_connection(host, port))
         except OSError:
             await asyncio.sleep(0.2)
+
+
+def _channel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Channel:
+    """A machine that vanishes while a run goes on is missed after some minutes."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_S)
+    return Channel(reader, writer, most=SMALL)
 
 
 async def _clocks(
@@ -203,7 +239,7 @@ async def _expect(channel: Channel, kind: type[Kind]) -> Kind:
     try:
         message = await channel.receive()
     except EOFError:
-        raise NoMeeting("the leader has left before the start") from None
+        raise NoMeeting("the leader has left") from None
     if isinstance(message, Refused):
         raise NoMeeting(f"the leader refuses this shard: {message.reason}")
     if not isinstance(message, kind):

@@ -94,20 +94,25 @@ def checksum(scenario: Scenario) -> int:
     return zlib.crc32(document(scenario))
 
 
-def write_state(path: Path, state: State) -> None:
-    """Write a shard's part."""
-    path.write_bytes(msgspec.msgpack.encode(state))
+def encode(state: State) -> bytes:
+    """Return a shard's part as it is written and handed over."""
+    return msgspec.msgpack.encode(state)
+
+
+def decode(data: bytes, source: str) -> State:
+    """Return a shard's part; `source` says where it came from. Raises CannotMerge for others."""
+    try:
+        state = msgspec.msgpack.decode(data, type=State)
+    except msgspec.MsgspecError as error:
+        raise CannotMerge(f"{source} is no state of a shard: {error}") from None
+    if state.version != VERSION:
+        raise CannotMerge(f"{source} is of version {state.version}, and this is {VERSION}")
+    return state
 
 
 def read_state(path: Path) -> State:
     """Read a shard's part. Raises CannotMerge for another file, and OSError."""
-    try:
-        state = msgspec.msgpack.decode(path.read_bytes(), type=State)
-    except msgspec.MsgspecError as error:
-        raise CannotMerge(f"{path} is no state of a shard: {error}") from None
-    if state.version != VERSION:
-        raise CannotMerge(f"{path} is of version {state.version}, and this is {VERSION}")
-    return state
+    return decode(path.read_bytes(), str(path))
 
 
 def merge(states: Sequence[State]) -> Summary:

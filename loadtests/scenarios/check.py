@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from loadtests.load.traces import check as check_trace
+from loadtests.scenarios.arrivals import Closed, Phase, Ramp, Step, Trace
 from loadtests.scenarios.check_traffic import Problem, check_traffic, unique, usable
 from loadtests.scenarios.explain import nearest
 from loadtests.scenarios.goals import MEASURES, STREAMED
-from loadtests.scenarios.model import Closed, Goal, Phase, Ramp, Scenario, Step, Trace
+from loadtests.scenarios.model import Goal, Scenario
 from loadtests.scenarios.source import Path
 
 

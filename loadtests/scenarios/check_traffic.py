@@ -8,19 +8,13 @@ from string import Formatter
 from typing import Any
 
 from loadtests.load.draw import numbers_of
+from loadtests.load.planned import READERS
 from loadtests.load.prompts import lines_of
 from loadtests.load.vocabulary import vocabulary_of
+from loadtests.scenarios.distributions import Distribution, Drawn, Fixed, Lognormal, Uniform
 from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import (
-    Distribution,
-    Drawn,
-    Fixed,
-    Lognormal,
-    Traffic,
-    Uniform,
-    Zipf,
-)
 from loadtests.scenarios.source import Path
+from loadtests.scenarios.traffic import Traffic, Zipf
 
 Problem = tuple[Path, str]
 # What the program writes into a body itself, by the field that says it here.
@@ -67,16 +61,15 @@ def _fields(path: Path, traffic: Traffic) -> Iterator[Problem]:
     """Yield what does not go with the endpoint, or with a whole answer."""
     if traffic.images is not None and traffic.endpoint == "completions":
         yield (*path, "images"), "/v1/completions takes none; write `endpoint: chat`"
-    if traffic.endpoint == "create_completion":
-        for field, has in (
-            ("ignore_eos", traffic.ignore_eos),
-            ("priority", traffic.priority is not None),
-        ):
-            if has:
-                yield (
-                    (*path, field),
-                    "Create Completion has no such field; write `endpoint: completions` or `chat`",
-                )
+    vllms = {"ignore_eos": traffic.ignore_eos, "priority": traffic.priority is not None}
+    if traffic.endpoint in READERS:
+        yield from _reads(path, traffic)
+    elif traffic.endpoint == "create_completion":
+        for field in (field for field, has in vllms.items() if has):
+            yield (
+                (*path, field),
+                "Create Completion has no such field; write `endpoint: completions` or `chat`",
+            )
     cancel = traffic.cancel
     if cancel is not None:
         if cancel.after_tokens is None and cancel.after_s is None:
@@ -102,6 +95,18 @@ def _fields(path: Path, traffic: Traffic) -> Iterator[Problem]:
                 (*path, "body", *inside, name),
                 f"is written by the program; say it by `{OWN_FIELDS[name]}` of the traffic",
             )
+
+
+def _reads(path: Path, traffic: Traffic) -> Iterator[Problem]:
+    """Yield what asks for a text where none is written."""
+    where = f"/v1/{traffic.endpoint}"
+    if traffic.stream:
+        yield (*path, "stream"), f"{where} streams nothing; write `stream: false`"
+    for field in ("images", "session", "ignore_eos", "priority", "output"):
+        if field in traffic.model_fields_set:
+            yield (*path, field), f"{where} writes no text and takes no such field; leave it out"
+    if traffic.endpoint == "rerank" and "documents" not in traffic.body:
+        yield (*path, "body"), "/v1/rerank compares with `documents`; write a list of texts"
 
 
 def _custom_ids(path: Path, ids: Zipf) -> Iterator[Problem]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
+from loadtests.scenarios.arrivals import Arrivals, Closed, Phase, Ramp, Step, Trace
 from loadtests.scenarios.errors import ScenarioError
 from loadtests.scenarios.explain import nearest
-from loadtests.scenarios.model import Arrivals, Closed, Fault, Phase, Ramp, Scenario, Step, Trace
+from loadtests.scenarios.model import Fault, Scenario
 from loadtests.scenarios.source import Path, Source
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from loadtests.load.planned import Endpoint, Planned
+from loadtests.load.planned import READERS, Endpoint, Planned
 from loadtests.wire.service import Service
 
 PATHS: dict[Endpoint, str] = {
@@ -18,8 +18,6 @@ PATHS: dict[Endpoint, str] = {
     "embeddings": "/v1/embeddings",
     "rerank": "/v1/rerank",
 }
-# What reads a text and writes none, and its name for that text.
-READERS: dict[Endpoint, str] = {"embeddings": "input", "rerank": "query"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from loadtests.clock import Clock
+from loadtests.wire.slow import Throttle
 
 # Where services put the ID of a request; the first is the usual one.
 ID_HEADERS = (b"x-request-id", b"request-id")
@@ -84,9 +85,7 @@ class Connection(asyncio.Protocol):
         self._inbox = inbox
         self._pool = pool
         self._sock = sock
-        self._slow = slow_bytes_per_s
-        self._paused_until = 0.0
-        self._resume: asyncio.TimerHandle | None = None
+        self._throttle = None if slow_bytes_per_s is None else Throttle(clock, slow_bytes_per_s)
         self._transport: asyncio.Transport | None = None
         self._reader: Reader | None = None
         self._flushing = False
@@ -122,16 +121,16 @@ class Connection(asyncio.Protocol):
         if not self._read:
             self._inbox.add(self)
         self._read.append((self._now(), data))
-        if self._slow is not None:
-            self._pause(len(data) / self._slow)
+        if self._throttle is not None and self._transport is not None and self.open:
+            self._throttle.took(len(data), self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the reader, after it has had what came before."""
         at = self._now()
         self.parse()
         self.open = False
-        if self._resume is not None:
-            self._resume.cancel()
+        if self._throttle is not None:
+            self._throttle.end()
         # They point back here: a circle, which would wait for the garbage collector.
         self._parser = self._transport = None
         self._pool.drop(self)
@@ -195,6 +194,8 @@ class Connection(asyncio.Protocol):
         self._reader = None
         self._read.clear()
         self.open = False
+        if self._throttle is not None:
+            self._throttle.end()
         if self._transport is not None:
             self._transport.abort()
 
@@ -262,33 +263,13 @@ class Connection(asyncio.Protocol):
         reader, self._reader = self._reader, None
         self.answers += 1
         # A service may answer before it has all of a request; the rest would be the next one's.
-        if self._keep and self._slow is None and not self._flushing and not self._more:
+        if self._keep and self._throttle is None and not self._flushing and not self._more:
             self.idle_since = self._at
             self._pool.put(self)
         else:
             self.abort()
         if reader is not None:
             reader.complete(self._at)
-
-    # --- slow readers ---
-
-    def _pause(self, seconds: float) -> None:
-        """Read no more for so long: the kernel's buffers fill, and then the sender must wait."""
-        assert self._transport is not None
-        now = self._now()
-        # TLS has more to hand out after a pause sometimes.
-        self._paused_until = max(self._paused_until, now) + seconds
-        if self._resume is None:
-            self._transport.pause_reading()
-        else:
-            self._resume.cancel()
-        wait = self._paused_until - now
-        self._resume = asyncio.get_running_loop().call_later(wait, self._go_on)
-
-    def _go_on(self) -> None:
-        self._resume = None
-        if self.open and self._transport is not None:
-            self._transport.resume_reading()
 
 
 def error_kind(error: BaseException) -> str:

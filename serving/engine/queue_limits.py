@@ -35,6 +35,11 @@ class QueueLimits(BaseSettings):
         description="part of the sequences that run at a time (max_num_seqs) that is kept for "
         "accounts that run fewer, while more than one account calls",
     )
+    step_ms: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="what a step may take, in milliseconds: while more than one account calls, "
+        "those that run many sequences get no more of them while steps take longer; 0: any time",
+    )
     prompt_weight: Positive = Field(
         default=1.0, description="what a token of a prompt counts for between accounts"
     )

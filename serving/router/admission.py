@@ -30,7 +30,10 @@ class Policy(Protocol):
         """
 
     async def settle(self, entry: Entry) -> None:
-        """Charge for what an admitted request used, as the engine counted it."""
+        """Charge for what an admitted request used, as the engine counted it.
+
+        It may be cancelled where it waits, so it has to keep the entry before it first does.
+        """
 
 
 class OpenDoor:

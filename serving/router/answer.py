@@ -109,6 +109,16 @@ class Answer:
         """True if there are bytes, an end or a failure to act on."""
         return bool(self._parts) or self.end is not None or self.failed is not None
 
+    @property
+    def closed(self) -> bool:
+        """True once the replica has said its last word, or is known to say none."""
+        return self._closed
+
+    @property
+    def last_word(self) -> End | None:
+        """What the replica has said the call used; None if it has not said so, or died."""
+        return self._used
+
     def take(self) -> bytes:
         """All bytes that have arrived and were not taken yet."""
         parts = self._parts

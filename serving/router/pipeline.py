@@ -7,7 +7,7 @@
 4. **admit**: whether it may pass, and who pays (`admission`).
 5. **resolve**: which route its model ID has (`resolve`).
 6. **relay**: to a replica and back (`relay`).
-7. **settle**: what it used is charged, counted and logged, once, whatever its end (`record`).
+7. **settle**: what it used is charged, counted and logged, once, whatever its end (`settlement`).
 
 A page, and what administrators ask for, the router answers itself: they take only the first step
 and the last. Every endpoint goes
@@ -55,20 +55,18 @@ from serving.http.request import Request
 from serving.http.spool import Spool, Spools
 from serving.observability.logs import Log
 from serving.router.admission import Admission
-from serving.router.answer import Answer
 from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
 from serving.router.doors import Doors
 from serving.router.record import Record, Recorder
 from serving.router.relay import Job, Relay
-from serving.router.replica import CLOSING_S
 from serving.router.resolve import Resolver, Route
 from serving.router.response import Response
+from serving.router.settlement import Settlements
 from serving.router.spaces import CacheSpaces
 from serving.router.standing import Standings
 from serving.router.view import RouterView
 from serving.settings import Settings
-from serving.wire.messages import End
 
 # Larger than any body of the admin API.
 MAX_ORDER_BYTES = 128 * 1024
@@ -95,6 +93,7 @@ class Pipeline:
         relay: Relay,
         view: RouterView,
         recorder: Recorder,
+        settlements: Settlements,
         log: Log,
     ) -> None:
         self._settings = settings
@@ -113,6 +112,7 @@ class Pipeline:
         self._relay = relay
         self._view = view
         self._recorder = recorder
+        self._settlements = settlements
         self._log = log
 
     def set_catalogue(self, catalogue: Catalogue) -> None:
@@ -147,7 +147,7 @@ class Pipeline:
             record.end(error)
             raise
         finally:
-            await self._settle(record)
+            await self._settlements.settle(record)
 
     async def _answer(self, request: Request, match: Match, record: Record) -> None:
         request.read_headers(self._settings.max_header_bytes)
@@ -278,7 +278,9 @@ class Pipeline:
         space = self._spaces.of(caller, account)
         allowance = hold.granted if hold is not None and hold.spends else 0
         call = structs.replace(call, cache_space=space, standing=standing, allowance=allowance)
-        job = Job(call, body, route, dialect, partial(_settle_well, record), hold)
+        job = Job(
+            call, body, route, dialect, partial(self._settlements.before_last_byte, record), hold
+        )
         response = Response(
             request, record, keepalive_s=self._settings.keepalive_s, keepalive=dialect.keepalive
         )
@@ -357,26 +359,6 @@ class Pipeline:
             headers.append((b"connection", b"close"))
         body = dialect.body(error, request.id)
         await request.respond(error.status, body, b"application/json", headers)
-
-    async def _settle(self, record: Record) -> None:
-        """The last step of every request. A replica that was told to stop a call still says what
-        it used; the client does not wait for that."""
-        try:
-            if record.answer is not None:
-                record.used = await record.answer.used(CLOSING_S)
-            if record.ticket is not None:
-                await record.ticket.settle(record.entry())
-        finally:
-            if record.ticket is not None and record.ticket.hold is not None:
-                record.ticket.hold.release(None)  # cancelled before it was settled
-            self._recorder.write(record)
-
-
-async def _settle_well(record: Record, answer: Answer, used: End) -> None:
-    """Settle a request whose answer has come to its end, before the last of it leaves."""
-    assert record.ticket is not None
-    record.complete(200 if answer.head is None else answer.head.status, used)
-    await record.ticket.settle(record.entry())
 
 
 def _endpoint(request: Request, match: Match) -> Endpoint:

@@ -31,6 +31,7 @@ from serving.router.record import Recorder
 from serving.router.relay import Relay
 from serving.router.resolve import Resolver
 from serving.router.retry_budget import RetryBudget
+from serving.router.settlement import Settlements
 from serving.router.spaces import CacheSpaces
 from serving.router.standing import Standings
 from serving.router.view import RouterView
@@ -138,6 +139,7 @@ class Router:
         )
         self._log = log
         self._recorder = Recorder(metrics, log)
+        self._settlements = Settlements(self._recorder, log)
         self._view = RouterView(
             router, Resolver(Catalogue(models=())), self.fleet, metrics, Description(ENDPOINTS)
         )
@@ -160,6 +162,7 @@ class Router:
             relay=relay,
             view=self._view,
             recorder=self._recorder,
+            settlements=self._settlements,
             log=log,
         )
 
@@ -255,6 +258,7 @@ class Router:
             await self._shared.close()
         if self._own is not None:
             await self._own.close()
+        await self._settlements.close()
         self._demand.close()
         await self.fleet.close()
         await self.hosted.close()

@@ -138,9 +138,11 @@ def _sums(entries: Iterable[Entry], hours: int) -> list[dict[str, Any]]:
 async def _add(
     connection: AsyncConnection, kind: str, table: Table, rows: list[dict[str, Any]]
 ) -> None:
-    query = _upsert(kind, table).values(rows)
+    query = _upsert(kind, table)
     sums = {name: table.c[name] + query.excluded[name] for name in SUMS}
-    await connection.execute(query.on_conflict_do_update(index_elements=KEYS, set_=sums))
+    # A row at a time: a statement with the values of all would be compiled anew for each batch, in
+    # the event loop, which takes longer than the database does.
+    await connection.execute(query.on_conflict_do_update(index_elements=KEYS, set_=sums), rows)
 
 
 def _upsert(kind: str, table: Table) -> postgresql.Insert | sqlite.Insert:

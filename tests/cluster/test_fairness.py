@@ -30,10 +30,14 @@ OTHER = Load("other", 300, tokens=8, sentences=8, at_once=2)
 
 
 @contextmanager
-def server(folder: Path, order: str = "fair", sequences: int = SEQUENCES) -> Iterator[EngineServer]:
+def server(
+    folder: Path, order: str = "fair", sequences: int | None = SEQUENCES, step_ms: float = 0.0
+) -> Iterator[EngineServer]:
+    """An engine that runs so many sequences; None: as the local profile has it."""
     model: dict[str, Any] = local_model(MODEL) | {"kind": "engine"}
-    model["engine_args"] |= {"max_num_seqs": sequences, "max_num_batched_tokens": 1024}
-    model["env"] |= {"SERVING_QUEUE_ORDER": order}
+    if sequences is not None:
+        model["engine_args"] |= {"max_num_seqs": sequences, "max_num_batched_tokens": 1024}
+    model["env"] |= {"SERVING_QUEUE_ORDER": order, "SERVING_QUEUE_STEP_MS": f"{step_ms}"}
     catalogue = Catalogue.model_validate({"models": [model]})
     with engine_server(catalogue.engines[0], folder) as engine:
         yield engine
@@ -127,14 +131,17 @@ async def test_what_waits_in_an_engine_that_dies_has_used_nothing_and_may_go_els
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("order", ["fcfs", "fair"])
+@pytest.mark.parametrize(
+    ("order", "sequences", "step_ms"),
+    [("fcfs", LONG_SEQUENCES, 0.0), ("fair", LONG_SEQUENCES, 0.0), ("fair", None, 20.0)],
+)
 async def test_a_flood_of_500_requests_at_most_doubles_another_s_p99(
-    order: str, tmp_path: Path, eventually: Eventually
+    order: str, sequences: int | None, step_ms: float, tmp_path: Path, eventually: Eventually
 ) -> None:
     """The figures in docs/accounts.md: `make fairness` prints them. Alone and beside the flood are
     measured on one engine, one after the other, as the machine may be busy."""
     log = open_log("fairness-test", str(tmp_path))
-    with server(tmp_path, order, LONG_SEQUENCES) as engine:
+    with server(tmp_path, order, sequences, step_ms) as engine:
         async with engine_link(engine, log) as link:
             await eventually(lambda: link.up)
             await run(link, replace(OTHER, count=20))
@@ -149,9 +156,10 @@ async def test_a_flood_of_500_requests_at_most_doubles_another_s_p99(
             beside = [each for each in beside if each.began + each.ttft < end]
     ratio = p99(beside) / p99(alone)
     print(
-        f"{order}: p99 TTFT {1000 * p99(alone):.1f} ms alone, {1000 * p99(beside):.1f} ms beside "
-        f"the flood ({ratio:.2f} times; longest {1000 * max(each.ttft for each in beside):.0f} ms "
-        f"of {len(beside)} requests); the flood took {took:.1f} s"
+        f"{order}, {sequences or 'local'} sequences, steps of {step_ms:g} ms: p99 TTFT "
+        f"{1000 * p99(alone):.1f} ms alone, {1000 * p99(beside):.1f} ms beside the flood "
+        f"({ratio:.2f} times; longest {1000 * max(each.ttft for each in beside):.0f} ms of "
+        f"{len(beside)} requests); the flood took {took:.1f} s"
     )
     if order == "fair":
         assert ratio <= 2

@@ -101,6 +101,7 @@ class Site:
             headers=KEY,
         )
         self._starting = asyncio.Lock()
+        self._closed = False
 
     async def add_replica(self) -> EchoEngine:
         engine = self.double(self.catalogue.engines[0])
@@ -134,9 +135,15 @@ class Site:
                 await self.router.start()
         return self.router.port
 
+    async def close_router(self) -> None:
+        """Close the router; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            await self.router.close()
+
     async def close(self) -> None:
         await self.client.aclose()
-        await self.router.close()
+        await self.close_router()
         for server in self.servers:
             await server.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ import pytest
 
 from serving.accounts.bootstrap import make_admin_key
 from serving.accounts.ledger import segment
+from serving.engine.echo import EchoEngine
+from serving.engine.interface import Emit, Tally
+from serving.router import settlement
 from serving.store.engine import Store
+from serving.store.usage import Span, Usage
+from serving.wire.messages import CompletionCall
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events
 
@@ -175,3 +181,53 @@ async def test_nobody_waits_for_a_store_that_is_away(
             assert answer.status_code == 200
     assert len(await kept.entries()) == 3
     assert json.loads((await kept.get("/v4/usage/entries", limit=2)).text)["next"]
+
+
+class SlowToStop(EchoEngine):
+    """Says its last word, when it is told to stop, only once it may."""
+
+    told: asyncio.Event
+    may: asyncio.Event
+
+    async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
+        try:
+            await super().generate(call, emit, tally)
+        except asyncio.CancelledError:
+            self.told.set()
+            await self.may.wait()
+            raise
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+async def test_a_router_that_closes_settles_what_it_waits_for(
+    open_site: Open, url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, speaks: bool
+) -> None:
+    """The client has left, the replica was told to stop, and the server cuts everything off before
+    the replica has said what was used."""
+    SlowToStop.told, SlowToStop.may = asyncio.Event(), asyncio.Event()
+    if not speaks:
+        monkeypatch.setattr(settlement, "CLOSING_S", 0.2)
+    site = await open_site(store_url=url, engine={"interval_s": 0.005}, double=SlowToStop)
+    reader, writer = await site.send(prompt="word " * 1000, stream=True)
+    await reader.readuntil(b"data: ")
+    writer.close()
+    await SlowToStop.told.wait()
+    closing = asyncio.create_task(site.close_router())
+    await eventually(lambda: not site.router._shared._books.tasks)  # type: ignore[union-attr]
+    if speaks:
+        SlowToStop.may.set()
+    await closing
+    SlowToStop.may.set()
+    (row,) = await stored(url)
+    assert (row["outcome"], row["usage_known"]) == ("cancelled", speaks)
+    assert (row["completion_tokens"] > 0) is speaks
+
+
+async def stored(url: str) -> list[dict[str, Any]]:
+    """The entries of a store whose router has ended."""
+    store = Store(url)
+    try:
+        now = datetime.now(UTC)
+        return await Usage(store).entries(Span(now - timedelta(days=1), now + timedelta(days=1)))
+    finally:
+        await store.close()

@@ -81,7 +81,7 @@ def test_ports_are_open_to_those_of_the_table_and_no_other(
     wrong = []
     wanted = table()
     every = {port for _, port in wanted}
-    for component in RAY:
+    for component in (*RAY, "client"):
         for port in sorted(every):
             allowed = wanted.get((component, port), set())
             for source in sources:

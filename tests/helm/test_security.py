@@ -99,6 +99,9 @@ def test_ports_of_rays_own_are_kept_free(rendered: Rendered) -> None:
 
 
 def test_the_dashboard_is_no_service_of_ours(rendered: Rendered) -> None:
-    assert not rendered.kind("Service")
+    # Those of load tests have the pods of their jobs, and one port.
+    for name, service in rendered.kind("Service").items():
+        assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
+        assert [port["port"] for port in service["spec"]["ports"]] == [7000]
     (port,) = rendered.service["spec"]["serveService"]["spec"]["ports"]
     assert port["targetPort"] == "serve"

@@ -101,6 +101,10 @@ def refusal(name: str, change: Object) -> str:
         ({"engine": {"settings": {"hold": 1}}}, "a_setting_s_name_as_SERVING_HOLD_S"),
         ({"ray": {"upgradeStrategy": "NewClusterWithIncrementalUpgrade"}}, "'NewCluster', 'None'"),
         ({"loadTests": {"startAt": "noon"}}, "a_time_as_2026_01_31T12_00_00Z"),
+        (
+            {"loadTests": {"jobs": [{"name": "a" * 50, "scenario": "smoke", "pods": 1}]}},
+            "more than 63 characters; shorten `name`",
+        ),
         ({"models": {"file": "models: [gpt-4o]"}}, "render them again: serving render-values"),
         ({"nameOverride": "A"}, "must begin with a letter and have lower-case letters"),
         ({"nameOverride": "a" * 41}, "more than 40 characters"),

@@ -41,6 +41,17 @@ def test_locks_hold_what_the_project_asks_for(device: str, extra: str, python: s
 
 
 @pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_image_has_what_load_tests_need(device: str, python: str) -> None:
+    """The chart's jobs run them from it, without the test tools."""
+    own = tomllib.loads((ROOT / "loadtests" / "pyproject.toml").read_text())["project"]
+    pins = lock(device, python)
+    for text in own["dependencies"]:
+        asked = Requirement(text)
+        assert asked.specifier.contains(pins[canonicalize_name(asked.name)]), text
+
+
+@pytest.mark.parametrize("python", PYTHONS)
 def test_nothing_that_breaks_on_the_cpu_torch(python: str) -> None:
     pins = lock("cpu", python)
     assert pins["torch"].endswith("+cpu")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from serving.store.engine import Store
 from serving.store.entry import Entry, Numbered
@@ -129,3 +129,21 @@ async def test_a_journal_that_is_gone_is_forgotten(store: Store, ledger: StoredL
     await ledger.forget("j")
     assert await rows(store, usage_journals) == []
     assert len(await rows(store, usage_entries)) == 1
+
+
+async def test_a_batch_takes_no_statement_that_grows_with_it(
+    store: Store, ledger: StoredLedger
+) -> None:
+    """Such a one is compiled anew for each batch, in the event loop of a router, where every stream
+    waits for it."""
+    await ledger.ship("j", 0, numbered(1, ENTRY))
+    statements: list[str] = []
+
+    def seen(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(store._engine.sync_engine, "before_cursor_execute", seen)
+    each = (structs.replace(ENTRY, account=f"a{n}") for n in range(300))
+    await ledger.ship("j", 1, numbered(2, *each))
+    assert len(statements) < 10
+    assert max(map(len, statements)) < 2000

@@ -1,23 +1,20 @@
 """Whose request goes to the engine core next: fair between accounts, batch requests last.
 
 vLLM's scheduler serves first what came first, so an account with 500 requests would be served
-before everybody who comes later. Here the core gets only as many requests as it runs at a time, and
-one step's worth of prompts that it has yet to run. The others wait in this process, where the order
-can still change (`serving/engine/fair_queue.py`), and go to the core as there is room: once a step,
-and when a request is aborted. While nobody waits a request goes straight on.
+before everybody who comes later. Here the core gets only what there is room for (`room.py`). The
+others wait in this process, where the order can still change (`serving/engine/fair_queue.py`), and
+go to the core as there is room: once a step, and when a request is aborted. While nobody waits a
+request goes straight on.
 
-A part of the sequences is kept free for flows that have few running, while there is more than one
-flow: they need not wait until another account's request ends. And what goes to the core has one of
-vLLM's priorities: a batch request comes after all others, a request of a flow that runs many after
-those of flows that run few. The scheduler goes by it when it lacks memory, too: it preempts the
-requests of the highest number first. A caller's own `priority` can only make its request a batch
-request.
+What goes to the core has one of vLLM's priorities: a batch request comes after all others, and a
+request of a flow that runs many after those of flows that run few. The scheduler goes by it when it
+lacks memory, too: it preempts the requests of the highest number first. A caller's own `priority`
+can only make its request a batch request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -30,12 +27,11 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from serving.engine.fair_queue import Claim, FairQueue, Flow
 from serving.engine.queue_limits import QueueLimits
 from serving.engine.vllm.patches import BEAM
+from serving.engine.vllm.patches.room import Room
 from serving.engine.vllm.patches.shares import counts
 from serving.observability.engine_metrics import QueueMetrics
 from serving.wire.messages import Standing
 
-# For how long after the last change from one flow to another there is more than one.
-MIXED_S = 600.0
 # Of a token in a request that waits: the list has a pointer, and most of the numbers are objects.
 TOKEN_BYTES = 36
 
@@ -59,23 +55,13 @@ class Turns:
 
     def __init__(self, llm: AsyncLLM, limits: QueueLimits, metrics: QueueMetrics) -> None:
         scheduler = llm.vllm_config.scheduler_config
-        self._most = int(scheduler.max_num_active_seqs or scheduler.max_num_seqs)
-        keeps = limits.reserve > 0 and self._most > 3
-        self._kept = max(1, int(self._most * limits.reserve)) if keeps else 0
-        self._tokens = int(scheduler.max_num_batched_tokens)
         self._by_priority = scheduler.policy == "priority"
         self._limits = limits
         self._metrics = metrics
         self._llm = llm
         self._states = llm.output_processor.request_states
         self._queue = FairQueue(limits.prompt_weight, limits.completion_weight)
-        # What the core has, as of the last look: its claims, prompt tokens that it has yet to run,
-        # and sequences of each flow.
-        self._running: dict[str, Claim] = {}
-        self._ahead = 0
-        self._held: dict[Flow, int] = {}
-        self._flow: Flow | None = None
-        self._mixed_until = 0.0
+        self._room = Room(scheduler, self._states, self._queue, limits)
         self._call: ContextVar[_Current | None] = ContextVar("turn", default=None)
         metrics.watch(lambda batch: self._queue.waiting(batch=batch), lambda: self._queue.size)
         self._patch(llm)
@@ -120,7 +106,7 @@ class Turns:
         llm.engine_core.add_request_async = send_in_turn
         llm.check_admission = check_or_displace
         # Once a step, when its outputs have been processed.
-        processor.update_scheduler_stats = _then(processor.update_scheduler_stats, self._fill)
+        processor.update_scheduler_stats = _then(processor.update_scheduler_stats, self._step)
         processor.abort_requests = _then(processor.abort_requests, self._fill)
         processor.propagate_error = _then(processor.propagate_error, self._fail)
 
@@ -140,22 +126,14 @@ class Turns:
         claim = Claim(request.request_id, flow, call.weight, tokens)
         state = self._states.get(claim.name)
         claim.text = None if state is None else state.detokenizer
-        self._mark(flow)
+        self._room.mark(flow)
         self._queue.arrive(flow)
         if self._queue or not self._has_room(claim):
             claim.size = call.size + _size(request)
             await self._wait(claim, call.waits)
         else:
             self._grant(claim)
-        request.priority = self._priority(claim) if self._by_priority else 0
-
-    def _mark(self, flow: Flow) -> None:
-        """Note whose request has come. What is owed is charged before another flow is compared."""
-        if flow != self._flow:
-            self._look()
-            if self._flow is not None:
-                self._mixed_until = time.monotonic() + MIXED_S
-            self._flow = flow
+        request.priority = self._room.priority(claim) if self._by_priority else 0
 
     async def _wait(self, claim: Claim, waits: dict[str, float]) -> None:
         if self._llm.errored:
@@ -187,78 +165,43 @@ class Turns:
 
     def _grant(self, claim: Claim) -> None:
         self._queue.charge_prompt(claim)
-        self._running[claim.name] = claim
-        self._held[claim.flow] = self._held.get(claim.flow, 0) + 1
-        self._ahead += claim.tokens
-
-    def _priority(self, claim: Claim) -> int:
-        """vLLM's: the lowest comes first."""
-        return 2 * claim.flow.batch + (self._held.get(claim.flow, 0) > self._kept)
+        self._room.take(claim)
 
     # room
 
     def _has_room(self, claim: Claim) -> bool:
         """True if the core can take a claim; looks at it again before it says no."""
-        if self._fits(claim):
+        if self._room.fits(claim):
             return True
-        self._look()
-        return self._fits(claim)
-
-    def _fits(self, claim: Claim) -> bool:
-        most, tokens = self._most + self._kept, self._tokens
-        if time.monotonic() < self._mixed_until:
-            most = self._most
-            if self._is_light(claim):
-                tokens *= 2
-            else:
-                most -= self._kept
-                tokens //= 4  # or a step that starts many of them would hold up all others
-        if len(self._running) >= most:
-            return False
-        return not self._ahead or self._ahead + claim.tokens <= tokens
-
-    def _is_light(self, claim: Claim) -> bool:
-        """True if the sequences that are kept free are for a claim like this."""
-        return not claim.flow.batch and self._held.get(claim.flow, 0) < self._kept
+        self._room.look()
+        return self._room.fits(claim)
 
     def _next(self) -> Claim | None:
         """Whose turn it is, if there is room. Where it is not enough for the first one, nobody but
         a light one passes, since a long prompt would never find room for so many tokens; and none
         of a flow that is ahead by more than a step's worth."""
-        limit: float | None = None
+        room, limit = self._room, None
         for claim in self._queue.candidates():
-            light = self._is_light(claim)
+            light = room.is_light(claim)
             counter = self._queue.counter(claim.flow)
             if limit is None or (light and counter <= limit):
-                if self._fits(claim):
+                if room.fits(claim):
                     return claim
                 if light:
                     return None
                 if limit is None:
-                    limit = counter + self._limits.prompt_weight * self._tokens
+                    limit = counter + room.step_worth
         return None
 
-    def _look(self) -> None:
-        """See which claims have ended, and charge for what has been written since the last time."""
-        states, queue = self._states, self._queue
-        running: dict[str, Claim] = {}
-        held: dict[Flow, int] = {}
-        ahead = 0
-        for name, claim in self._running.items():
-            if claim.text is not None:
-                queue.charge_completion(claim, claim.text.num_output_tokens())
-            if (state := states.get(name)) is not None:
-                running[name] = claim
-                held[claim.flow] = held.get(claim.flow, 0) + 1
-                if state.is_prefilling:
-                    ahead += claim.tokens
-        self._running, self._held, self._ahead = running, held, ahead
+    def _step(self) -> None:
+        self._fill()
+        self._room.step()
 
     def _fill(self) -> None:
         """Give turns while there is room."""
         if not self._queue:
             return
-        self._look()
+        self._room.look()
         while claim := self._next():
             self._queue.remove(claim)
             if not claim.waiter.done():  # else it was cancelled in this turn of the event loop

@@ -16,7 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import OutputProcessor
 
 from serving.engine.queue_limits import QueueLimits
-from serving.engine.vllm.patches import BEAM
+from serving.engine.vllm.patches import BEAM, room
 from serving.engine.vllm.patches.admission import free_failed_requests
 from serving.engine.vllm.patches.turns import Turns
 from serving.observability.engine_metrics import QueueMetrics
@@ -31,17 +31,16 @@ TOKENS = 100
 class Engine:
     """`llm` and what it takes turns by."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, sequences: int = SEQUENCES, **limits: Any) -> None:
         self.llm = llm = bare_llm()
         scheduler = llm.vllm_config.scheduler_config
-        scheduler.max_num_batched_tokens, scheduler.max_num_seqs = TOKENS, SEQUENCES
+        scheduler.max_num_batched_tokens, scheduler.max_num_seqs = TOKENS, sequences
         scheduler.max_num_active_seqs, scheduler.policy = None, "priority"
         scheduler.max_num_queued_reqs = None
         free_failed_requests(llm)
         self.registry = CollectorRegistry()
-        self.turns = Turns(
-            llm, QueueLimits(reserve=KEPT / SEQUENCES, **limits), QueueMetrics(self.registry)
-        )
+        kept = QueueLimits(reserve=KEPT / SEQUENCES, **limits)
+        self.turns = Turns(llm, kept, QueueMetrics(self.registry))
         self.waits: dict[str, float] = {}
         self.requests: dict[str, Any] = {}
 
@@ -80,6 +79,11 @@ class Engine:
         for name in names:
             del self.states[name]
         await self.step()
+
+    def write(self, name: str, tokens: int) -> None:
+        """The core has written so many tokens for this one."""
+        text = SimpleNamespace(num_output_tokens=lambda: tokens)
+        self.turns._room._running[name].text = text
 
     async def step(self) -> None:
         self.llm.output_processor.update_scheduler_stats(None)
@@ -140,8 +144,7 @@ async def test_two_accounts_that_flood_go_by_turns_and_by_what_was_written() -> 
     assert len(first) == SEQUENCES - KEPT
     assert abs(sum(name[0] == "a" for name in first) - len(first) / 2) <= 1
     for name in first:  # A's wrote ten times as much
-        written = 100 if name[0] == "a" else 10
-        engine.turns._running[name].text = SimpleNamespace(num_output_tokens=lambda w=written: w)
+        engine.write(name, 100 if name[0] == "a" else 10)
     await engine.end(*first)
     assert all(name[0] == "b" for name in engine.sent)
     await stop(a, b)
@@ -152,8 +155,7 @@ async def test_who_never_waited_is_not_behind_a_flood_that_comes_later() -> None
     engine = Engine()
     for name in names("b", 200):
         await asyncio.gather(*engine.send("b", name))
-        text = SimpleNamespace(num_output_tokens=lambda: 30)
-        engine.turns._running[name].text = text
+        engine.write(name, 30)
         await engine.end(name)
     flood = engine.send("a", *names("a", 50))
     await settle()
@@ -165,15 +167,40 @@ async def test_who_never_waited_is_not_behind_a_flood_that_comes_later() -> None
 
 
 async def test_prompts_that_the_core_has_yet_to_run_are_one_step_s_worth() -> None:
-    engine = Engine()
     large = TOKENS // PROMPT
-    engine.turns._most = 10 * large
+    engine = Engine(sequences=10 * large)
     calls = engine.send("a", *names("a", large + 5))
     await settle()
     assert len(engine.sent) == large
     await engine.begin("a0", "a1")
     assert len(engine.sent) == large + 2
     await stop(calls)
+
+
+async def test_while_steps_are_long_a_flood_gets_fewer_sequences_and_another_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step takes 1 ms, and 1 ms more for each sequence; 10 ms are allowed."""
+    engine = Engine(sequences=200, step_ms=10.0)
+    now = 0.0
+    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    await asyncio.gather(*engine.send("b", "b0"))
+    await engine.end("b0")
+    flood = engine.send("a", *names("a", 2000))
+    await settle()
+    ran = []
+    for _ in range(600):
+        ran.append(len(engine.sent))
+        now += 0.001 * (1 + len(engine.sent))
+        oldest = engine.sent[0]
+        await engine.begin(*engine.sent)
+        await engine.end(oldest)
+    assert max(ran) <= 40, "at its beginning, before a step was seen"
+    assert 5 <= sum(ran[300:]) / 300 <= 11
+    others = engine.send("b", "b1", "b2")
+    await settle()
+    assert engine.sent[-2:] == ["b1", "b2"]
+    await stop(flood, others)
 
 
 async def test_what_is_cancelled_leaves_at_once_and_makes_room() -> None:

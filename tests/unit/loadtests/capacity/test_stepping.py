@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from loadtests.capacity.stepping import at_rate
-from loadtests.scenarios.model import Closed, Gamma, Phase, Ramp, Scenario, Traffic
+from loadtests.scenarios.arrivals import Closed, Gamma, Phase, Ramp
+from loadtests.scenarios.model import Scenario
+from loadtests.scenarios.traffic import Traffic
 
 
 def scenario(phase: Phase) -> Scenario:

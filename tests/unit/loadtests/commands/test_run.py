@@ -155,19 +155,22 @@ def test_two_shards_start_together_and_merge(server: KnownProcess, tmp_path: Pat
         )
         for n in (0, 1)
     ]
-    for part in parts:
+    for number, part in enumerate(parts):
         output, _ = part.communicate(timeout=60)
-        assert part.returncode == 0, output
+        # 3: this machine was busy.
+        assert part.returncode in ((0, 3) if number == 0 else (0,)), output
     lines = [
         json.loads(line)["metadata"]["request_index"]
         for n in (0, 1)
         for line in (tmp_path / str(n) / "records.jsonl").read_text().splitlines()
     ]
     assert len(lines) == len(set(lines)) > 0
+    assert summary(tmp_path / "0").cuts[0].requests == len(lines)
+    assert not (tmp_path / "1" / "summary.json").exists()
     states = [str(path) for path in tmp_path.glob("*/shard-*.state")]
     result = CliRunner().invoke(main, ["merge", *states, "--out", str(tmp_path / "all")])
-    assert result.exit_code in (0, 3), result.output  # 3: this machine was busy
-    assert summary(tmp_path / "all").cuts[0].requests == len(lines)
+    assert result.exit_code == parts[0].returncode, result.output
+    assert summary(tmp_path / "all") == summary(tmp_path / "0")
     assert "<html" in (tmp_path / "all" / "report.html").read_text()
     result = CliRunner().invoke(main, ["merge", states[0], "--out", str(tmp_path / "one")])
     assert result.exit_code == 4
@@ -181,7 +184,7 @@ def test_two_shards_start_together_and_merge(server: KnownProcess, tmp_path: Pat
         (("--shard", "1/2"), "shards start together; give --listen, --join or --start-at"),
         (("--shard", "1/2", "--listen", "0.0.0.0:7"), "shard 0 listens and the others join it"),
         (("--shard", "0/2", "--join", "a:7"), "shard 0 listens and the others join it"),
-        (("--listen", "a:7", "--join", "a:7"), "are three ways; take one"),
+        (("--listen", "a:7", "--join", "a:7"), "who joins a leader starts when it says"),
         (("--join", "a"), "'a' is no HOST:PORT"),
         (("--start-at", "soon"), "'soon' is no time, as 2026-01-31T12:00:00Z"),
         (("--url", "localhost:8000"), "it must look like http://127.0.0.1:8000"),

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from loadtests.load.arrivals import times
-from loadtests.scenarios.model import Constant, Gamma, Poisson, Ramp, Step
+from loadtests.scenarios.arrivals import Constant, Gamma, Poisson, Ramp, Step
 from tests.unit.loadtests.load.statistics import (
     KOLMOGOROV,
     SIGMAS,

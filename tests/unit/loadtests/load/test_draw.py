@@ -8,8 +8,7 @@ from random import Random
 import pytest
 
 from loadtests.load.draw import Weighted, length, number, zipf_weights
-from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import (
+from loadtests.scenarios.distributions import (
     Distribution,
     Drawn,
     Exponential,
@@ -17,6 +16,7 @@ from loadtests.scenarios.model import (
     Lognormal,
     Uniform,
 )
+from loadtests.scenarios.errors import ScenarioError
 from tests.unit.loadtests.load.statistics import (
     KOLMOGOROV,
     SIGMAS,

@@ -9,8 +9,8 @@ import pytest
 
 from loadtests.load import traces
 from loadtests.load.traces import REORDERED, Row, check, rows
+from loadtests.scenarios.arrivals import Trace
 from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import Trace
 
 MOONCAKE = """\
 {"timestamp": 0, "input_length": 4834, "output_length": 173, "hash_ids": [0, 59, 60, 61, 62, 63, \

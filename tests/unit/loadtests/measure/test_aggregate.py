@@ -12,7 +12,9 @@ from loadtests.measure.client import ClientFigures
 from loadtests.measure.cuts import cuts, select, span
 from loadtests.measure.record import Outcome, Record
 from loadtests.measure.summarise import windows_of
-from loadtests.scenarios.model import Constant, Phase, Scenario, Slo, Traffic
+from loadtests.scenarios.arrivals import Constant, Phase
+from loadtests.scenarios.model import Scenario
+from loadtests.scenarios.traffic import Slo, Traffic
 from tests.unit.loadtests.measure.records import PHASES, failed, records, streamed
 
 STEADY = Constant(kind="constant", rate=1)

@@ -10,7 +10,8 @@ from loadtests.measure.goals import describe, verdicts
 from loadtests.measure.record import Outcome
 from loadtests.measure.summary import Count, Scrape, Verdict
 from loadtests.scenarios.goals import MEASURES
-from loadtests.scenarios.model import Goal, Slo
+from loadtests.scenarios.model import Goal
+from loadtests.scenarios.traffic import Slo
 from tests.unit.loadtests.measure.records import failed, streamed
 
 WINDOWS = {"steady": Window(0, 10_000_000), "spike": Window(10_000_000, 20_000_000)}

@@ -5,7 +5,9 @@ import pytest
 from loadtests.measure.loads import loads
 from loadtests.measure.record import Outcome, Record
 from loadtests.measure.timeline import Timeline
-from loadtests.scenarios.model import Closed, Phase, Poisson, Ramp, Scenario, Step, Traffic
+from loadtests.scenarios.arrivals import Closed, Phase, Poisson, Ramp, Step
+from loadtests.scenarios.model import Scenario
+from loadtests.scenarios.traffic import Traffic
 
 
 def record(due_s: float, ttft_s: float) -> Record:

@@ -9,7 +9,7 @@ from loadtests.measure.cuts import Window
 from loadtests.measure.summarise import machine, summarise, windows_of
 from loadtests.measure.summary import Mark
 from loadtests.measure.timeline import step_for
-from loadtests.scenarios.model import Constant, Phase
+from loadtests.scenarios.arrivals import Constant, Phase
 from tests.unit.loadtests.measure.records import streamed
 from tests.unit.loadtests.measure.test_aggregate import scenario
 

@@ -10,7 +10,8 @@ from loadtests.measure.record import Record
 from loadtests.measure.summarise import summarise
 from loadtests.measure.summary import Summary
 from loadtests.measure.validity import status
-from loadtests.scenarios.model import Closed, Goal
+from loadtests.scenarios.arrivals import Closed
+from loadtests.scenarios.model import Goal
 from tests.unit.loadtests.measure.records import failed, streamed
 from tests.unit.loadtests.measure.test_aggregate import scenario
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 
 from rich.console import Console
 
+from loadtests.measure.knee import knee_of
 from loadtests.measure.summary import Count, Mark, Summary
 from loadtests.output.text import ms, table
 from loadtests.scenarios.model import Goal
 from tests.unit.loadtests.measure.records import failed, streamed
 from tests.unit.loadtests.measure.test_validity import run, steady
+from tests.unit.loadtests.simulated import showcase
 
 
 def shown(summary: Summary, color: bool = False, width: int = 160) -> str:
@@ -97,6 +100,19 @@ def test_verdicts_marks_and_counts() -> None:
     assert ["wrong_answers", "at", "most", "0", "not", "measured", "missed"] in rows(text)
     assert "3.0 s  kill [one]: exit 1" in text
     assert ["completion", "tokens", "3", "9", "4", "2", "why"] in rows(text)
+
+
+def test_the_knee_is_told_where_loads_differ() -> None:
+    summary = showcase(hostile=False)
+    assert re.search(
+        r"^the knee is at \d+\.\d requests/s \(first token, p99\)$", shown(summary), re.M
+    )
+    knee = knee_of(summary.loads, "ttft")
+    assert knee is not None
+    summary.loads[:] = [load for load in summary.loads if load.due_rate <= knee]
+    assert re.search(r"^no knee up to \d+\.\d requests/s", shown(summary), re.M)
+    summary.loads[:] = summary.loads[:1] * 4
+    assert "knee" not in shown(summary)
 
 
 def test_names_are_no_markup() -> None:

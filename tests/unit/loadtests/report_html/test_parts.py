@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from loadtests.report_html.histograms import distribution
 from loadtests.report_html.html import escape, tag
-from loadtests.report_html.load import knee
 from loadtests.report_html.scales import Scale, clock_step, linear, logarithmic
 from loadtests.report_html.words import amount, clock, digits, milliseconds, share
 from tests.unit.loadtests.simulated import latency
@@ -77,14 +76,3 @@ def test_a_histogram_gives_back_its_distribution() -> None:
     assert values.share_up_to(0.5) == 0
     for percentile in (0.0, 0.5, 0.9, 0.99, 0.999, 1.0):
         assert values.percentile(percentile) == pytest.approx(max(1, 1000 * percentile), rel=0.002)
-
-
-def test_the_knee_is_where_load_over_latency_is_greatest() -> None:
-    # One exponential server of 100/s: sojourn times are 1/(100 - load). The power has its
-    # greatest value at half of it.
-    points = [(load, 1 / (100 - load)) for load in range(10, 100, 10)]
-    assert knee(points) == 50
-    flat = [(load, 1.0 if load <= 70 else 1.0 + (load - 70.0) ** 2) for load in range(10, 100, 10)]
-    assert knee(flat) == 70
-    assert knee([(load, 1.0) for load in range(10, 100, 10)]) is None, "not reached"
-    assert knee(points[:2]) is None

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from loadtests.measure.summary import Cut, Scrape, Second, Summary
+from loadtests.measure.summary import Count, Cut, Scrape, Second, Summary
 from loadtests.report_html import render
+from loadtests.report_html.server_metrics import metrics
 from tests.unit.loadtests.simulated import HOSTILE, showcase
 
 PARTS = (
@@ -144,3 +145,52 @@ def test_a_counter_is_shown_as_a_rate_that_a_restart_does_not_turn_negative(
     table = text[text.index("requests_total (per second)") :]
     rates = re.findall(r"<td>([\d.]+)</td>", table[: table.index("</table>")])
     assert {float(rate) for rate in rates} == {10.0, 5.0}
+
+
+def test_a_distribution_is_shown_by_its_mean_between_two_readings() -> None:
+    """A reading that is as the one before was left out, and where nothing came is no mean."""
+    of = {"target": "a", "labels": {"model": "m"}}
+    count = [(0.0, 0.0), (10.0, 4.0), (20.0, 4.0), (30.0, 6.0)]
+    total = [(0.0, 0.0), (10.0, 2.0), (30.0, 2.5)]
+    scrapes = [
+        Scrape(name="queue_seconds_count", samples=count, **of),
+        Scrape(name="queue_seconds_sum", samples=total, **of),
+        Scrape(name="queue_seconds_bucket", samples=count, **of),
+        Scrape(name="cache_config_info", samples=[(0.0, 1.0), (30.0, 1.0)], **of),
+    ]
+    (metric,) = metrics(scrapes)
+    assert metric.name == "queue_seconds, mean"
+    assert metric.lines == [("a model=m", [(10.0, 500.0), (30.0, 250.0)])]
+    assert [metric.words(value) for _, value in metric.lines[0][1]] == ["500 ms", "250 ms"]
+    text = checked(changed(scrapes=scrapes))
+    assert "queue_seconds, mean (time)" in text
+    assert "cache_config_info" not in text
+
+
+def test_callers_that_left_are_neither_good_nor_bad() -> None:
+    cut = showcase(hostile=False).cuts[0]
+    left = {"outcomes": {"ok": 30, "cancelled": 70}, "requests": 100, "good": 30}
+    text = checked(changed(cuts=[cut.model_copy(update=left)]))
+    assert "100% good" in text
+    nobody = {"outcomes": {"cancelled": 100}, "requests": 100, "good": 0}
+    assert "– good" in checked(changed(cuts=[cut.model_copy(update=nobody)]))
+
+
+def test_a_difference_that_is_explained_is_not_called_equal() -> None:
+    counts = [
+        Count(
+            what=what,
+            model=None,
+            client=3,
+            server=server,
+            explained=1,
+            note=note,
+            source="the ledger",
+        )
+        for what, server, note in (("a", 3, ""), ("b", 4, "why"), ("c", 9, "what"))
+    ]
+    text = checked(changed(counts=counts))
+    assert re.findall(r"<td[^>]*>(equal|explained|\d+ unexplained)<", text) == [
+        "5 unexplained", "equal", "explained"
+    ]  # fmt: skip
+    assert "the ledger: why" in text

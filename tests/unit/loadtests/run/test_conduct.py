@@ -14,24 +14,19 @@ import pytest
 
 from loadtests.known.process import KnownProcess
 from loadtests.measure.aggregate import Live
+from loadtests.measure.scrape import Scraper, Snapshot
 from loadtests.measure.summary import Mark, Summary
-from loadtests.run.conduct import Conductor, conduct
+from loadtests.run.conduct import conduct
 from loadtests.run.messages import Beat, Go, Job, Ready
 from loadtests.run.processes import Processes, ProcessFailed, Sender
-from loadtests.run.rendezvous import Leader, join
+from loadtests.run.rendezvous import Follower, Leader
 from loadtests.run.shard import Shard
 from loadtests.run.state import CannotMerge, checksum, merge, read_state
-from loadtests.scenarios.model import (
-    Client,
-    Fault,
-    Fixed,
-    Phase,
-    Poisson,
-    Scenario,
-    Target,
-    Trace,
-    Traffic,
-)
+from loadtests.run.together import Alone, NoMeeting
+from loadtests.scenarios.arrivals import Phase, Poisson, Trace
+from loadtests.scenarios.distributions import Fixed
+from loadtests.scenarios.model import Client, Fault, Scenario, Target
+from loadtests.scenarios.traffic import Traffic
 
 
 class Notes:
@@ -131,19 +126,22 @@ async def test_shards_send_what_one_machine_would(
     of = scenario(server.url, processes=1)
     leader = Leader(Shard(0, 2), checksum(of))
     port = await leader.listen("127.0.0.1", 0)
-    first, second = (
-        Conductor(of, {}, notes, tmp_path / str(number), shard=Shard(number, 2), meet=meet)
-        for number, meet in enumerate(
-            (leader.meet, lambda: join(Shard(1, 2), "127.0.0.1", port, checksum(of)))
+    follower = Follower(Shard(1, 2), "127.0.0.1", port, checksum(of))
+    whole, part = await asyncio.gather(
+        *(
+            conduct(of, {}, notes, tmp_path / str(n), shard=Shard(n, 2), together=together)
+            for n, together in enumerate((leader, follower))
         )
     )
-    states = await asyncio.gather(first.run(), second.run())
     await leader.close()
+    await follower.close()
+    assert part is None
     alone = await conduct(of, {}, notes, tmp_path / "alone")
     assert alone is not None
+    states = [read_state(tmp_path / str(n) / f"shard-{n}-of-2.state") for n in (0, 1)]
     assert abs(states[0].started_at - states[1].started_at) < 0.05
-    whole, turned = merge(states), merge(states[::-1])
-    assert whole == turned
+    assert whole == merge(states) == merge(states[::-1])
+    assert whole is not None
     assert whole.client["clocks"].startswith("the clock of shard 1 is")
     assert whole.client["clocks"] in notes.notes
     assert (whole.processes, whole.invalid) == (2, [])
@@ -152,6 +150,37 @@ async def test_shards_send_what_one_machine_would(
         merge(states[:1])
     with pytest.raises(CannotMerge, match=r"these are \[0, 0\]"):
         merge([states[0], states[0]])
+
+
+class Leaderlike(Alone):
+    """Asks the others for their parts; none comes."""
+
+    def __init__(self, order: list[str]) -> None:
+        self._order = order
+
+    async def parts(self, wait_s: float) -> list[bytes] | None:
+        self._order.append("all shards have ended")
+        return []
+
+
+async def test_the_service_is_asked_when_all_shards_have_ended_and_who_is_missing_is_told(
+    server: KnownProcess, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    settle = Scraper.settle
+
+    async def settled(scraper: Scraper) -> Snapshot:
+        order.append("the service is asked")
+        return await settle(scraper, every_s=0.01)
+
+    monkeypatch.setattr(Scraper, "settle", settled)
+    of = scenario(server.url, processes=1, seconds=0.3)
+    page = {"metrics": (f"{server.url}/no-metrics",)}
+    of = of.model_copy(update={"target": of.target.model_copy(update=page)})
+    with pytest.raises(NoMeeting, match=r"have not handed over what they measured: \[1\]"):
+        await conduct(of, {}, notes, tmp_path, shard=Shard(0, 2), together=Leaderlike(order))
+    assert order == ["all shards have ended", "the service is asked"]
+    assert read_state(tmp_path / "shard-0-of-2.state").shards == 2
 
 
 async def test_what_is_missing_beside_the_figures_is_told(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from loadtests.load.plan import plans
-from loadtests.scenarios.model import Arrivals, Scenario, Traffic
+from loadtests.scenarios.arrivals import Arrivals
+from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.read import read_scenario, shipped
+from loadtests.scenarios.traffic import Traffic
 
 DOCS = (Path(__file__).parents[4] / "docs" / "load-testing.md").read_text()
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.scenarios.arrivals import Step, Trace
+from loadtests.scenarios.distributions import Fixed, Uniform
 from loadtests.scenarios.errors import ScenarioError
-from loadtests.scenarios.model import Fixed, Scenario, Step, Trace, Uniform
+from loadtests.scenarios.model import Scenario
 from loadtests.scenarios.override import Overrides
 from loadtests.scenarios.read import read_scenario, shipped
 
@@ -86,7 +88,7 @@ def test_percentages_and_bare_numbers(tmp_path: Path) -> None:
         ("rate: 5", "rate:", "5: phases.0.arrivals.rate: must be a number, and is empty"),
         ("seconds: 30", "seconds: -1", "4: phases.0.seconds: must be more than 0, and is -1"),
         ("endpoint: chat", "endpoint: char", "8: traffic.0.endpoint: 'char' is none of "
-         "'create_completion', 'completions' or 'chat'"),
+         "'create_completion', 'completions', 'chat', 'embeddings' or 'rerank'"),
         ("{llama: 1}", "{llama: 0}", "9: traffic.0.models.llama: must be more than 0, and is 0"),
         ("{llama: 1}", "llama", "9: traffic.0.models: must have fields of its own, and is 'llama'"),
         ("- name: alice", "alice", "10: traffic.0.accounts: must be a list (lines that begin with "
@@ -223,6 +225,20 @@ def test_what_a_whole_answer_does_not_have(tmp_path: Path) -> None:
         "s.yaml:13: traffic.0.slo.ttft_ms: a whole answer has none; write `stream: true`, or `e2e_ms`",
         "s.yaml:14: traffic.0.cancel.after_tokens: a whole answer has no tokens to count; write "
         "`stream: true`, or `after_s`",
+    ]
+
+
+def test_what_reads_and_writes_no_text(tmp_path: Path) -> None:
+    text = GOOD.replace("measure: ttft_p99_ms", "measure: e2e_p99_ms")
+    for endpoint, body in (("embeddings", "{}"), ("rerank", "{documents: [a, b]}")):
+        reads = text.replace("endpoint: chat", f"endpoint: {endpoint}\n    body: {body}")
+        found = read(tmp_path, reads.replace("output: 32", "stream: false"))
+        assert found.traffic[0].endpoint == endpoint
+    assert mistakes(tmp_path, text.replace("endpoint: chat", "endpoint: rerank")) == [
+        "s.yaml:7: traffic.0.stream: /v1/rerank streams nothing; write `stream: false`",
+        "s.yaml:7: traffic.0.body: /v1/rerank compares with `documents`; write a list of texts",
+        "s.yaml:12: traffic.0.output: /v1/rerank writes no text and takes no such field; leave it "
+        "out",
     ]
 
 

@@ -1,0 +1,113 @@
+"""What the engine core has to do, as this process knows it, and whom there is room for.
+
+The core gets as many requests as it runs at a time, and one step's worth of prompts that it has yet
+to run. While there is more than one flow (an account's requests of one priority), a part of the
+sequences is kept free for flows that have few of them, so that they need not wait until another
+account's request ends; and the others start their prompts a few at a time, and may be held to fewer
+sequences than the core could run, so that its steps stay short (`serving/engine/pace.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from serving.engine.fair_queue import Claim, FairQueue, Flow
+from serving.engine.pace import Pace
+from serving.engine.queue_limits import QueueLimits
+
+# For how long after the last change from one flow to another there is more than one.
+MIXED_S = 600.0
+# Fewer sequences than these are not kept for anybody.
+SHARED = 3
+
+
+class Room:
+    """The claims whose requests the core has.
+
+    Args:
+        scheduler: vLLM's configuration of it.
+        states: vLLM's requests by ID; those that ended are not there.
+        queue: is charged for what the core has written.
+    """
+
+    def __init__(
+        self, scheduler: Any, states: dict[str, Any], queue: FairQueue, limits: QueueLimits
+    ) -> None:
+        self._most = int(scheduler.max_num_active_seqs or scheduler.max_num_seqs)
+        self._tokens = int(scheduler.max_num_batched_tokens)
+        self._reserve = limits.reserve if self._most > SHARED else 0.0
+        self._pace = Pace(self._most, limits.step_ms / 1000)
+        self._states = states
+        self._queue = queue
+        # As of the last look: claims, sequences of each flow, prompt tokens that are yet to run.
+        self._running: dict[str, Claim] = {}
+        self._held: dict[Flow, int] = {}
+        self._ahead = 0
+        self._flow: Flow | None = None
+        self._mixed_until = 0.0
+        # What a flow may be ahead of another that is passed by: a step's worth of prompts.
+        self.step_worth = limits.prompt_weight * self._tokens
+
+    def mark(self, flow: Flow) -> None:
+        """Note whose request has come. What is owed is charged before another flow is compared."""
+        if flow != self._flow:
+            self.look()
+            if self._flow is not None:
+                self._mixed_until = time.monotonic() + MIXED_S
+            self._flow = flow
+
+    def take(self, claim: Claim) -> None:
+        """The claim's request goes to the core."""
+        self._running[claim.name] = claim
+        self._held[claim.flow] = self._held.get(claim.flow, 0) + 1
+        self._ahead += claim.tokens
+
+    def step(self) -> None:
+        """A step has ended."""
+        self._pace.step(time.monotonic(), len(self._running))
+
+    def look(self) -> None:
+        """See which claims have ended, and charge for what has been written since the last time."""
+        running: dict[str, Claim] = {}
+        held: dict[Flow, int] = {}
+        ahead = 0
+        for name, claim in self._running.items():
+            if claim.text is not None:
+                self._queue.charge_completion(claim, claim.text.num_output_tokens())
+            if (state := self._states.get(name)) is not None:
+                running[name] = claim
+                held[claim.flow] = held.get(claim.flow, 0) + 1
+                if state.is_prefilling:
+                    ahead += claim.tokens
+        self._running, self._held, self._ahead = running, held, ahead
+
+    def fits(self, claim: Claim) -> bool:
+        """True if the core can take a claim, as of the last look."""
+        most, tokens = self._most, self._tokens
+        if time.monotonic() >= self._mixed_until:
+            # A little ahead of what runs, so that the core need not wait for the next one.
+            most += self._kept_of(most)
+        elif self.is_light(claim):
+            tokens *= 2
+        else:
+            paced = self._pace.most
+            most = paced - self._kept_of(paced)
+            # A step that starts many of them would hold up all others.
+            tokens = tokens // 4 * paced // self._most
+        if len(self._running) >= most:
+            return False
+        return not self._ahead or self._ahead + claim.tokens <= tokens
+
+    def is_light(self, claim: Claim) -> bool:
+        """True if the sequences that are kept free are for a claim like this."""
+        held = self._held.get(claim.flow, 0)
+        return not claim.flow.batch and held < self._kept_of(self._pace.most)
+
+    def priority(self, claim: Claim) -> int:
+        """vLLM's, of a claim that was taken: the lowest comes first."""
+        few = self._held.get(claim.flow, 0) <= self._kept_of(self._pace.most)
+        return 2 * claim.flow.batch + (not few)
+
+    def _kept_of(self, most: int) -> int:
+        return max(1, int(most * self._reserve)) if self._reserve else 0
