@@ -49,13 +49,14 @@ class RateLease:
 @dataclass(frozen=True, slots=True)
 class BudgetAsk:
     """This router has used `used` units of a budget since its period began, in seconds since 1970,
-    and wants to have `want` units before it."""
+    and wants to have `want` units before it; a request that waits needs `need` of them."""
 
     pool: str
     period: int
     limit: int
     used: int
     want: int
+    need: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class QuotaLeases:
             granted = grant_budget(ask, held, 1 + len(fresh))
             leases.append(BudgetLease(granted, used, now))
             key = {"pool": ask.pool, "period": ask.period, "router": self._router}
-            # Who wants nothing is ending, and the others need not share with it.
+            # Who wants nothing is ending or not asked, and the others need not share with it.
             at = now if ask.want else 0
             rows.append(key | {"used": ask.used, "granted": granted, "renewed_at": at})
         insert = _upsert(self._store.kind, quota_budgets)
@@ -164,11 +165,12 @@ def grant_rate(tat: int, now: int, ask: RateAsk) -> tuple[int, int]:
 
 
 def grant_budget(ask: BudgetAsk, held: int, routers: int) -> int:
-    """Up to where a router may go, where others hold so much: its part of what is left."""
+    """Up to where a router may go, where others hold so much: its part of what is left, or what a
+    request needs, if there is as much."""
     left = ask.limit - held - ask.used
     if left <= 0:
         return ask.used
-    return ask.used + min(ask.want, max(1, left // routers))
+    return ask.used + min(ask.want, left, max(1, left // routers, ask.need))
 
 
 async def _lock(connection: AsyncConnection, kind: str, pools: Iterable[str]) -> None:

@@ -33,7 +33,7 @@ from serving.accounts.quota.meter import Unit
 from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
 from serving.engine.interface import Chunk, Emit, Tally
-from serving.engine.link import LinkServer
+from serving.engine.link_server import LinkServer
 from serving.errors import EngineFailed
 from serving.observability.logs import open_log
 from serving.observability.tasks import end

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from serving.accounts.quota.meter import Unit
 from tests.conftest import Eventually
+from tests.e2e.conftest import sdk_python
 from tests.gateway.conftest import Open, Site, events
 from tests.gateway.test_keys import CHAT, COMPLETION, Keyed, keyed
 
@@ -195,27 +197,50 @@ async def test_limits_are_set_and_read_over_http(open_site: Open, tmp_path: Path
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "quota.cost_per_day")
 
 
-async def test_openai_s_client_sees_its_own_error_and_backs_off_as_told(
-    open_site: Open, keys_file: Path
+@pytest.mark.sdk
+@pytest.mark.parametrize(
+    ("environment", "module", "client", "base"),
+    [
+        ("tools", "openai", "OpenAI", "/v1"),
+        ("scale-gp", "scale_gp", "SGPClient", ""),
+        ("scale-gp-beta", "scale_gp_beta", "SGPClient", ""),
+    ],
+)
+async def test_clients_see_their_own_error_and_back_off_as_told(
+    open_site: Open,
+    keys_file: Path,
+    environment: str,
+    module: str,
+    client: str,
+    base: str,
 ) -> None:
-    lines = "sk-one requests_in_flight=1 requests_per_minute=60\nsk-two tokens_per_day=1"
-    site = await limited(open_site, keys_file, lines, engine={"interval_s": 0.5})
-    base = f"http://127.0.0.1:{await site.listen()}/v1"
-    async with openai.AsyncOpenAI(api_key="sk-one", base_url=base, max_retries=0) as client:
-        ask = client.with_raw_response.completions.create
-        running = asyncio.ensure_future(client.completions.create(model="echo", prompt="one two"))
-        await asyncio.sleep(0.1)
-        with pytest.raises(openai.RateLimitError, match="requests_in_flight of key") as refused:
-            await ask(model="echo", prompt="one")
-        assert refused.value.code == "rate_limited"
-        # It waits for as long as it is told, and by then the other one has ended.
-        again = client.with_options(max_retries=1).with_raw_response.completions.create
-        raw = await again(model="echo", prompt="one")
-        assert raw.headers["x-ratelimit-limit-requests"] == "60"
-        await running
-    # Nobody waits for the end of the day: the client does not try again.
-    async with openai.AsyncOpenAI(api_key="sk-two", base_url=base, max_retries=5) as client:
-        with pytest.raises(openai.RateLimitError, match="tokens_per_day") as refused:
-            await client.completions.create(model="echo", prompt="one")
-    assert refused.value.code == "budget_exhausted"
-    assert site.counted(outcome="rejected") == 3
+    """Nobody waits for the end of a day, and a minute's limit is waited for as the answer says."""
+    site = await limited(
+        open_site, keys_file, "sk-one requests_per_minute=30\nsk-two tokens_per_day=1"
+    )
+    arguments = {"base_url": f"http://127.0.0.1:{await site.listen()}{base}"}
+    if "scale" in module:
+        arguments["account_id"] = "acme"
+    job = {"module": module, "client": client, "arguments": arguments}
+    job |= {"call": {"model": "echo", "prompt": "one"}, "key": "sk-one", "spent": "sk-two"}
+    python = await asyncio.to_thread(sdk_python, environment)
+    script = Path(__file__).parents[1] / "e2e" / "scripts" / "use_limits.py"
+    process = await asyncio.create_subprocess_exec(
+        str(python), str(script), stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    out, errors = await process.communicate(json.dumps(job).encode())
+    assert process.returncode == 0, errors.decode()[-4000:]
+    found = json.loads(out)
+    refused = found["refused"]
+    assert (refused["error"], refused["is_rate_limit"]) == ("RateLimitError", True)
+    assert refused["status"] == 429
+    assert "requests_per_minute of key" in refused["message"]
+    assert "(30) is reached" in refused["message"]
+    assert found["after"] is None
+    assert found["waited"], "it was refused at first"
+    # The first wait is as long as the first refusal said.
+    waited, told = found["waited"][0]
+    assert waited >= told >= 1
+    spent = found["spent"]
+    assert (spent["error"], spent["sent"]) == ("RateLimitError", 1)
+    assert "tokens_per_day of key" in spent["message"]

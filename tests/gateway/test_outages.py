@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import itertools
 import json
 import os
@@ -25,7 +24,7 @@ from loadtests.inside.stacks import free_port
 from serving.accounts.bootstrap import make_admin_key
 from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
-from serving.engine.link import LinkServer
+from serving.engine.link_server import LinkServer
 from serving.observability.logs import Log
 from serving.store.engine import Store
 from tests.gateway.conftest import events
@@ -297,7 +296,6 @@ async def until(condition: Any) -> None:
 
 def fill(path: Path) -> None:
     """Take all the room that there is."""
-    with path.open("wb", buffering=0) as file:
-        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-            while True:
-                file.write(b"x" * 4096)
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)

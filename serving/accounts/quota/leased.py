@@ -62,6 +62,7 @@ class Leased(ABC):
         self.pool = terms.pool
         self.away = False
         self.used_at = 0
+        self._heard = False
         self._routers = terms.routers
         self._least = LEAST[unit_of(name)]
         self._blocks = terms.blocks
@@ -72,6 +73,12 @@ class Leased(ABC):
     @abstractmethod
     def ask(self, now: int, *, ending: bool = False) -> RateAsk | BudgetAsk | None:
         """What to ask of the store; None: nothing. `ending`: give the lease back."""
+
+    def _credit(self, units: int) -> int:
+        """How much more than its lease a router may use before it has heard of the store, so that
+        its first request passes: a lease is what one request needs at least."""
+        first = not self._heard and not self.used_at and units <= self.limit
+        return max(0, units - self.lease) if first else 0
 
     @property
     def lease(self) -> int:
@@ -106,6 +113,9 @@ class LeasedRate(Leased):
 
     def take(self, units: int, now: int) -> int:
         """See `Meter.take`. Raises `StoreUnavailable`."""
+        more = self._credit(units)
+        self._left += more
+        self._owed += more
         self.used_at = now
         if units > self._left:
             if wait := self._refuse(units, max(SOON, self._wait(units, now))):
@@ -147,6 +157,7 @@ class LeasedRate(Leased):
 
     def renew(self, asked: RateAsk, lease: RateLease) -> None:
         """Take what the store has granted."""
+        self._heard = True
         self._owed -= self._told
         self._left += lease.granted
         self._known = lease
@@ -165,11 +176,14 @@ class LeasedBudget(OfPeriod, Leased):
         super().__init__(name, limit, terms)
         self._granted = self._others = 0
         self._told = self._told_at = 0
+        # The store had less than a lease to give.
+        self._scarce = False
 
     def take(self, units: int, now: int) -> int:
         """See `Meter.take`. Raises `StoreUnavailable`."""
-        self.used_at = now
         self._roll(now)
+        self._granted += self._credit(units)
+        self.used_at = now
         left = self._granted - self._used
         if units > left:
             fits = units <= self.limit - self._others - self._used
@@ -191,18 +205,24 @@ class LeasedBudget(OfPeriod, Leased):
         enough = 2 * (self._granted - self._used) >= self.lease
         if self._used == self._told and enough and now - self._told_at < RENEW and not ending:
             return None
-        want = 0 if ending else self.lease
-        return BudgetAsk(self.pool, self._begins // SECOND, self.limit, self._used, want)
+        unasked = now - self.used_at > RENEW
+        want = 0 if ending or (self._scarce and unasked) else self.lease
+        need = min(self._wanted, want)
+        return BudgetAsk(self.pool, self._begins // SECOND, self.limit, self._used, want, need)
 
     def renew(self, asked: BudgetAsk, lease: BudgetLease) -> None:
         """Take what the store has granted."""
         if asked.period != self._begins // SECOND:
             return  # of a period that is over
+        self._heard = True
+        if asked.want:
+            self._scarce = lease.granted - asked.used < asked.want
         self._granted, self._others = lease.granted, lease.others
         self._told, self._told_at = asked.used, lease.at
         self._wanted = 0 if self._granted - self._used >= self._wanted else self._wanted
 
     def _begin(self) -> None:
-        self._others = self._told = self._told_at = 0
+        self._others = self._told = self._told_at = self.used_at = 0
+        self._heard = self._scarce = False
         # On credit, until the store has been heard.
         self._granted = self.lease

@@ -174,6 +174,45 @@ async def test_or_they_are_refused_beyond_the_lease(
     assert router.send()
 
 
+@pytest.mark.parametrize("name", ["tokens_per_day", "tokens_per_minute"])
+async def test_the_first_request_is_not_sent_back_if_the_limit_has_room_for_it(
+    store: Store, clock: Clock, tmp_path: Path, name: str
+) -> None:
+    """Although the router's part of so small a limit is less than one request takes at first."""
+    routers = [
+        Router(each, store, clock, Quota.model_validate({name: 200}), tmp_path) for each in "ab"
+    ]
+    body = b"x" * 200
+    for router in routers:
+        hold = router.limits.admit(CALLER, "acme", "m", body)
+        assert hold is not None
+        hold.release(Used(30, 0, 20))
+        await router.renew()
+    # Each had no more than its lease on credit, which is what the request took.
+    assert routers[0].send()
+
+
+async def test_what_is_left_goes_to_whoever_needs_it(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    """And not to a router that nobody asks."""
+    given = quota(tokens_per_day=10 * (BLOCK + 1))
+    busy, idle = (Router(each, store, clock, given, tmp_path) for each in "ab")
+    assert idle.send()
+    await idle.renew()
+    sent = 0
+    for _ in range(40):
+        clock.now += SECOND
+        sent += busy.send()
+        await busy.renew()
+        await idle.renew()
+    assert sent == 9
+    with pytest.raises(BudgetExhausted):
+        busy.limits.admit(CALLER, "acme", "m", b"")
+    with pytest.raises(BudgetExhausted):
+        idle.limits.admit(CALLER, "acme", "m", b"")
+
+
 async def test_a_renewal_that_is_sent_again_changes_nothing(store: Store, clock: Clock) -> None:
     leases = QuotaLeases(store, "a")
     ask = BudgetAsk("tokens_per_day:account:acme", 0, 1000, 300, 100)
