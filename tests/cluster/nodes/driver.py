@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
-from ray.serve import RunTarget
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
 
-from deployments.app import engine_app, router_app
 from deployments.names import ROUTER_APP
 from serving.catalogue.load import load_catalogue
 from serving.catalogue.names import engine_app_name
@@ -27,16 +28,26 @@ def nodes() -> list[str]:
 
 
 def deploy(file: str) -> dict[str, str]:
-    """Deploy a models file, routers and engines each in their group."""
+    """Deploy a models file as KubeRay does the chart's, routers and engines each in their group."""
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
-    catalogue = load_catalogue(file)
-    apps = {ROUTER_APP: router_app(catalogue, "routers")}
-    for spec in catalogue.engines:
-        apps[engine_app_name(spec.id)] = engine_app(spec, catalogue, "engines")
-    serve.run_many(
-        [RunTarget(app, name=name, route_prefix=None) for name, app in apps.items()],
-        wait_for_ingress_deployment_creation=False,
-        wait_for_applications_running=False,
+    text = Path(file).read_text()
+    apps = {ROUTER_APP: ("build_router", {"models_yaml": text, "group": "routers"})}
+    for spec in load_catalogue(file).engines:
+        args = {"models_yaml": text, "model": spec.id, "group": "engines"}
+        apps[engine_app_name(spec.id)] = ("build_engine", args)
+    applications = [
+        {
+            "name": name,
+            "route_prefix": None,
+            "import_path": f"deployments.app:{builder}",
+            "args": args,
+        }
+        for name, (builder, args) in apps.items()
+    ]
+    _get_global_client().deploy_apps(
+        ServeDeploySchema.model_validate(
+            {"proxy_location": "Disabled", "applications": applications}
+        )
     )
     deadline = time.monotonic() + DEPLOY_S
     while True:
@@ -49,8 +60,6 @@ def deploy(file: str) -> dict[str, str]:
 
 
 def replicas() -> dict[str, list[str]]:
-    from ray.serve.context import _get_global_client
-
     details: dict[str, Any] = _get_global_client().get_serve_details()
     return {
         name: sorted(

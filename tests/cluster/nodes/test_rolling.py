@@ -28,8 +28,13 @@ def nothing_lost(load: Load, what: str) -> None:
         assert (figures.failed, figures.reset) == (0, 0), str(load)
 
 
+def started(nodes: Cluster) -> tuple[int, int]:
+    """How many engines and routers have started until now."""
+    return len(nodes.events("engine_ready")), len(nodes.events("router_ready"))
+
+
 def test_a_changed_model(nodes: Cluster, load: Load) -> None:
-    before = nodes.events("engine_ready")
+    engines, routers = started(nodes)
     load.start()
     args = {**local_model(BASE)["engine_args"], "max_num_seqs": 200}
     file = models_file(nodes.folder, local_model(BASE), engine_args=args)
@@ -37,12 +42,12 @@ def test_a_changed_model(nodes: Cluster, load: Load) -> None:
         nodes.deploy(file)
     finally:
         load.stop()
-    assert len(nodes.events("engine_ready")) == len(before) + 2
+    assert started(nodes) == (engines + 2, routers)
     nothing_lost(load, "a changed model")
 
 
 def test_other_routers(nodes: Cluster, load: Load) -> None:
-    before = nodes.events("router_ready")
+    engines, routers = started(nodes)
     args = {**local_model(BASE)["engine_args"], "max_num_seqs": 200}
     load.start()
     router = {"leave_s": 3.1}
@@ -51,12 +56,13 @@ def test_other_routers(nodes: Cluster, load: Load) -> None:
         nodes.deploy(file)
     finally:
         load.stop()
-    assert len(nodes.events("router_ready")) == len(before) + 2
+    assert started(nodes) == (engines, routers + 2)
     nothing_lost(load, "other routers")
 
 
 @pytest.mark.parametrize("node", ["engine-a", "router-a"])
 def test_a_node_that_is_drained(nodes: Cluster, load: Load, node: str) -> None:
+    """Or whose pod is deleted: in both cases all of it gets SIGTERM, and has the grace period."""
     grace = nodes.grace_of(node)
     load.start()
     try:
