@@ -15,8 +15,9 @@ from typing import Any
 import click
 
 from serving.cli import output
-from serving.cli.accounts import accounts, keys
+from serving.cli.accounts import accounts
 from serving.cli.client import Api, CommandError, expected_shape, make_client
+from serving.cli.keys import keys
 from serving.cli.options import client_options
 from serving.cli.output import Json
 from serving.cli.plan import plan

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 import click
 
 from serving.cli import output
-from serving.cli.accounts import read_moment, seconds_of
 from serving.cli.client import Api, expected_shape
+from serving.cli.durations import read_moment, seconds_of
 from serving.cli.options import client_options
 from serving.cli.output import Json
 
