@@ -272,7 +272,7 @@ class Pipeline:
             # The body may have the alias.
             request.reply_headers.append((b"x-served-model", route.model.encode()))
         record.engine, record.kind = route.engine.id, route.kind
-        record.served_model = route.model
+        record.served_model, record.version = route.model, route.version
         call, body = asked.call(request.id, route)
         standing = self._standings.of(caller, account, request.headers, batch=call.standing.batch)
         space = self._spaces.of(caller, account)

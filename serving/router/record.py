@@ -64,6 +64,7 @@ class Record:
         "stream",
         "ticket",
         "used",
+        "version",
     )
 
     def __init__(self, request_id: str, endpoint: str) -> None:
@@ -72,6 +73,7 @@ class Record:
         self.arrived = time.monotonic()
         self.model = ""
         self.served_model = ""
+        self.version = ""
         self.engine = NO_MODEL
         self.kind = NO_MODEL
         self.account = ""
@@ -136,6 +138,7 @@ class Record:
             total_s=ended - self.arrived,
             replica=self.replica,
             retried=self.retried,
+            version=self.version,
         )
 
     def end(self, error: BaseException | None = None) -> None:

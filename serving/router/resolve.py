@@ -60,6 +60,13 @@ class Route:
         return "adapter" if self.adapter is not None else self.engine.kind
 
     @property
+    def version(self) -> str:
+        """Which files answer: the revision of the adapter, or of the model; empty: none is set."""
+        if self.adapter is not None:
+            return self.adapter.revision or ""
+        return "" if isinstance(self.engine, UpstreamSpec) else self.engine.revision or ""
+
+    @property
     def abilities(self) -> frozenset[Ability]:
         """What the model can be asked to do."""
         engine = self.engine

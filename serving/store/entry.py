@@ -50,7 +50,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     total_s: float
     replica: str
     retried: bool
-    version: str = ""  # of a custom model, or the revision of an adapter
+    version: str = ""  # the revision of the adapter or the model, where one is set
 
 
 # An entry and its number in its journal, which counts from 1.

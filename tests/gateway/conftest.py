@@ -71,7 +71,13 @@ class Site:
             "engine_args": engine_args,
             **(spec or {}),
         }
-        adapter = {"kind": "adapter", "id": "echo.pirate", "base": "echo", "weights": "/w/pirate"}
+        adapter = {
+            "kind": "adapter",
+            "id": "echo.pirate",
+            "base": "echo",
+            "weights": "/w/pirate",
+            "revision": "v7",
+        }
         self.catalogue = Catalogue.model_validate(
             {
                 **hosted,

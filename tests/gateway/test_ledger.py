@@ -85,7 +85,7 @@ async def test_a_completion_is_in_the_ledger_before_its_last_byte(kept: Kept, st
 async def test_an_alias_says_what_was_asked_for_and_what_answered(kept: Kept) -> None:
     await kept.site.client.post("/v1/completions", json={"model": "latest", "prompt": "one"})
     (row,) = await kept.entries()
-    assert (row["model"], row["served_model"]) == ("latest", "echo.pirate")
+    assert (row["model"], row["served_model"], row["version"]) == ("latest", "echo.pirate", "v7")
 
 
 @pytest.mark.parametrize(
