@@ -24,6 +24,17 @@ import yaml
 # do not always show, that of multiprocessing's spawn, which starts them.
 ENGINE_WORDS = ("VLLM::", "multiprocessing.spawn import spawn_main")
 START_TIMEOUT_S = 240.0
+# Limits that nothing reaches: every request is counted and priced, and held to them while it runs.
+LIMITED = {
+    "price": {"input": 0.5, "cached": 0.1, "output": 1.5},
+    "quota": {
+        "requests_per_minute": 10**9,
+        "tokens_per_minute": 10**9,
+        "requests_in_flight": 10**6,
+        "tokens_per_month": 10**12,
+        "cost_per_month": 10**6,
+    },
+}
 
 
 # A process's role follows from words of its command line. The first entry that fits counts.
@@ -168,9 +179,10 @@ class Model:
 
 
 def ours(model: Model, folder: Path) -> Stack:
-    """Start our stack as it is shipped, with one replica of the model."""
+    """Start our stack as it is shipped, with one replica of the model, the ledger, and limits."""
     file = folder / "models.yaml"
-    file.write_text(yaml.safe_dump(model.file))
+    models = [each | LIMITED for each in model.file["models"]]
+    file.write_text(yaml.safe_dump(model.file | {"models": models}))
     port = free_port()
     command = [sys.executable, "-m", "deployments.up", "--models", str(file)]
     command += ["--port", str(port), "--run-dir", str(folder / "run")]
