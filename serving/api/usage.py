@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
+from serving.api.completion import MAX_MODEL_ID
 from serving.api.excerpt import excerpt
 from serving.api.pages import Page
 from serving.errors import Forbidden, InvalidField
@@ -132,6 +133,8 @@ async def statistics(ledger: Ledger, inquiry: Inquiry) -> Page:
     for name in ("start_date", "end_date", "chunks"):
         if name not in given:
             raise InvalidField(f"'{name}': is missing", param=name)
+    if len(inquiry.name) > MAX_MODEL_ID:
+        raise InvalidField(f"the model has more than {MAX_MODEL_ID} characters", param="model")
     chunks = _number(given, "chunks", 1, MAX_CHUNKS)
     wanted = _wanted(inquiry, given | {"model": inquiry.name})
     length = (wanted.until - wanted.since) / chunks

@@ -76,8 +76,8 @@ _COMPLETION = Text(
 )
 _LIST: dict[str, dict[str, Any]] = {
     "all": {
-        "schema": {"type": "boolean", "default": False},
-        "description": "also the models that are known but not deployed",
+        "schema": {"anyOf": [{"type": "boolean"}, {"const": ""}], "default": False},
+        "description": "also the models that are known but not deployed; a bare `?all` will do",
     }
 }
 PAGES: dict[str, dict[str, Any]] = {

@@ -182,6 +182,12 @@ async def test_statistics_are_of_equal_parts() -> None:
     assert page["end_date"] == page["data"][-1]["date"]
 
 
+async def test_statistics_are_not_of_an_id_that_no_model_can_have() -> None:
+    query = {"start_date": "2026-11-01", "end_date": "2026-11-02", "chunks": "3"}
+    with pytest.raises(InvalidField, match="more than 256 characters"):
+        await usage.statistics(Notes(), replace(ask(ACME, **query), name="a" * 257))
+
+
 @pytest.mark.parametrize("missing", ["start_date", "end_date", "chunks"])
 async def test_statistics_need_their_parameters(missing: str) -> None:
     query = {"start_date": "2026-11-01", "end_date": "2026-11-02", "chunks": "3"}
