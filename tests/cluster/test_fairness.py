@@ -132,11 +132,21 @@ async def test_what_waits_in_an_engine_that_dies_has_used_nothing_and_may_go_els
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("order", "sequences", "step_ms"),
-    [("fcfs", LONG_SEQUENCES, 0.0), ("fair", LONG_SEQUENCES, 0.0), ("fair", None, 20.0)],
+    ("order", "sequences", "step_ms", "tokens"),
+    [
+        ("fcfs", LONG_SEQUENCES, 0.0, 64),
+        # Long floods: their first half second, in which 500 bodies are read, is not in the p99.
+        ("fair", LONG_SEQUENCES, 0.0, 128),
+        ("fair", None, 20.0, 128),
+    ],
 )
 async def test_a_flood_of_500_requests_at_most_doubles_another_s_p99(
-    order: str, sequences: int | None, step_ms: float, tmp_path: Path, eventually: Eventually
+    order: str,
+    sequences: int | None,
+    step_ms: float,
+    tokens: int,
+    tmp_path: Path,
+    eventually: Eventually,
 ) -> None:
     """The figures in docs/accounts.md: `make fairness` prints them. Alone and beside the flood are
     measured on one engine, one after the other, as the machine may be busy."""
@@ -146,7 +156,7 @@ async def test_a_flood_of_500_requests_at_most_doubles_another_s_p99(
             await eventually(lambda: link.up)
             await run(link, replace(OTHER, count=20))
             alone = await run(link, OTHER)
-            flood = asyncio.create_task(run(link, LONG_FLOOD))
+            flood = asyncio.create_task(run(link, replace(LONG_FLOOD, tokens=tokens)))
             beside: list[Timed] = []
             while not flood.done():
                 beside += await run(link, replace(OTHER, count=10))

@@ -16,8 +16,10 @@ from serving.engine.fair_queue import Claim, FairQueue, Flow
 from serving.engine.pace import Pace
 from serving.engine.queue_limits import QueueLimits
 
-# For how long after the last change from one flow to another there is more than one.
+# For how long after the last change from one flow to another there is more than one; and for how
+# long steps are kept short for that, which costs the other flow more than a part kept free.
 MIXED_S = 600.0
+PACED_S = 60.0
 # Fewer sequences than these are not kept for anybody.
 SHARED = 3
 
@@ -46,6 +48,7 @@ class Room:
         self._ahead = 0
         self._flow: Flow | None = None
         self._mixed_until = 0.0
+        self._paced_until = 0.0
         # What a flow may be ahead of another that is passed by: a step's worth of prompts.
         self.step_worth = limits.prompt_weight * self._tokens
 
@@ -54,7 +57,8 @@ class Room:
         if flow != self._flow:
             self.look()
             if self._flow is not None:
-                self._mixed_until = time.monotonic() + MIXED_S
+                now = time.monotonic()
+                self._mixed_until, self._paced_until = now + MIXED_S, now + PACED_S
             self._flow = flow
 
     def take(self, claim: Claim) -> None:
@@ -84,14 +88,14 @@ class Room:
 
     def fits(self, claim: Claim) -> bool:
         """True if the core can take a claim, as of the last look."""
-        most, tokens = self._most, self._tokens
-        if time.monotonic() >= self._mixed_until:
+        most, tokens, now = self._most, self._tokens, time.monotonic()
+        if now >= self._mixed_until:
             # A little ahead of what runs, so that the core need not wait for the next one.
             most += self._kept_of(most)
         elif self.is_light(claim):
             tokens *= 2
         else:
-            paced = self._pace.most
+            paced = self._pace.most if now < self._paced_until else most
             most = paced - self._kept_of(paced)
             # A step that starts many of them would hold up all others.
             tokens = tokens // 4 * paced // self._most

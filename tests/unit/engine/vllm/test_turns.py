@@ -200,6 +200,10 @@ async def test_while_steps_are_long_a_flood_gets_fewer_sequences_and_another_doe
     others = engine.send("b", "b1", "b2")
     await settle()
     assert engine.sent[-2:] == ["b1", "b2"]
+    now += room.PACED_S  # nobody but A has called for so long
+    for _ in range(200):
+        await engine.begin(*engine.sent)
+    assert len(engine.sent) > 100
     await stop(flood, others)
 
 
