@@ -44,7 +44,9 @@ async def test_one_of_several_leaves_at_once_and_its_streams_go_on(
     two = await open_site(port=port)
     await two.listen()
     url = f"http://127.0.0.1:{port}/v4/completions"
-    async with httpx.AsyncClient(headers=KEY, trust_env=False) as client:
+    # A connection for each request: the kernel chooses a router for a connection.
+    alone = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(headers=KEY, trust_env=False, limits=alone) as client:
         running = 0
         streams = []
         # Until one of them is at the router that leaves.
