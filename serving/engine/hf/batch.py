@@ -4,9 +4,9 @@ Between two steps, requests that ended or whose caller left give up their rows, 
 take free rows. Each turn of the loop:
 
 1. drop the rows that are over (`Rows.keep`);
-2. run the prompts of a group of waiting requests (`Rows.admit`): the one that waits longest, and
-   others of a similar length, so that little of their common width is padding; they get their
-   first tokens;
+2. run the prompts of a group of waiting requests (`Rows.admit`): the one whose turn it is
+   (`serving/engine/fair_queue.py`), and others of a similar length, so that little of their common
+   width is padding; they get their first tokens;
 3. one step for every running row (`Rows.decode`).
 
 A request is admitted only if the caches of all running ones fit in memory at their longest, so a
@@ -21,12 +21,12 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from serving.engine.fair_queue import Claim, FairQueue, Flow
 from serving.engine.hf.rows import Rows
 from serving.engine.hf.sampling import Params, Sampler, choose
 from serving.engine.hf.text import Detokenizer, StopSequences
@@ -34,6 +34,7 @@ from serving.engine.hf.trials import raise_alone
 from serving.engine.interface import Chunk, Emit, Tally
 from serving.errors import EngineFailed, Overloaded
 from serving.observability.engine_metrics import BatchMetrics
+from serving.wire.messages import Standing
 
 # In a group, the longer of two prompts has at most twice the tokens of the shorter plus this many.
 SIMILAR_TOKENS = 16
@@ -64,6 +65,7 @@ class BatchedRequest:
         "_parts",
         "_stops",
         "_stream",
+        "claim",
         "done",
         "emit",
         "last",
@@ -83,8 +85,13 @@ class BatchedRequest:
         tally: Tally,
         *,
         stream: bool,
+        standing: Standing,
     ) -> None:
         self.prompt = prompt
+        # Its place in the queue.
+        flow = Flow(standing.owner, standing.batch)
+        self.claim = Claim("", flow, standing.weight, len(prompt))
+        self.claim.waiter = self
         self.tally = tally
         self.sampler = Sampler(params)
         self.emit = emit
@@ -135,10 +142,16 @@ class Batcher:
     Args:
         rows: the model; used by the batcher's thread alone from now on.
         ends: token IDs that end a completion.
+        queue: where requests wait; used by nobody else from now on.
     """
 
     def __init__(
-        self, rows: Rows, ends: frozenset[int], limits: Limits, metrics: BatchMetrics
+        self,
+        rows: Rows,
+        ends: frozenset[int],
+        limits: Limits,
+        metrics: BatchMetrics,
+        queue: FairQueue,
     ) -> None:
         self._rows = rows
         self._ends = ends
@@ -147,7 +160,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._running: list[BatchedRequest] = []
         # Shared with the event loop's thread, under `_wake`.
-        self._waiting: deque[BatchedRequest] = deque()
+        self._queue = queue
         self._stopping = False
         self._failed = False
         # The group whose prompts run now.
@@ -168,7 +181,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
     def failed(self) -> bool:
@@ -187,23 +200,37 @@ class Batcher:
                 raise EngineFailed("the engine of this replica failed")
             # Every request enters the queue, even one that gets a free row in the next turn.
             free = max(0, self._limits.rows - len(self._running))
-            if len(self._waiting) >= self._limits.waiting + free:
-                raise Overloaded(
-                    f"the queue of this replica is full: {len(self._waiting)} requests wait"
-                )
-            self._waiting.append(request)
+            if len(self._queue) >= self._limits.waiting + free:
+                self._displace(request)
+            self._queue.arrive(request.claim.flow)
+            self._queue.push(request.claim)
             self._wake.notify()
         try:
             await request.done
         except BaseException:
             self._leave(request)
             raise
+        finally:
+            request.claim.waiter = None  # they refer to each other
+
+    def _displace(self, request: BatchedRequest) -> None:
+        """Make room in a full queue: the newest request of whoever has most of them leaves.
+
+        Raises:
+            Overloaded: that would be the caller's own.
+        """
+        claim = self._queue.newest_of_longest(request.claim.flow)
+        if claim is None:
+            raise Overloaded(f"the queue of this replica is full: {len(self._queue)} requests wait")
+        self._queue.remove(claim)
+        if not claim.waiter.done.done():
+            claim.waiter.done.set_exception(Overloaded("others have fewer requests that wait"))
 
     def _leave(self, request: BatchedRequest) -> None:
         request.over = True
         with self._wake:
-            if request in self._waiting:
-                self._waiting.remove(request)
+            if request.claim.waits:
+                self._queue.remove(request.claim)
             self._wake.notify()
 
     def _deliver(self, chunks: list[tuple[BatchedRequest, Chunk]]) -> None:
@@ -230,7 +257,15 @@ class Batcher:
             self._stopping = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
-        self._give_up([*self._running, *self._waiting])
+        self._give_up([*self._running, *self._take_all()])
+
+    def _take_all(self) -> list[BatchedRequest]:
+        """Empty the queue."""
+        with self._wake:
+            claims = self._queue.all()
+            for claim in claims:
+                self._queue.remove(claim)
+        return [claim.waiter for claim in claims]
 
     # the model's thread
 
@@ -245,8 +280,8 @@ class Batcher:
             with self._wake:
                 self.charges = charges
                 self._failed = True
-                left = [*self._running, *self._waiting]
-                self._running, self._waiting = [], deque()
+            left = [*self._running, *self._take_all()]
+            self._running = []
             self._post(lambda: self._give_up(left))
 
     def _charges(self) -> tuple[tuple[Tally, int | None], ...]:
@@ -267,7 +302,7 @@ class Batcher:
     def _work_left(self) -> bool:
         """Wait for work; False once the batcher is to stop."""
         with self._wake:
-            while not (self._stopping or self._running or self._waiting):
+            while not (self._stopping or self._running or self._queue):
                 self._wake.wait()
             return not self._stopping
 
@@ -298,6 +333,9 @@ class Batcher:
         for request, token in zip(requests, tokens, strict=True):
             if (not request.over) and (chunk := request.take(token, self._ends)) is not None:
                 chunks.append((request, chunk))
+        with self._wake:
+            for request in requests:
+                self._queue.charge_completion(request.claim, request.tally.completion_tokens)
         self._metrics.generated_tokens(len(tokens))
         if chunks:
             self._post(lambda: self._deliver(chunks))
@@ -315,7 +353,8 @@ class Batcher:
         group: list[BatchedRequest] = []
         lengths = [_lengths(request) for request in self._running]
         with self._wake:
-            for request in self._waiting:
+            for claim in self._queue.rounds():
+                request = claim.waiter
                 if len(lengths) == limits.rows:
                     break
                 if group and not self._fits_group(request, group):
@@ -326,7 +365,8 @@ class Batcher:
                 group.append(request)
                 lengths.append(_lengths(request))
             for request in group:
-                self._waiting.remove(request)
+                self._queue.remove(request.claim)
+                self._queue.charge_prompt(request.claim)
         return group
 
     def _fits_group(self, request: BatchedRequest, group: list[BatchedRequest]) -> bool:
