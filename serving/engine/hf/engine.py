@@ -25,8 +25,9 @@ from transformers import (
 
 from serving.catalogue.spec import EngineSpec, ImageLimits
 from serving.engine.fair_queue import FairQueue
-from serving.engine.hf.batch import BatchedRequest, Batcher, Limits
+from serving.engine.hf.batch import Batcher, Limits
 from serving.engine.hf.openai_app import OpenAIEndpoints
+from serving.engine.hf.request import BatchedRequest
 from serving.engine.hf.rows import DecoderRows, EncoderDecoderRows, Rows
 from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizers

@@ -12,7 +12,8 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from serving.engine.fair_queue import FairQueue
-from serving.engine.hf.batch import BatchedRequest, Batcher, Limits
+from serving.engine.hf.batch import Batcher, Limits
+from serving.engine.hf.request import BatchedRequest
 from serving.engine.hf.rows import DecoderRows, Rows
 from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizer
