@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 # Flows whose counters are kept. Of more, those that are not in use and furthest behind are
@@ -121,13 +122,23 @@ class FairQueue:
     def candidates(self) -> Iterator[Claim]:
         """The first claim of each flow, in the order of their turns. Of two equal counters that of
         the flow that has begun to wait later comes first: it has not just had a turn."""
-        counters = self._counters
         for batch in (False, True):
-            if self._lengths[batch]:
-                flows = [flow for flow in reversed(self._waiting) if flow.batch is batch]
-                flows.sort(key=counters.__getitem__)
-                for flow in flows:
-                    yield next(iter(self._waiting[flow]))
+            for claims in self._in_order(batch):
+                yield next(iter(claims))
+
+    def rounds(self) -> Iterator[Claim]:
+        """Every claim: the first of each flow in the order of their turns, the second of each, and
+        so on. What several turns at once are given by; the queue must not change meanwhile."""
+        for batch in (False, True):
+            for round_ in zip_longest(*self._in_order(batch)):
+                yield from (claim for claim in round_ if claim is not None)
+
+    def _in_order(self, batch: bool) -> list[OrderedDict[Claim, None]]:
+        if not self._lengths[batch]:
+            return []
+        flows = [flow for flow in reversed(self._waiting) if flow.batch is batch]
+        flows.sort(key=self._counters.__getitem__)
+        return [self._waiting[flow] for flow in flows]
 
     def all(self) -> list[Claim]:
         """Every claim that waits, in no order that means anything."""

@@ -4,9 +4,9 @@ Between two steps, requests that ended or whose caller left give up their rows, 
 take free rows. Each turn of the loop:
 
 1. drop the rows that are over (`Rows.keep`);
-2. run the prompts of a group of waiting requests (`Rows.admit`): the one that waits longest, and
-   others of a similar length, so that little of their common width is padding; they get their
-   first tokens;
+2. run the prompts of a group of waiting requests (`Rows.admit`): the one whose turn it is
+   (`serving/engine/fair_queue.py`), and others of a similar length, so that little of their common
+   width is padding; they get their first tokens;
 3. one step for every running row (`Rows.decode`).
 
 A request is admitted only if the caches of all running ones fit in memory at their longest, so a
@@ -21,17 +21,17 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from serving.engine.fair_queue import FairQueue
+from serving.engine.hf.request import BatchedRequest
 from serving.engine.hf.rows import Rows
-from serving.engine.hf.sampling import Params, Sampler, choose
-from serving.engine.hf.text import Detokenizer, StopSequences
+from serving.engine.hf.sampling import choose
 from serving.engine.hf.trials import raise_alone
-from serving.engine.interface import Chunk, Emit, Tally
+from serving.engine.interface import Chunk, Tally
 from serving.errors import EngineFailed, Overloaded
 from serving.observability.engine_metrics import BatchMetrics
 
@@ -55,90 +55,22 @@ class Limits:
     cells: int
 
 
-class BatchedRequest:
-    """One completion: made and awaited in the event loop, worked on in the model's thread, which
-    also counts its tokens."""
-
-    __slots__ = (
-        "_detokenizer",
-        "_parts",
-        "_stops",
-        "_stream",
-        "done",
-        "emit",
-        "last",
-        "over",
-        "prompt",
-        "queued",
-        "sampler",
-        "tally",
-    )
-
-    def __init__(
-        self,
-        prompt: list[int],
-        params: Params,
-        detokenizer: Detokenizer,
-        emit: Emit,
-        tally: Tally,
-        *,
-        stream: bool,
-    ) -> None:
-        self.prompt = prompt
-        self.tally = tally
-        self.sampler = Sampler(params)
-        self.emit = emit
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.queued = time.monotonic()
-        # True once it has its last token or its caller left: its row is free.
-        self.over = False
-        self.last = -1
-        self._detokenizer = detokenizer
-        self._stops = StopSequences(params.stop)
-        self._stream = stream
-        self._parts: list[str] = []
-
-    def begin(self, now: float) -> None:
-        """The model is about to run the prompt; `now` is in `time.monotonic` seconds."""
-        self.tally.queue_s = now - self.queued
-        self.tally.prompt_tokens = len(self.prompt)
-
-    def take(self, token: int, ends: frozenset[int]) -> Chunk | None:
-        """Add a token; returns the chunk to emit for it, if any."""
-        self.tally.completion_tokens += 1
-        self.last = token
-        reason, text = None, ""
-        if token in ends:
-            reason = "stop"
-        else:
-            text = self._stops.push(self._detokenizer.push(token))
-            if self._stops.found:
-                reason = "stop"
-            elif self.tally.completion_tokens >= self.sampler.params.max_tokens:
-                reason = "length"
-        if reason is not None:
-            self.over = True
-            text += self._stops.rest()
-        if not self._stream:
-            self._parts.append(text)
-            if reason is None:
-                return None
-            text = "".join(self._parts)
-        if not text and reason is None:
-            return None
-        return Chunk(text, reason)
-
-
 class Batcher:
     """Runs requests on `rows`. Make it in the event loop that awaits the requests.
 
     Args:
         rows: the model; used by the batcher's thread alone from now on.
         ends: token IDs that end a completion.
+        queue: where requests wait; used by nobody else from now on.
     """
 
     def __init__(
-        self, rows: Rows, ends: frozenset[int], limits: Limits, metrics: BatchMetrics
+        self,
+        rows: Rows,
+        ends: frozenset[int],
+        limits: Limits,
+        metrics: BatchMetrics,
+        queue: FairQueue,
     ) -> None:
         self._rows = rows
         self._ends = ends
@@ -147,7 +79,7 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._running: list[BatchedRequest] = []
         # Shared with the event loop's thread, under `_wake`.
-        self._waiting: deque[BatchedRequest] = deque()
+        self._queue = queue
         self._stopping = False
         self._failed = False
         # The group whose prompts run now.
@@ -168,7 +100,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
     def failed(self) -> bool:
@@ -187,23 +119,37 @@ class Batcher:
                 raise EngineFailed("the engine of this replica failed")
             # Every request enters the queue, even one that gets a free row in the next turn.
             free = max(0, self._limits.rows - len(self._running))
-            if len(self._waiting) >= self._limits.waiting + free:
-                raise Overloaded(
-                    f"the queue of this replica is full: {len(self._waiting)} requests wait"
-                )
-            self._waiting.append(request)
+            if len(self._queue) >= self._limits.waiting + free:
+                self._displace(request)
+            self._queue.arrive(request.claim.flow)
+            self._queue.push(request.claim)
             self._wake.notify()
         try:
             await request.done
         except BaseException:
             self._leave(request)
             raise
+        finally:
+            request.claim.waiter = None  # they refer to each other
+
+    def _displace(self, request: BatchedRequest) -> None:
+        """Make room in a full queue: the newest request of whoever has most of them leaves.
+
+        Raises:
+            Overloaded: that would be the caller's own.
+        """
+        claim = self._queue.newest_of_longest(request.claim.flow)
+        if claim is None:
+            raise Overloaded(f"the queue of this replica is full: {len(self._queue)} requests wait")
+        self._queue.remove(claim)
+        if not claim.waiter.done.done():
+            claim.waiter.done.set_exception(Overloaded("others have fewer requests that wait"))
 
     def _leave(self, request: BatchedRequest) -> None:
         request.over = True
         with self._wake:
-            if request in self._waiting:
-                self._waiting.remove(request)
+            if request.claim.waits:
+                self._queue.remove(request.claim)
             self._wake.notify()
 
     def _deliver(self, chunks: list[tuple[BatchedRequest, Chunk]]) -> None:
@@ -230,7 +176,15 @@ class Batcher:
             self._stopping = True
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
-        self._give_up([*self._running, *self._waiting])
+        self._give_up([*self._running, *self._take_all()])
+
+    def _take_all(self) -> list[BatchedRequest]:
+        """Empty the queue."""
+        with self._wake:
+            claims = self._queue.all()
+            for claim in claims:
+                self._queue.remove(claim)
+        return [claim.waiter for claim in claims]
 
     # the model's thread
 
@@ -245,8 +199,8 @@ class Batcher:
             with self._wake:
                 self.charges = charges
                 self._failed = True
-                left = [*self._running, *self._waiting]
-                self._running, self._waiting = [], deque()
+            left = [*self._running, *self._take_all()]
+            self._running = []
             self._post(lambda: self._give_up(left))
 
     def _charges(self) -> tuple[tuple[Tally, int | None], ...]:
@@ -267,7 +221,7 @@ class Batcher:
     def _work_left(self) -> bool:
         """Wait for work; False once the batcher is to stop."""
         with self._wake:
-            while not (self._stopping or self._running or self._waiting):
+            while not (self._stopping or self._running or self._queue):
                 self._wake.wait()
             return not self._stopping
 
@@ -298,6 +252,9 @@ class Batcher:
         for request, token in zip(requests, tokens, strict=True):
             if (not request.over) and (chunk := request.take(token, self._ends)) is not None:
                 chunks.append((request, chunk))
+        with self._wake:
+            for request in requests:
+                self._queue.charge_completion(request.claim, request.tally.completion_tokens)
         self._metrics.generated_tokens(len(tokens))
         if chunks:
             self._post(lambda: self._deliver(chunks))
@@ -315,7 +272,8 @@ class Batcher:
         group: list[BatchedRequest] = []
         lengths = [_lengths(request) for request in self._running]
         with self._wake:
-            for request in self._waiting:
+            for claim in self._queue.rounds():
+                request = claim.waiter
                 if len(lengths) == limits.rows:
                     break
                 if group and not self._fits_group(request, group):
@@ -326,7 +284,8 @@ class Batcher:
                 group.append(request)
                 lengths.append(_lengths(request))
             for request in group:
-                self._waiting.remove(request)
+                self._queue.remove(request.claim)
+                self._queue.charge_prompt(request.claim)
         return group
 
     def _fits_group(self, request: BatchedRequest, group: list[BatchedRequest]) -> bool:

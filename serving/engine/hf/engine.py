@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
+from msgspec import structs
 from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import (
@@ -23,18 +24,21 @@ from transformers import (
 )
 
 from serving.catalogue.spec import EngineSpec, ImageLimits
-from serving.engine.hf.batch import BatchedRequest, Batcher, Limits
+from serving.engine.fair_queue import FairQueue
+from serving.engine.hf.batch import Batcher, Limits
 from serving.engine.hf.openai_app import OpenAIEndpoints
+from serving.engine.hf.request import BatchedRequest
 from serving.engine.hf.rows import DecoderRows, EncoderDecoderRows, Rows
 from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizers
 from serving.engine.interface import Emit, Engine, EngineLoad, Reply, Suspect, Tally
 from serving.engine.prompt_size import completion_limit
 from serving.engine.prompts import Prompts
+from serving.engine.queue_limits import QueueLimits
 from serving.engine.suspects import RunningCalls
 from serving.errors import EngineFailed, InvalidField
 from serving.observability.engine_metrics import BatchMetrics
-from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling
+from serving.wire.messages import AdapterRef, CompletionCall, HttpCall, Sampling, Standing
 
 # The caches' share of the GPU memory that the weights leave; the rest is for a step's own tensors.
 CACHE_SHARE = 0.7
@@ -83,6 +87,7 @@ class HfEngine(Engine):
         batcher: Batcher,
         *,
         encoder_decoder: bool,
+        order: str,
     ) -> None:
         self.max_model_len = spec.context
         self._spec = spec
@@ -90,6 +95,7 @@ class HfEngine(Engine):
         self._detokenizers = detokenizers
         self._batcher = batcher
         self._encoder_decoder = encoder_decoder
+        self._order = order
         self._calls: RunningCalls[Tally] = RunningCalls(
             lambda tally: [place for each, place in batcher.charges if each is tally]
         )
@@ -121,9 +127,14 @@ class HfEngine(Engine):
             else DecoderRows(model, pad_id)
         )
         limits = await asyncio.to_thread(_limits, spec, arguments, rows, model.device)
-        batcher = Batcher(rows, _ends(generation, tokenizer), limits, BatchMetrics(registry))
+        turns = QueueLimits()
+        queue = FairQueue(turns.prompt_weight, turns.completion_weight)
+        ends = _ends(generation, tokenizer)
+        batcher = Batcher(rows, ends, limits, BatchMetrics(registry), queue)
         texts = Detokenizers(tokenizer)
-        return cls(spec, prompts, texts, batcher, encoder_decoder=encoder_decoder)
+        return cls(
+            spec, prompts, texts, batcher, encoder_decoder=encoder_decoder, order=turns.order
+        )
 
     # Create Completion
 
@@ -142,6 +153,7 @@ class HfEngine(Engine):
                 model=call.model,
                 stream=call.stream,
                 limit_name="model_parameters.max_tokens",
+                standing=call.standing,
             )
 
     async def complete(
@@ -154,6 +166,7 @@ class HfEngine(Engine):
         model: str,
         stream: bool,
         limit_name: str,
+        standing: Standing,
     ) -> None:
         """Generate from `prompt`; `limit_name` is what the caller calls `max_tokens`.
 
@@ -162,9 +175,12 @@ class HfEngine(Engine):
         params = self._params(sampling, len(prompt), model, limit_name)
         # An encoder-decoder's completion continues nothing: it is a text of its own.
         detokenizer = self._detokenizers.after([] if self._encoder_decoder else prompt)
-        await self._batcher.run(
-            BatchedRequest(prompt, params, detokenizer, emit, tally, stream=stream)
+        if self._order == "fcfs":
+            standing = structs.replace(standing, owner="")
+        request = BatchedRequest(
+            prompt, params, detokenizer, emit, tally, stream=stream, standing=standing
         )
+        await self._batcher.run(request)
 
     def _params(self, given: Sampling, prompt_tokens: int, model: str, limit_name: str) -> Params:
         context = self.max_model_len

@@ -16,7 +16,7 @@ from serving.engine.hf.openai_body import Body, ChatBody, CompletionBody, parse
 from serving.engine.interface import Chunk, Emit, Reply, Tally
 from serving.engine.prompts import Prompts
 from serving.errors import EngineFailed, NotFound
-from serving.wire.messages import JSON_HEAD, SSE_HEAD, HttpCall, Sampling
+from serving.wire.messages import JSON_HEAD, SSE_HEAD, HttpCall, Sampling, Standing
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -34,6 +34,7 @@ class Complete(Protocol):
         model: str,
         stream: bool,
         limit_name: str,
+        standing: Standing,
     ) -> None: ...
 
 
@@ -83,6 +84,7 @@ class OpenAIEndpoints:
             model=call.model,
             stream=stream,
             limit_name=given.limit_name,
+            standing=call.standing,
         )
         if tally.finish_reason is None:
             raise EngineFailed("the engine stopped before the completion was finished")

@@ -142,6 +142,16 @@ def test_a_flood_does_not_come_first() -> None:
     assert turns == {A: 1, B: 1}
 
 
+def test_rounds_take_one_of_each_flow_after_the_other_and_batch_last() -> None:
+    queue = FairQueue()
+    batch = add(queue, claim(Flow("b", batch=True)))
+    first = [add(queue, claim(A)) for _ in range(3)]
+    second = [add(queue, claim(B)) for _ in range(2)]
+    found = list(queue.rounds())
+    assert [{*found[0:2]}, {*found[2:4]}] == [{first[0], second[0]}, {first[1], second[1]}]
+    assert found[4:] == [first[2], batch]
+
+
 def test_of_one_account_first_comes_first() -> None:
     queue = FairQueue()
     given = [add(queue, claim(A)) for _ in range(5)]

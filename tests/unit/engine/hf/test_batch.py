@@ -11,13 +11,16 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from serving.engine.hf.batch import BatchedRequest, Batcher, Limits
+from serving.engine.fair_queue import FairQueue
+from serving.engine.hf.batch import Batcher, Limits
+from serving.engine.hf.request import BatchedRequest
 from serving.engine.hf.rows import DecoderRows, Rows
 from serving.engine.hf.sampling import Params
 from serving.engine.hf.text import Detokenizer
 from serving.engine.interface import Chunk, Tally
-from serving.errors import EngineFailed
+from serving.errors import EngineFailed, Overloaded
 from serving.observability.engine_metrics import BatchMetrics
+from serving.wire.messages import Standing
 
 
 class Counting(Rows):
@@ -56,19 +59,26 @@ class Counting(Rows):
 class Bench:
     def __init__(self, limits: Limits) -> None:
         self.rows = Counting()
-        self.batcher = Batcher(self.rows, frozenset(), limits, BatchMetrics(CollectorRegistry()))
+        metrics = BatchMetrics(CollectorRegistry())
+        self.batcher = Batcher(self.rows, frozenset(), limits, metrics, FairQueue())
         self.tasks: list[asyncio.Task[None]] = []
         self.chunks: list[list[Chunk]] = []
         self.tallies: list[Tally] = []
 
-    def ask(self, prompt_tokens: int, max_tokens: int = 3) -> None:
+    def ask(self, prompt_tokens: int, max_tokens: int = 3, owner: str = "") -> None:
         text = Detokenizer(lambda ids: " ".join(map(str, ids)), frozenset())
         chunks: list[Chunk] = []
         params = Params(max_tokens=max_tokens)
         tally = Tally()
         self.tallies.append(tally)
         request = BatchedRequest(
-            [0] * prompt_tokens, params, text, chunks.append, tally, stream=True
+            [0] * prompt_tokens,
+            params,
+            text,
+            chunks.append,
+            tally,
+            stream=True,
+            standing=Standing(owner),
         )
         self.chunks.append(chunks)
         self.tasks.append(asyncio.create_task(self.batcher.run(request)))
@@ -99,6 +109,39 @@ async def queue(bench: Bench, lengths: list[int]) -> None:
     await asyncio.sleep(0)
     assert bench.batcher.waiting == len(lengths)
     await bench.finish()
+
+
+async def hold_first(bench: Bench) -> None:
+    """Have a prompt of one token run, which takes until the test lets it end."""
+    bench.ask(1)
+    await asyncio.sleep(0.05)
+    assert bench.batcher.waiting == 0
+
+
+@pytest.mark.parametrize("bench", [{"rows": 2}], indirect=True)
+async def test_an_account_that_asks_once_does_not_wait_for_another_s_flood(bench: Bench) -> None:
+    await hold_first(bench)
+    for _ in range(6):
+        bench.ask(10, owner="flood")
+    await asyncio.sleep(0)
+    bench.ask(11, owner="other")
+    await asyncio.sleep(0)
+    await bench.finish()
+    sizes = [size for group in bench.rows.groups for size in group]
+    assert sizes.index(11) <= 2, "the first of the flood may be before it"
+
+
+@pytest.mark.parametrize("bench", [{"rows": 1, "waiting": 4}], indirect=True)
+async def test_a_full_queue_puts_out_who_has_most_in_it(bench: Bench) -> None:
+    await hold_first(bench)
+    for _ in range(5):
+        bench.ask(10, owner="flood")
+    bench.ask(11, owner="other")
+    await asyncio.sleep(0)
+    bench.rows.go.release(100)
+    ends = await asyncio.gather(*bench.tasks, return_exceptions=True)
+    refused = [isinstance(end, Overloaded) for end in ends]
+    assert refused == [False, False, False, False, True, True, False]
 
 
 @pytest.mark.parametrize("bench", [{}], indirect=True)
