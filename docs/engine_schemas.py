@@ -50,7 +50,11 @@ ELSEWHERE = "openai.types.responses"
 
 
 class _Schemas(GenerateJsonSchema):
-    """Leaves classes of `ELSEWHERE` open."""
+    """Leaves classes of `ELSEWHERE` open, and describes bytes as JSON can have them."""
+
+    def bytes_schema(self, schema: Any) -> dict[str, Any]:
+        """Of bytes: pydantic's `format: binary` is for bodies that are none of JSON's texts."""
+        return {"type": "string", "contentEncoding": "base64"}
 
     def typed_dict_schema(self, schema: Any) -> dict[str, Any]:
         """Of a TypedDict."""
