@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.engine.fair_queue import Flow
+from serving.wire.messages import Standing
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -44,3 +47,7 @@ class QueueLimits(BaseSettings):
         default=1.0, description="what a token of a prompt counts for between accounts"
     )
     completion_weight: Positive = Field(default=2.0, description="the same of a completion")
+
+    def flow_of(self, standing: Standing) -> Flow:
+        """Whose turn a request takes: its account's, or in order of arrival everybody's."""
+        return Flow(standing.owner if self.order == "fair" else "", standing.batch)

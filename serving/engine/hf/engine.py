@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
-from msgspec import structs
 from prometheus_client import REGISTRY, CollectorRegistry
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import (
@@ -87,7 +86,7 @@ class HfEngine(Engine):
         batcher: Batcher,
         *,
         encoder_decoder: bool,
-        order: str,
+        turns: QueueLimits,
     ) -> None:
         self.max_model_len = spec.context
         self._spec = spec
@@ -95,7 +94,7 @@ class HfEngine(Engine):
         self._detokenizers = detokenizers
         self._batcher = batcher
         self._encoder_decoder = encoder_decoder
-        self._order = order
+        self._turns = turns
         self._calls: RunningCalls[Tally] = RunningCalls(
             lambda tally: [place for each, place in batcher.charges if each is tally]
         )
@@ -132,9 +131,7 @@ class HfEngine(Engine):
         ends = _ends(generation, tokenizer)
         batcher = Batcher(rows, ends, limits, BatchMetrics(registry), queue)
         texts = Detokenizers(tokenizer)
-        return cls(
-            spec, prompts, texts, batcher, encoder_decoder=encoder_decoder, order=turns.order
-        )
+        return cls(spec, prompts, texts, batcher, encoder_decoder=encoder_decoder, turns=turns)
 
     # Create Completion
 
@@ -175,10 +172,15 @@ class HfEngine(Engine):
         params = self._params(sampling, len(prompt), model, limit_name)
         # An encoder-decoder's completion continues nothing: it is a text of its own.
         detokenizer = self._detokenizers.after([] if self._encoder_decoder else prompt)
-        if self._order == "fcfs":
-            standing = structs.replace(standing, owner="")
         request = BatchedRequest(
-            prompt, params, detokenizer, emit, tally, stream=stream, standing=standing
+            prompt,
+            params,
+            detokenizer,
+            emit,
+            tally,
+            stream=stream,
+            flow=self._turns.flow_of(standing),
+            weight=standing.weight,
         )
         await self._batcher.run(request)
 

@@ -9,7 +9,6 @@ from serving.engine.fair_queue import Claim, Flow
 from serving.engine.hf.sampling import Params, Sampler
 from serving.engine.hf.text import Detokenizer, StopSequences
 from serving.engine.interface import Chunk, Emit, Tally
-from serving.wire.messages import Standing
 
 
 class BatchedRequest:
@@ -41,12 +40,12 @@ class BatchedRequest:
         tally: Tally,
         *,
         stream: bool,
-        standing: Standing,
+        flow: Flow,
+        weight: float,
     ) -> None:
         self.prompt = prompt
         # Its place in the queue.
-        flow = Flow(standing.owner, standing.batch)
-        self.claim = Claim("", flow, standing.weight, len(prompt))
+        self.claim = Claim("", flow, weight, len(prompt))
         self.claim.waiter = self
         self.tally = tally
         self.sampler = Sampler(params)

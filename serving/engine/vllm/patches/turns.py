@@ -78,8 +78,7 @@ class Turns:
             size: bytes of the call's body.
             waits: gets how long each request waited, by its ID, in seconds.
         """
-        owner = standing.owner if self._limits.order == "fair" else ""
-        flow = Flow(owner, standing.batch)
+        flow = self._limits.flow_of(standing)
         self._call.set(_Current(flow, standing.weight, size, waits))
 
     def _patch(self, llm: AsyncLLM) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from serving.engine.fair_queue import FairQueue
+from serving.engine.fair_queue import FairQueue, Flow
 from serving.engine.hf.batch import Batcher, Limits
 from serving.engine.hf.request import BatchedRequest
 from serving.engine.hf.rows import DecoderRows, Rows
@@ -20,7 +20,6 @@ from serving.engine.hf.text import Detokenizer
 from serving.engine.interface import Chunk, Tally
 from serving.errors import EngineFailed, Overloaded
 from serving.observability.engine_metrics import BatchMetrics
-from serving.wire.messages import Standing
 
 
 class Counting(Rows):
@@ -78,7 +77,8 @@ class Bench:
             chunks.append,
             tally,
             stream=True,
-            standing=Standing(owner),
+            flow=Flow(owner),
+            weight=1.0,
         )
         self.chunks.append(chunks)
         self.tasks.append(asyncio.create_task(self.batcher.run(request)))
