@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,17 @@ import pytest
 from serving.observability.logs import Log
 
 Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_here() -> Iterator[None]:
+    """Ray starts a cluster in any process that asks it for something. Clusters of tests are
+    processes of their own; one in here would stay, with ports that they need."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+        pytest.fail("this test started Ray in the process of the tests")
 
 
 @pytest.fixture

@@ -124,10 +124,15 @@ def test_a_deployment_has_the_version_it_is_given() -> None:
 
 
 @pytest.mark.parametrize(("versioned", "expected"), [(False, "of-arguments"), (True, "abc")])
-def test_it_keeps_the_version_where_it_is_declared(versioned: bool, expected: str) -> None:
+def test_it_keeps_the_version_where_it_is_declared(
+    versioned: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The steps of `build_serve_application`, which names a version after the arguments."""
     from ray.serve._private.build_app import build_app
     from ray.serve._private.deploy_utils import deploy_args_to_deployment_info, get_deploy_args
+
+    # The job that asks; asked for it without a cluster, Ray would start one.
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "1"))
 
     class Nothing:
         pass
