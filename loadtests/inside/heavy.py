@@ -3,8 +3,8 @@
     python -m loadtests.inside.heavy [--only WORD] [--json FILE]
 
 One engine server of the first model of a models file and one router in front of it, without Ray.
-Bystanders stream short completions all the time; an attacker, a process of its own, sends one body
-of `heavy_bodies.py` after the other. A bystander's latency is what it waits for its first token and
+Bystanders stream short completions all the time; an attacker, a process and a caller of its own,
+sends one body of `heavy_bodies.py` after the other. A bystander's latency is what it waits for its first token and
 between tokens. If the model embeds or scores, they ask for that, the bodies are those of
 `heavy_reading.py`, and the latency is that of a whole answer. Before each body the bystanders run
 alone for a while: what they wait longer while the body is worked on, worst against worst (p100), is
@@ -43,7 +43,8 @@ from loadtests.load.planned import Endpoint
 from loadtests.loop import run as run_loop
 
 DEFAULT_MODELS = Path("deployments/models/local.yaml")
-KEY = "sk-heavy"
+# Whose turn it is goes by account, and by key where a key has none.
+KEY, ATTACKER_KEY = "sk-heavy", "sk-heavy-attacker"
 STREAMS = 4
 TOKENS = 24
 ALONE_S = 2.0
@@ -192,7 +193,7 @@ def _attack(pipe: Connection, url: str, model: str, task: str) -> None:
         path, body = BODIES_FOR[task][pipe.recv()](model)
         pipe.send("made")
         pipe.recv()
-        headers = {"x-api-key": KEY, "content-type": "application/json"}
+        headers = {"x-api-key": ATTACKER_KEY, "content-type": "application/json"}
         request = urllib.request.Request(url + path, data=body, headers=headers)
         started = time.monotonic()
         status, said = 0, ""
@@ -263,7 +264,8 @@ def alone(model: Model, folder: Path, stuck_s: float = 60.0) -> Iterator[str]:
         command = [sys.executable, "-m", "serving.router", "--models", str(file)]
         command += ["--port", str(port), "--replica", "r#1", model.id]
         command += [f"127.0.0.1:{port_of_engine}"]
-        env = os.environ | {"SERVING_API_KEYS": KEY, "SERVING_CLUSTER_TOKEN": KEY}
+        env = os.environ | {"SERVING_API_KEYS": f"{KEY},{ATTACKER_KEY}"}
+        env["SERVING_CLUSTER_TOKEN"] = KEY
         # Nobody replaces an engine server that ends here: nothing is to be waited for.
         env["SERVING_HOLD_S"] = "0"
         output = stack.enter_context((folder / "router.out").open("wb"))
