@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,7 +112,12 @@ class Request:
         return body if encoding is None else await decoded(body, encoding, limit)
 
     async def spool_body(
-        self, spool: Spool, take: Callable[[bytes], None], *, limit: int, timeout_s: float
+        self,
+        spool: Spool,
+        take: Callable[[bytes], Awaitable[None]],
+        *,
+        limit: int,
+        timeout_s: float,
     ) -> None:
         """Read the body into `spool`, and show `take` each piece of it as it comes.
 
@@ -131,12 +136,12 @@ class Request:
                 raise _too_large(limit)
             size += len(data)
             if decoding is None:
-                take(data)
+                await take(data)
                 await spool.write(data)
                 continue
             parts = decoding.feed(data, PIECE_BYTES)
             while part := await asyncio.to_thread(next, parts, b""):
-                take(part)
+                await take(part)
                 await spool.write(part)
         if decoding is not None:
             decoding.close()

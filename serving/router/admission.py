@@ -12,7 +12,6 @@ from serving.accounts.caller import Caller
 from serving.accounts.ledger.ledger import Ledger
 from serving.accounts.quota.hold import Hold, Used
 from serving.accounts.quota.limiter import Limiter
-from serving.api.asked import Asked
 from serving.store.entry import Entry
 
 
@@ -22,8 +21,8 @@ class Policy(Protocol):
     Both functions may wait: neither is called while tokens flow.
     """
 
-    async def admit(self, caller: Caller, account: str | None, asked: Asked) -> None:
-        """Return if a request may run. Called before its model ID is resolved.
+    async def admit(self, caller: Caller, account: str | None, model: str) -> None:
+        """Return if a request for a model ID may run. Called before the ID is resolved.
 
         Raises:
             RateLimited, Forbidden: the request may not run.
@@ -39,7 +38,7 @@ class Policy(Protocol):
 class OpenDoor:
     """Admits everybody and charges nobody."""
 
-    async def admit(self, caller: Caller, account: str | None, asked: Asked) -> None:
+    async def admit(self, caller: Caller, account: str | None, model: str) -> None:
         """See `Policy.admit`."""
 
     async def settle(self, entry: Entry) -> None:
@@ -52,7 +51,7 @@ class Charged:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    async def admit(self, caller: Caller, account: str | None, asked: Asked) -> None:
+    async def admit(self, caller: Caller, account: str | None, model: str) -> None:
         """See `Policy.admit`. Raises `LedgerUnavailable`."""
         self._ledger.check()
 
@@ -100,10 +99,10 @@ class Admission:
         self._limiter = limiter
 
     async def admit(
-        self, caller: Caller, account: str | None, asked: Asked, body: bytes = b""
+        self, caller: Caller, account: str | None, model: str, body: bytes = b""
     ) -> Ticket:
         """A ticket for one request. Raises what `Policy.admit` and `Limiter.admit` raise."""
-        await self._policy.admit(caller, account, asked)
+        await self._policy.admit(caller, account, model)
         if self._limiter is None:
             return Ticket(self._policy)
-        return Ticket(self._policy, self._limiter.admit(caller, account, asked.model, body))
+        return Ticket(self._policy, self._limiter.admit(caller, account, model, body))

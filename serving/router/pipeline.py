@@ -1,8 +1,8 @@
 """What happens to a request in a router, on one page.
 
 1. **authenticate**: who calls (`auth`).
-2. **read**: the body, within its limits (`http/request`); a recording goes to disk and is looked at
-   as it comes (`http/spool`).
+2. **read**: the body, within its limits (`http/request`); a recording goes to disk (`http/spool`)
+   and is looked at as it comes: steps 4 and 5 need not wait for all of it.
 3. **parse**: what it asks for, by its endpoint (`api/endpoints`).
 4. **admit**: whether it may pass, and who pays (`admission`).
 5. **resolve**: which route its model ID has (`resolve`).
@@ -54,7 +54,7 @@ from serving.errors import (
 from serving.http.request import Request
 from serving.http.spool import Spool, Spools
 from serving.observability.logs import Log
-from serving.router.admission import Admission
+from serving.router.admission import Admission, Ticket
 from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
 from serving.router.doors import Doors
@@ -233,12 +233,13 @@ class Pipeline:
         record: Record,
         spool: Spool,
     ) -> None:
-        """Read a large body. A model that cannot answer is refused before the rest has come."""
+        """Read a large body. Who may not ask, and a model that cannot answer, is refused before the
+        rest has come."""
 
-        def take(data: bytes) -> None:
+        async def take(data: bytes) -> None:
             incoming.feed(data)
-            if incoming.model and not record.model:
-                record.model = incoming.model
+            if incoming.model and record.ticket is None:
+                await self._admit(request, incoming.model, None, b"", caller, record)
                 self._route(record.endpoint, needs, incoming.model, caller)
 
         await request.spool_body(
@@ -260,12 +261,11 @@ class Pipeline:
     ) -> None:
         """Everything from admitting to relaying. `said` is the body, as far as its length says
         how long the prompt is."""
-        record.model, record.stream = asked.model, asked.streams and endpoint.streams
-        account = self._accounts.charged(caller, request, asked.account_id)
-        record.account = account or ""
-        record.ticket = await self._admission.admit(caller, account, asked, said)
-        if (hold := record.ticket.hold) is not None:
-            request.reply_headers += hold.headers()
+        record.stream = asked.streams and endpoint.streams
+        ticket = record.ticket or await self._admit(
+            request, asked.model, asked.account_id, said, caller, record
+        )
+        hold, account = ticket.hold, record.account or None
         route = self._route(record.endpoint, endpoint.needs, asked.model, caller)
         asked.check(route.abilities)
         if route.model != asked.model:
@@ -289,6 +289,25 @@ class Pipeline:
                 await self._relay.run(job, record, response)
         finally:
             response.close()
+
+    async def _admit(
+        self,
+        request: Request,
+        model: str,
+        body_account: str | None,
+        said: bytes,
+        caller: Caller,
+        record: Record,
+    ) -> Ticket:
+        """The permission to ask a model ID, and who pays for it. Raises as `Accounts.charged` and
+        `Admission.admit`."""
+        record.model = model
+        account = self._accounts.charged(caller, request, body_account)
+        record.account = account or ""
+        record.ticket = await self._admission.admit(caller, account, model, said)
+        if (hold := record.ticket.hold) is not None:
+            request.reply_headers += hold.headers()
+        return record.ticket
 
     def _route(self, path: str, needs: Ability, model: str, caller: Caller) -> Route:
         """The route of a model ID.

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from serving.accounts.caller import Caller
-from serving.api.asked import Asked
 from serving.catalogue.catalogue import Catalogue
 from serving.errors import RateLimited
 from serving.store.entry import Entry
@@ -28,9 +27,9 @@ class Book:
         self.settling = asyncio.Event()
         self.settling.set()
 
-    async def admit(self, caller: Caller, account: str | None, asked: Asked) -> None:
+    async def admit(self, caller: Caller, account: str | None, model: str) -> None:
         await asyncio.sleep(0)
-        self.admitted.append((account, asked.model))
+        self.admitted.append((account, model))
         if self.refuse:
             raise RateLimited("too much", retry_after_s=7)
 

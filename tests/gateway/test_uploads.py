@@ -84,11 +84,11 @@ def spooled(site: Site) -> float:
     return site.metrics.registry.get_sample_value("serving_spooled_bytes") or 0
 
 
-async def begin(site: Site, body: bytes, size: int | None = None) -> Any:
+async def begin(site: Site, body: bytes, size: int | None = None, *, key: str = "sk-any") -> Any:
     """A connection on which the head of a request and `body`, a part of its body, were sent."""
     reader, writer = await site.connect()
     length = str(len(body) if size is None else size)
-    headers = {"content-length": length, "content-type": TYPE, "x-api-key": "sk-any"}
+    headers = {"content-length": length, "content-type": TYPE, "x-api-key": key}
     writer.write(request_head(headers, PATH) + body)
     await writer.drain()
     return reader, writer
@@ -139,6 +139,24 @@ async def test_a_model_that_cannot_answer_is_refused_before_the_rest_has_come(
     assert code.encode() in await reader.read(1 << 16)
     assert (spooled(site), site.engines[0].calls) == (0, [])
     writer.close()
+
+
+async def test_who_has_used_up_a_limit_is_refused_before_the_rest_has_come(
+    open_hearing: Open, tmp_path: Path
+) -> None:
+    """And is not told which models there are."""
+    (tmp_path / "keys").write_text("sk-one requests_per_minute=0")
+    site = await open_hearing(api_keys_file=str(tmp_path / "keys"))
+    for model in ("echo", "nope"):
+        body = form(model, model_last=False)
+        reader, writer = await begin(site, body[: 1 << 16], len(body), key="sk-one")
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"connection: close" in head
+        assert b"requests_per_minute" in await reader.read(1 << 16)
+        assert (spooled(site), site.engines[0].calls) == (0, [])
+        writer.close()
 
 
 async def test_what_is_no_form_is_refused_before_the_rest_has_come(open_hearing: Open) -> None:
