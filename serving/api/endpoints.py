@@ -233,6 +233,8 @@ ENDPOINTS = (
     _page("/v4/model-deployments", deployments.deployments),
     _page(f"/v4/models/{NAME}/deployments", deployments.deployments_of_model),
     _page(f"/v4/models/{NAME}/deployments/{NAME}", deployments.one_deployment),
+    _page("/openai/models", pages.openai_models, OPENAI),
+    _page(f"/openai/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/openai/v1/models", pages.openai_models, OPENAI),
     _page(f"/openai/v1/models/{NAME}", pages.one_openai_model, OPENAI),
     _page("/v1/llm/model-endpoints", llm_engine.model_endpoints, LLM_ENGINE),

@@ -24,6 +24,7 @@ from serving.wire.body import PIECE_BYTES
 # coroutine, it can be called outside a task.
 WRITE = "serving.write"
 
+_CODINGS = b"content-encoding"
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 Headers = list[tuple[bytes, bytes]]
@@ -72,7 +73,9 @@ class Request:
         return found
 
     def read_headers(self, limit: int) -> None:
-        """Fill `headers`, by lower-case name; of headers with the same name the first counts.
+        """Fill `headers`, by lower-case name; of headers with the same name the first counts, but
+        codings are applied one after the other, whether they stand in one header or in several
+        (RFC 9110, section 8.4).
 
         Raises:
             HeadersTooLarge: names and values together have more than `limit` bytes.
@@ -81,6 +84,8 @@ class Request:
         size = 0
         for name, value in self.scope["headers"]:
             size += len(name) + len(value)
+            if name == _CODINGS and name in headers:
+                value = headers.pop(name) + b", " + value
             headers.setdefault(name, value)
         if size > limit:
             raise HeadersTooLarge(f"the headers have {size} bytes; the limit is {limit}")
@@ -108,7 +113,7 @@ class Request:
             size += len(part)
             parts.append(part)
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        encoding = self.headers.get(b"content-encoding")
+        encoding = self.headers.get(_CODINGS)
         return body if encoding is None else await decoded(body, encoding, limit)
 
     async def spool_body(
@@ -125,7 +130,7 @@ class Request:
             Overloaded: there is no room for it, or the disk failed.
         """
         self._check_length(limit)
-        coding = coding_of(self.headers.get(b"content-encoding", b""))
+        coding = coding_of(self.headers.get(_CODINGS, b""))
         decoding = Decoding(coding, limit) if coding else None
         deadline = asyncio.get_running_loop().time() + timeout_s
         size = 0

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from serving.accounts.quota.words import HEADERS
 from serving.http.request import Headers
 
 # How long a browser may remember a preflight's answer, in seconds; Chromium's limit.
 MAX_AGE_S = 7200
 # What a page's script may read of a response's headers, besides the usual ones.
-EXPOSED = (
-    b"x-request-id, request-id, x-served-model, retry-after, x-should-retry, x-account-warning"
+EXPOSED = b", ".join(
+    (
+        *(b"x-request-id", b"request-id", b"x-served-model", b"x-account-warning"),
+        *(b"retry-after", b"x-should-retry", *HEADERS),
+    )
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import openai
@@ -22,6 +23,10 @@ PREFLIGHT = {
     "access-control-request-method": "POST",
     "access-control-request-headers": "authorization, content-type",
 }
+# What a page may read without being told (fetch.spec.whatwg.org), and what is for browsers.
+SAFE = ("content-type", "content-length", "access-control-allow-origin") + (
+    "access-control-expose-headers",
+)
 
 
 # Azure
@@ -85,6 +90,8 @@ async def test_azures_client_unmodified(site: Site) -> None:
             model="latest", messages=[{"role": "user", "content": "a"}]
         )
         assert json.loads(answer.content)["model"] == "latest"
+        assert [model.id async for model in client.models.list()][0] == "echo"
+        assert (await client.models.retrieve("echo.pirate")).id == "echo.pirate"
     async with openai.AsyncOpenAI(
         base_url=f"http://127.0.0.1:{port}/openai/v1/", api_key="sk-any"
     ) as client:
@@ -147,6 +154,15 @@ async def test_a_compressed_body_that_is_refused(
     response = await site.client.post("/v1/completions", content=content, headers=headers)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
     assert site.counted(endpoint="/v1/completions", outcome="rejected") == 1
+
+
+@pytest.mark.parametrize("first", ["gzip", "identity"])
+async def test_codings_in_two_headers_are_two_codings(site: Site, first: str) -> None:
+    body = gzip.compress(json.dumps(BODY).encode())
+    headers = [("content-encoding", first), ("content-encoding", "gzip")]
+    response = await site.client.post("/v1/completions", content=body, headers=headers)
+    assert response.status_code == 415
+    assert f"'{first}, gzip' is not decoded here" in response.json()["error"]["message"]
 
 
 # paths and methods
@@ -220,6 +236,19 @@ async def test_origins(open_site: Open, listed: str, allowed: str | None) -> Non
     if allowed:
         assert "x-request-id" in done.headers["access-control-expose-headers"]
     assert "access-control-allow-credentials" not in done.headers
+
+
+async def test_a_page_may_read_every_header_that_is_ours(open_site: Open, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sk-one:acme requests_per_minute=1 tokens_per_minute=99")
+    site = await open_site(cors_origins="*", api_keys_file=str(keys), account_policy="warn")
+    seen: set[str] = set()
+    for path, body in (("/v1/messages", BODY), ("/v4/completions", {"model": "latest"})):
+        asked = {"x-api-key": "sk-one", "origin": PREFLIGHT["origin"]}
+        answer = await site.client.post(path, json=body, headers=asked)
+        seen |= {name for name in answer.headers if name not in SAFE}
+        exposed = set(answer.headers["access-control-expose-headers"].split(", "))
+    assert {"request-id", "retry-after", "x-ratelimit-remaining-requests"} <= seen <= exposed
 
 
 async def test_a_preflight_needs_no_key_and_finds_no_path_that_is_not_there(

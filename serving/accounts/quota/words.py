@@ -18,6 +18,8 @@ _NAMES = {
     )
     for unit in ("requests", "tokens")
 }
+# All of them.
+HEADERS = tuple(name for names in _NAMES.values() for name in names)
 
 
 def limit_words(subject: Subject, meter: Meter) -> str:

@@ -282,6 +282,8 @@ TEXTS: dict[str, Text] = {
     "/v1/models/{model}": _MODEL,
     "/v4/models": Text("Models", "The model IDs, in pages", writes="ModelPage", query=PAGES),
     "/v4/models/{model}": Text("Models", "One model ID", writes="ModelInstance"),
+    "/openai/models": _MODELS,
+    "/openai/models/{model}": _MODEL,
     "/openai/v1/models": _MODELS,
     "/openai/v1/models/{model}": _MODEL,
     "/user-info": Text("Service", "The accounts that the key may use"),
