@@ -13,8 +13,10 @@ import pytest
 from backports import zstd
 from pydantic import ValidationError
 
+from serving.api.endpoints import ENDPOINTS, NAME
 from serving.settings import Settings
 from serving.wire.messages import HttpCall
+from tests.gateway.asking import ASKED, NamingEngine, serve
 from tests.gateway.conftest import Open, Site
 
 BODY = {"model": "latest", "messages": []}
@@ -24,9 +26,8 @@ PREFLIGHT = {
     "access-control-request-headers": "authorization, content-type",
 }
 # What a page may read without being told (fetch.spec.whatwg.org), and what is for browsers.
-SAFE = ("content-type", "content-length", "access-control-allow-origin") + (
-    "access-control-expose-headers",
-)
+SAFE = {"content-type", "content-length"}
+SAFE |= {"access-control-allow-origin", "access-control-expose-headers"}
 
 
 # Azure
@@ -90,7 +91,7 @@ async def test_azures_client_unmodified(site: Site) -> None:
             model="latest", messages=[{"role": "user", "content": "a"}]
         )
         assert json.loads(answer.content)["model"] == "latest"
-        assert [model.id async for model in client.models.list()][0] == "echo"
+        assert {"echo", "latest"} < {model.id async for model in client.models.list()}
         assert (await client.models.retrieve("echo.pirate")).id == "echo.pirate"
     async with openai.AsyncOpenAI(
         base_url=f"http://127.0.0.1:{port}/openai/v1/", api_key="sk-any"
@@ -185,6 +186,41 @@ async def test_pages_with_a_slash_at_the_end(site: Site) -> None:
     assert (await site.client.get("/")).status_code == 404
 
 
+async def test_every_endpoint_may_have_a_slash_at_its_end(open_site: Open) -> None:
+    site = await open_site(double=NamingEngine)
+    for asking in ASKED:
+        await serve(site, asking.task)
+        path, _, query = asking.path("echo").partition("?")
+        answer = await site.client.post(f"{path}/?{query}", **asking.sent("echo"))
+        assert answer.status_code == 200, path
+        assert site.counted(endpoint=asking.endpoint.path, outcome="ok") == 1
+
+
+async def test_every_page_has_a_head_and_may_have_a_slash(site: Site) -> None:
+    for endpoint in ENDPOINTS:
+        if endpoint.method != "GET":
+            continue
+        path = endpoint.path.replace(NAME, "echo")
+        whole, slashed = await site.client.get(path), await site.client.get(path + "/")
+        head = await site.client.head(path + "/")
+        assert whole.status_code == slashed.status_code == head.status_code, path
+        # Metrics say more each time, and other answers have another ID in them each time.
+        if path != "/metrics":
+            assert len(whole.content) == int(head.headers["content-length"]), path
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert site.counted(endpoint=endpoint.path) == 3, path
+
+
+async def test_every_path_answers_a_preflight(open_site: Open) -> None:
+    site = await open_site(cors_origins=PREFLIGHT["origin"])
+    del site.client.headers["x-api-key"]
+    for endpoint in ENDPOINTS:
+        path = endpoint.path.replace(NAME, "echo")
+        asked = await site.client.options(path + "/", headers=PREFLIGHT)
+        assert asked.status_code == 204, path
+        assert endpoint.method in asked.headers["access-control-allow-methods"].split(", ")
+
+
 async def test_the_head_of_a_page(site: Site) -> None:
     port = await site.listen()
     async with httpx.AsyncClient(
@@ -246,7 +282,7 @@ async def test_a_page_may_read_every_header_that_is_ours(open_site: Open, tmp_pa
     for path, body in (("/v1/messages", BODY), ("/v4/completions", {"model": "latest"})):
         asked = {"x-api-key": "sk-one", "origin": PREFLIGHT["origin"]}
         answer = await site.client.post(path, json=body, headers=asked)
-        seen |= {name for name in answer.headers if name not in SAFE}
+        seen |= answer.headers.keys() - SAFE
         exposed = set(answer.headers["access-control-expose-headers"].split(", "))
     assert {"request-id", "retry-after", "x-ratelimit-remaining-requests"} <= seen <= exposed
 
