@@ -1,95 +1,34 @@
-"""Every endpoint that a model answers, asked by its example of the API's description: for tests of
-what is the same for all of them."""
+"""The endpoints that a model answers, asked of a router in process."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from serving.api.asked import Ability
 from serving.api.audio import PATHS as AUDIO
-from serving.api.endpoints import ENDPOINTS, NAME, Endpoint, Relayed
-from serving.api.openapi.document import text_of
 from serving.catalogue.catalogue import Catalogue
 from serving.catalogue.spec import EngineSpec
 from serving.engine.echo import EchoEngine
 from serving.engine.interface import Reply, Tally
 from serving.wire.messages import JSON_HEAD, SSE_HEAD, HttpCall
+from tests.asking import Asking
 from tests.gateway.conftest import Site
 
 BASE, ADAPTER, ADAPTER_ALIAS, ALIAS = "echo", "echo.pirate", "latest", "short"
 WORDS = ("one ", "two")
-# What a model is for that has an ability; one that generates has all others.
-TASKS = {Ability.EMBED: "embed", Ability.SCORE: "score", Ability.TRANSCRIBE: "transcribe"}
 
 
-@dataclass(frozen=True)
-class Asking:
-    """One endpoint that a model answers, and the bodies of its examples."""
-
-    endpoint: Endpoint
-    answer: Relayed
-
-    @property
-    def task(self) -> str:
-        return TASKS.get(self.answer.needs, "generate")
-
-    @property
-    def engine_path(self) -> str:
-        return self.answer.path or self.endpoint.path
-
-    @property
-    def bodies(self) -> Iterator[dict[str, Any]]:
-        """The examples, without the model."""
-        for example in text_of(self.endpoint).examples.values():
-            yield {name: value for name, value in example.items() if name != "model"}
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The first example."""
-        return next(self.bodies)
-
-    @property
-    def streamed(self) -> dict[str, Any] | None:
-        """A body whose answer is a stream; None if the endpoint has no streams."""
-        if self.endpoint.path.endswith("completions-stream"):
-            return self.body
-        if self.answer.needs is Ability.TRANSCRIBE:
-            return {**self.body, "stream": "true"}
-        return next((body for body in self.bodies if body.get("stream")), None)
-
-    def path(self, model: str) -> str:
-        """The target of a request, with the model where it is not in the body."""
-        path = self.endpoint.path.replace(NAME, model)
-        if "model_endpoint_name" in text_of(self.endpoint).query:
-            return f"{path}?model_endpoint_name={model}"
-        return path
-
-    def sent(self, model: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The arguments of httpx for the body of a request."""
-        fields = dict(self.body if body is None else body)
-        if self.path(model) == self.endpoint.path:
-            fields["model"] = model
-        if self.answer.needs is Ability.TRANSCRIBE:
-            del fields["file"]
-            return {"data": fields, "files": {"file": ("a.wav", b"RIFF", "audio/wav")}}
-        return {"json": fields}
-
-    async def ask(
-        self,
-        client: httpx.AsyncClient,
-        model: str = BASE,
-        body: dict[str, Any] | None = None,
-        **more: Any,
-    ) -> httpx.Response:
-        return await client.post(self.path(model), **self.sent(model, body), **more)
-
-
-ASKED = [Asking(at, at.answer) for at in ENDPOINTS if isinstance(at.answer, Relayed)]
+async def ask(
+    asking: Asking,
+    client: httpx.AsyncClient,
+    model: str = BASE,
+    body: dict[str, Any] | None = None,
+    **more: Any,
+) -> httpx.Response:
+    """Send one of the endpoint's examples, or another body."""
+    return await client.post(asking.path(model), **asking.sent(model, body), **more)
 
 
 class NamingEngine(EchoEngine):

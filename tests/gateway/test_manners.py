@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from serving.api.endpoints import ENDPOINTS, NAME
 from serving.settings import Settings
 from serving.wire.messages import HttpCall
-from tests.gateway.asking import ASKED, NamingEngine, serve
+from tests.asking import ASKED
+from tests.gateway.asking import NamingEngine, serve
 from tests.gateway.conftest import Open, Site
 
 BODY = {"model": "latest", "messages": []}

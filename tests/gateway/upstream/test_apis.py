@@ -8,9 +8,7 @@ import httpx
 import pytest
 
 from serving.accounts.caller import ANYONE
-from serving.api.asked import Ability
-from serving.api.endpoints import ENDPOINTS, NAME, Relayed
-from serving.api.openapi.document import text_of
+from tests.asking import ASKED
 from tests.conftest import Eventually
 from tests.gateway.conftest import events
 from tests.gateway.upstream.conftest import CANARY, DIALECTS, TEXT, World
@@ -232,21 +230,12 @@ async def test_every_endpoint_is_answered_or_refused_by_name(world: World, model
     that answer; nothing is sent in an API that it is not for."""
     route = world.site.router.pipeline._resolver.resolve(model, ANYONE)
     refused = answered = 0
-    for endpoint in ENDPOINTS:
-        if not isinstance(endpoint.answer, Relayed):
-            continue
-        example = dict(next(iter(text_of(endpoint).examples.values())))
-        if example.pop("model", None) and NAME not in endpoint.path:
-            example["model"] = model
-        path = endpoint.path.replace(NAME, model)
-        query = "?model_endpoint_name=" + model if path.startswith("/v1/llm/") else ""
+    for asking in ASKED:
+        path = asking.path(model)
         sent = sum(len(double.requests) for double in world.doubles.values())
-        sent_as: dict[str, Any] = {"json": example}
-        if endpoint.answer.needs is Ability.TRANSCRIBE:
-            sent_as = {"data": example, "files": {"file": ("a.wav", b"RIFF")}}
-        response = await world.wire.post(path + query, **sent_as)
+        response = await world.wire.post(path, **asking.sent(model))
         sent = sum(len(double.requests) for double in world.doubles.values()) - sent
-        if endpoint.answer.needs in route.abilities:
+        if asking.answer.needs in route.abilities:
             assert (response.status_code, sent) == (200, 1), (path, response.text)
             answered += 1
         else:
