@@ -18,6 +18,7 @@ from serving.catalogue.spec import EngineSpec
 from serving.observability.logs import Log
 from serving.router.answer import AttemptFailed
 from serving.wire.messages import CompletionCall, Sampling
+from tests.asking import ASKED, Asking
 from tests.cluster.conftest import apply, local_model, models_with
 from tests.cluster.engine_server import EngineLink, EngineServer, engine_link, engine_server
 from tests.conftest import Eventually
@@ -26,6 +27,7 @@ from tests.live import BASE, PIRATE, Server, poll
 
 ALIAS, EMBED = "rerank-latest", "tiny-embed"
 SCORE, RERANK, EMBEDDINGS = "/score", "/rerank", "/v1/embeddings"
+SCORING = [asking for asking in ASKED if asking.task == "score"]
 CONTEXT = 256
 QUESTION = "What is the capital of France?"
 TEXTS = [
@@ -299,6 +301,17 @@ def test_every_path_answers(more: Server, right: HuggingFace, path: str, model: 
     assert (record["outcome"], record["endpoint"]) == ("ok", path)
     assert record["prompt_tokens"] == right.tokens(QUESTION, TEXTS)
     assert record["completion_tokens"] == 0
+
+
+@pytest.mark.parametrize("asking", SCORING, ids=lambda at: at.endpoint.path)
+def test_the_examples_of_the_description_run(more: Server, asking: Asking) -> None:
+    for model in (RERANKER, ALIAS):
+        for body in asking.bodies:
+            url = more.url + asking.path(model)
+            response = more.client.post(url, **asking.sent(model, body))
+            assert response.status_code == 200, response.text
+            asking.check_schema(response)
+            asking.check_names(response, model, RERANKER)
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from typing import Any
 
-import jsonschema
 import pytest
 
-from serving.api.endpoints import ENDPOINTS, NAME, Relayed
-from serving.api.openapi.document import EVENTS, JSON, document, text_of
+from serving.api.endpoints import NAME
+from serving.api.openapi.document import JSON, text_of
+from tests.asking import ASKED, DOCUMENT, Asking
 from tests.e2e.conftest import sdk_python
 from tests.live import KEY, Server
 
-DOCUMENT = document(ENDPOINTS)
 EXAMPLES = [
-    pytest.param(endpoint.path, name, id=f"{endpoint.path} {name}")
-    for endpoint in ENDPOINTS
-    if isinstance(endpoint.answer, Relayed) and text_of(endpoint).profile
-    for name in text_of(endpoint).examples
+    pytest.param(asking, name, id=f"{asking.endpoint.path} {name}")
+    for asking in ASKED
+    if text_of(asking.endpoint).profile
+    for name in text_of(asking.endpoint).examples
 ]
 # What a model refuses of a valid body, no schema can say, so `positive_data_acceptance` is left
 # out: it wants every body that fits its schema to be answered.
@@ -34,8 +31,9 @@ CASES = os.environ.get("SERVING_API_CASES", "10")
 PHASES = os.environ.get("SERVING_API_PHASES", "examples,fuzzing")
 
 
-@pytest.mark.parametrize(("path", "name"), EXAMPLES)
-def test_the_examples_run(live: Server, path: str, name: str) -> None:
+@pytest.mark.parametrize(("asking", "name"), EXAMPLES)
+def test_the_examples_run(live: Server, asking: Asking, name: str) -> None:
+    path = asking.endpoint.path
     operation = DOCUMENT["paths"][path]["post"]
     body = operation["requestBody"]["content"][JSON]["examples"][name]["value"]
     url = live.url + path
@@ -45,19 +43,7 @@ def test_the_examples_run(live: Server, path: str, name: str) -> None:
     query = {at["name"]: at["example"] for at in parameters if at["in"] == "query"}
     response = live.client.post(url, json=body, params=query)
     assert response.status_code == 200, response.text
-    content = operation["responses"]["200"]["content"]
-    kind = response.headers["content-type"].split(";")[0]
-    if kind == JSON:
-        check(response.json(), content[JSON]["schema"])
-        return
-    assert kind == EVENTS
-    data = content[EVENTS]["schema"]["properties"]["data"]
-    schema = data.get("anyOf", [data])[-1]["contentSchema"]
-    frames = [line[len("data: ") :] for line in response.text.splitlines() if line[:5] == "data:"]
-    assert len(frames) > 1
-    for frame in frames:
-        if frame != "[DONE]":
-            check(json.loads(frame), schema)
+    asking.check_schema(response)
 
 
 def test_schemathesis_finds_nothing(live: Server) -> None:
@@ -77,7 +63,3 @@ def test_schemathesis_finds_nothing(live: Server) -> None:
     )
     assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2000:]
     assert "Tested: " in done.stdout
-
-
-def check(answer: object, schema: dict[str, Any]) -> None:
-    jsonschema.validate(answer, {**schema, "components": DOCUMENT["components"]})

@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.asking import ASKED, Asking
 from tests.cluster.conftest import apply, local_model, models_with
 from tests.embed_shape import CONTEXT as EMBED_CONTEXT
 from tests.embed_shape import write_embed
@@ -17,6 +18,7 @@ from tests.whisper_shape import recording, write_whisper
 
 EMBED, WHISPER = "tiny-embed", "tiny-whisper"
 ALIASES = {"text-embedding-3-small": EMBED, "whisper-1": WHISPER}
+ASKED_HERE = [asking for asking in ASKED if asking.task in ("embed", "transcribe")]
 TEXTS = ["Once upon a time", "The capital of France is"]
 HEARD = ("a.wav", recording(1))
 NOISE = ("a.wav", b"no sound")
@@ -48,6 +50,20 @@ def tasks(_shared: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 def client(tasks: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(api_key=KEY, base_url=f"{tasks.url}/v1", max_retries=0) as client:
         yield client
+
+
+@pytest.mark.parametrize("asking", ASKED_HERE, ids=lambda at: at.endpoint.path)
+def test_the_examples_of_the_description_run(tasks: Server, asking: Asking) -> None:
+    target = EMBED if asking.task == "embed" else WHISPER
+    for model in (target, *(alias for alias, of in ALIASES.items() if of == target)):
+        for body in (*asking.bodies, asking.streamed):
+            if body is None:
+                continue
+            sent = asking.sent(model, body, recording(1))
+            response = tasks.client.post(tasks.url + asking.path(model), **sent)
+            assert response.status_code == 200, response.text
+            asking.check_schema(response)
+            asking.check_names(response, model, target)
 
 
 @pytest.mark.parametrize("model", [EMBED, "text-embedding-3-small"])

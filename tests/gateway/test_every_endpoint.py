@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import pytest
 
 from serving.api.asked import Ability
-from serving.api.endpoints import ENDPOINTS
 from serving.api.formed import CHAT_PATH, COMPLETIONS_PATH
-from serving.api.openapi.document import JSON, document
+from serving.api.openapi.document import JSON
 from serving.errors import EngineFailed
 from serving.wire.messages import CompletionCall
-from tests.asking import ASKED, Asking, named
+from tests.asking import ASKED, DOCUMENT, Asking, check
 from tests.conftest import Eventually
 from tests.gateway.asking import (
     ADAPTER,
@@ -34,19 +32,10 @@ from tests.gateway.conftest import Open, events
 from tests.gateway.test_keys import keyed
 from tests.gateway.test_limits import left, limited, running
 
-DOCUMENT = document(ENDPOINTS)
 # What answers to each name.
 TARGETS = {BASE: BASE, ALIAS: BASE, ADAPTER: ADAPTER, ADAPTER_ALIAS: ADAPTER}
 KINDS = ("prompt", "completion")
 every_endpoint = pytest.mark.parametrize("asking", ASKED, ids=lambda at: at.endpoint.path)
-
-
-def said(answer: httpx.Response) -> list[Any]:
-    """A whole answer, or the events of a stream."""
-    if answer.headers["content-type"] == JSON:
-        return [answer.json()]
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    return [data for _, data in events(answer.text) if data not in (None, "[DONE]")]
 
 
 @every_endpoint
@@ -66,11 +55,7 @@ async def test_the_model_that_is_named_answers_under_that_name(
             assert (call.adapter.id if call.adapter else BASE) == target
             if not isinstance(call, CompletionCall):
                 assert call.path in (asking.engine_path, CHAT_PATH, COMPLETIONS_PATH)
-            assert answer.headers.get("x-served-model", model) == target
-            heard = said(answer)
-            own = asking.calls_it(model, target, streams=answer.headers["content-type"] != JSON)
-            assert set(named(heard)) <= {own or model}
-            assert own is None or own in named(heard)
+            asking.check_names(answer, model, target)
             sent += 1
             kind = "adapter" if target == ADAPTER else "engine"
             labels = {"model": BASE, "endpoint": asking.endpoint.path}
@@ -87,7 +72,7 @@ def check_refusal(asking: Asking, answer: httpx.Response, status: int) -> str:
     assert answer.headers["content-type"] == JSON
     said = DOCUMENT["paths"][asking.endpoint.path][asking.endpoint.method.lower()]["responses"]
     schema = said[str(status)]["content"][JSON]["schema"]
-    jsonschema.validate(answer.json(), {**schema, "components": DOCUMENT["components"]})
+    check(answer.json(), schema)
     error = answer.json()["error"]
     dialect = asking.endpoint.dialect
     if dialect.id_header:

@@ -14,6 +14,8 @@ from tests.gateway.conftest import events
 from tests.gateway.upstream.conftest import CANARY, DIALECTS, TEXT, World
 from tests.providers import PROMPT_TOKENS, WORDS, Step
 
+# Models that embed, and an alias.
+OTHERS = ("e-openai", "e-gemini", "old-one")
 MESSAGES = {"messages": [{"role": "user", "content": CANARY}], "max_tokens": 9}
 
 
@@ -224,7 +226,7 @@ async def test_embeddings(world: World) -> None:
     assert {item["id"] for item in listed} == {"e-openai", "e-gemini"}
 
 
-@pytest.mark.parametrize("model", [*(f"m-{name}" for name in DIALECTS), "e-openai", "e-gemini"])
+@pytest.mark.parametrize("model", [*(f"m-{name}" for name in DIALECTS), *OTHERS])
 async def test_every_endpoint_is_answered_or_refused_by_name(world: World, model: str) -> None:
     """The example of each endpoint is answered by what the provider has, or refused with the paths
     that answer; nothing is sent in an API that it is not for."""
@@ -237,6 +239,7 @@ async def test_every_endpoint_is_answered_or_refused_by_name(world: World, model
         sent = sum(len(double.requests) for double in world.doubles.values()) - sent
         if asking.answer.needs in route.abilities:
             assert (response.status_code, sent) == (200, 1), (path, response.text)
+            asking.check_names(response, model, route.model)
             answered += 1
         else:
             assert (response.status_code, sent) == (422, 0), (path, response.text)
