@@ -63,7 +63,7 @@ class UpstreamEngine(Engine):
         """Send one request; gives the answer's events, and what has read them.
 
         Once the block is entered, the provider has begun to answer. An answer without usage is
-        reported when it ends, breaks off or is cancelled; nothing is estimated.
+        reported when it ends, breaks off or is cancelled; then it is guessed.
         """
         self._running += 1
         try:
@@ -71,7 +71,8 @@ class UpstreamEngine(Engine):
                 try:
                     yield events, reading
                 finally:
-                    if not reading.usage:
+                    if not reading.known:
+                        reading.estimate()
                         self.client.without_usage(self.spec.id)
         finally:
             self._running -= 1

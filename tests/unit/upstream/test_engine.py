@@ -142,7 +142,9 @@ async def test_cancelled_before_the_provider_said_how_much(
     running = asyncio.create_task(world.chat() if chat else world.generate())
     said: list[Any] = world.paper.parts if chat else world.chunks
     await cancelled(running, lambda: len(said) >= 3, eventually)
-    assert (world.tally.prompt_tokens, world.tally.completion_tokens) == (0, 0)
+    assert world.tally.guessed
+    assert world.tally.prompt_tokens > 0
+    assert 3 <= world.tally.completion_tokens < len(WORDS), "an event is a token at least"
     assert world.without_usage == 1
 
 
@@ -155,11 +157,16 @@ async def test_cancelled_before_the_provider_began(start: Start, eventually: Eve
     assert world.without_usage == 0, "there was no answer that could have said it"
 
 
-@pytest.mark.parametrize(("dialect", "used"), [("gemini", (PROMPT_TOKENS, 2)), ("openai", (0, 0))])
-async def test_an_answer_that_breaks_off(start: Start, dialect: str, used: tuple[int, int]) -> None:
+@pytest.mark.parametrize("dialect", ["gemini", "openai"])
+async def test_an_answer_that_breaks_off(start: Start, dialect: str) -> None:
     world = await start(dialect)
     world.double.script = [Step(words=WORDS, breaks="cut", after=2)]
     with pytest.raises(ServingError):
         await world.generate()
-    assert (world.tally.prompt_tokens, world.tally.completion_tokens) == used
+    used = world.tally.used()
+    said = dialect == "gemini"
+    # Two events, of twelve bytes.
+    assert used.completion_tokens == (2 if said else 3)
+    assert used.guessed is not said
+    assert used.guessed or used.prompt_tokens == PROMPT_TOKENS
     assert world.without_usage == (dialect == "openai")
