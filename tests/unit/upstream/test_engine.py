@@ -17,7 +17,7 @@ from serving.observability.logs import Log
 from serving.observability.router_metrics import RouterMetrics
 from serving.upstream.client import ProviderClient
 from serving.upstream.engine import UpstreamEngine
-from serving.wire.messages import CompletionCall, Head, HttpCall, Sampling
+from serving.wire.messages import CompletionCall, End, Head, HttpCall, Sampling
 from tests.conftest import Eventually
 from tests.providers import PROMPT_TOKENS, Double, Step, open_double
 
@@ -153,7 +153,7 @@ async def test_cancelled_before_the_provider_began(start: Start, eventually: Eve
     world.double.script = [Step(delay_s=60)]
     running = asyncio.create_task(world.generate(stream=False))
     await cancelled(running, lambda: world.double.requests, eventually)
-    assert world.tally == Tally()
+    assert world.tally.used() == End(queue_s=world.tally.queue_s)
     assert world.without_usage == 0, "there was no answer that could have said it"
 
 
