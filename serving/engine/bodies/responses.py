@@ -25,12 +25,16 @@ def check_response(given: Mapping[str, Any]) -> None:
     """
     Raises:
         InvalidRequest: which field of the body needs what is stored, or asks for storing, or is
-            known to vLLM by another name.
+            known to vLLM by another name, or not at all.
     """
     refuse_stored(given)
     limit = given.get("max_output_tokens")
     if isinstance(limit, int | float) and limit < 1:
         _refuse("max_output_tokens", "must be at least 1")
+    choice = given.get("tool_choice")
+    if type(choice) is dict and choice.get("type") == "allowed_tools":
+        # vLLM shows the model all tools, and leaves its calls in the text as they are written.
+        _refuse("tool_choice", "allowed_tools is not taken here; send the tools that are allowed")
 
 
 def is_constrained(given: Mapping[str, Any]) -> bool:

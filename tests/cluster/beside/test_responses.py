@@ -161,6 +161,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "an unknown model": {"model": "nothing"},
     "a template": {"prompt": {"id": "pmpt_1"}},
     "stored": {"store": True},
+    "some of the tools": {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}},
 }
 NOT_STORED = "nothing is stored here (serving/api/stored.py)"
 # How a refusal differs from vLLM's, and why.
@@ -176,6 +177,7 @@ OTHERWISE = {
     "stored in the background": Otherwise(400, 400, NOT_STORED),
     "stored": Otherwise(400, 200, NOT_STORED),
     "a template": Otherwise(400, 400, NOT_STORED),
+    "some of the tools": Otherwise(400, 200, "vLLM leaves calls in the text as they are written"),
     "stream is a text": ROUTED,
     "an unknown model": UNKNOWN,
 }

@@ -59,6 +59,7 @@ def test_what_needs_no_storing_passes(fields: dict[str, Any]) -> None:
         ("input", [USER] * 1025),
         ("input", [{"role": "user", "content": [{"type": "input_text"}] * 1025}]),
         ("tools", [{"type": "function", "name": "f"}] * 129),
+        ("tool_choice", {"type": "allowed_tools", "mode": "auto", "tools": []}),
         ("text", {"format": {"type": "json_schema", "schema": {"pattern": "a{1,5000}"}}}),
         ("text", {"format": {"type": "json_schema", "schema": {"enum": ["a"] * 1001}}}),
         ("text", {"format": {"type": "json_schema", "schema": {"$ref": "#"}}}),
