@@ -137,6 +137,7 @@ TEXTS: dict[str, Text] = {
             "streamed": {
                 "model": CHAT,
                 "messages": [{"role": "user", "content": "Say hello in Chinese"}],
+                "max_tokens": 24,
                 "stream": True,
                 "stream_options": {"include_usage": True},
             },
@@ -156,6 +157,7 @@ TEXTS: dict[str, Text] = {
                 "model": CHAT,
                 "instructions": "Be brief.",
                 "input": [{"role": "user", "content": "Say hello in Chinese"}],
+                "max_output_tokens": 24,
                 "stream": True,
             },
         },

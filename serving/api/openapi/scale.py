@@ -62,7 +62,12 @@ SCALE_TEXTS: dict[str, Text] = {
                 "messages": _HELLO,
                 "model_parameters": {"temperature": 0, "max_tokens": 16},
             },
-            "streamed": {"model": CHAT, "messages": _HELLO, "stream": True},
+            "streamed": {
+                "model": CHAT,
+                "messages": _HELLO,
+                "model_parameters": {"max_tokens": 16},
+                "stream": True,
+            },
         },
     ),
     "/v4/models/{model}/completions": Text(
@@ -90,7 +95,13 @@ SCALE_TEXTS: dict[str, Text] = {
                 "prompt": "What is the capital of France?",
                 "max_tokens": 16,
             },
-            "streamed": {"model": CHAT, "chat_history": [], "prompt": "Hello!", "stream": True},
+            "streamed": {
+                "model": CHAT,
+                "chat_history": [],
+                "prompt": "Hello!",
+                "max_tokens": 16,
+                "stream": True,
+            },
         },
     ),
     "/v4/model-deployments": Text(
@@ -121,7 +132,12 @@ SCALE_TEXTS: dict[str, Text] = {
         streams="ChatCompletionStreamResponse",
         examples={
             "whole": {"model": CHAT, "messages": _HELLO, "max_tokens": 16},
-            "streamed": {"model": CHAT, "messages": _HELLO, "stream": True},
+            "streamed": {
+                "model": CHAT,
+                "messages": _HELLO,
+                "max_tokens": 16,
+                "stream": True,
+            },
         },
     ),
     "/v5/models": Text(_BETA, "The model IDs", writes="InferenceModels", query=_CURSOR),
