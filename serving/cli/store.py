@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Routers look for new keys each second (`serving/accounts/follow.py`); a busy one is later.
+KNOWN_S = 2.0
+
 STORE = click.option(
     "--store",
     "url",
@@ -82,7 +85,8 @@ def upgrade(url: str | None, port: int) -> None:
 def bootstrap(name: str, url: str | None, port: int) -> None:
     """Make an admin key on the store itself, and print it: it is never shown again.
 
-    Whoever can write the store can do this; the other commands want an admin key.
+    Whoever can write the store can do this; the other commands want an admin key. It ends when
+    every router that runs knows the key, two seconds later.
     """
 
     async def make(at: Store) -> None:
@@ -91,6 +95,7 @@ def bootstrap(name: str, url: str | None, port: int) -> None:
         row, text = await make_admin_key(at, name)
         click.echo(f"{row.id} in {at.shown}; keep the key: it is not shown again", err=True)
         output.write_line(text)
+        await asyncio.sleep(KNOWN_S)
 
     _run(url, port, make)
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import pytest
 
 from serving.accounts.secret import id_of, is_whole
 from tests.unit.cli.conftest import run
+
+
+@pytest.fixture(autouse=True)
+def _no_routers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.cli.store.KNOWN_S", 0)
 
 
 def never(request: httpx.Request) -> httpx.Response:
