@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm"
 SCENARIOS = sorted(path.name for path in (CHART / "scenarios").iterdir())
 RELEASE, NAMESPACE = "my-release", "models"
+DEFAULTS: Any = yaml.safe_load((CHART / "values.yaml").read_text())
 
 Object = dict[str, Any]
 
@@ -64,6 +65,11 @@ class Rendered:
 
     def kind(self, kind: str) -> dict[str, Object]:
         return {each["metadata"]["name"]: each for each in self.objects if each["kind"] == kind}
+
+    @functools.cached_property
+    def all_values(self) -> Object:
+        """With the chart's defaults."""
+        return merged(DEFAULTS, self.values)
 
     @property
     def service(self) -> Object:

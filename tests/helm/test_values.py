@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from docs import chart
-from tests.helm.rendered import CHART, Object, merged, render, scenario_values
+from tests.helm.rendered import CHART, DEFAULTS, Object, merged, render, scenario_values
 
 SCHEMA: Any = json.loads((CHART / "values.schema.json").read_text())
-DEFAULTS: Any = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
 def test_the_readme_is_current() -> None:
