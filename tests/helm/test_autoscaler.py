@@ -19,7 +19,9 @@ from tests.helm.rendered import NAMESPACE, SCENARIOS, Rendered, merged, render, 
 @pytest.fixture(params=SCENARIOS, scope="module")
 def scaled(request: pytest.FixtureRequest) -> Rendered:
     """With the autoscaler, also where a scenario has it off."""
-    return render(merged(scenario_values(request.param), {"ray": {"autoscaler": {"enabled": True}}}))
+    return render(
+        merged(scenario_values(request.param), {"ray": {"autoscaler": {"enabled": True}}})
+    )
 
 
 def autoscaling(rendered: Rendered) -> Any:
@@ -51,7 +53,7 @@ def asked_for(rendered: Rendered, wanted: Iterable[dict[str, float]]) -> dict[st
 
 
 def demands(rendered: Rendered, more: int = 0) -> list[dict[str, float]]:
-    """What Ray Serve asks for while all models are awake, and `more` replicas of each application."""
+    """What Ray Serve asks for while all models are awake, with `more` replicas of each."""
     from ray.serve._private.utils import import_attr  # as Ray Serve finds a builder
 
     catalogue = load_text(rendered.values["models"]["file"])

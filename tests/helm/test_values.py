@@ -8,7 +8,6 @@ from typing import Any
 
 import helm_python
 import pytest
-import yaml
 
 from docs import chart
 from tests.helm.rendered import CHART, DEFAULTS, Object, merged, render, scenario_values
