@@ -119,8 +119,8 @@ def test_no_volume_is_put_in_twice(rendered: Rendered) -> None:
     for pod in rendered.ray_pods:
         mounts = {each["mountPath"]: each["name"] for each in pod.main["volumeMounts"]}
         assert (mounts["/dev/shm"], mounts["/tmp/ray"]) == ("shared-mem", "ray-logs")
-        kinds = {each["name"]: each for each in pod.spec["volumes"]}
-        assert kinds["shared-mem"]["emptyDir"]["medium"] == "Memory"
+        volumes = {each["name"]: each.get("emptyDir") for each in pod.spec["volumes"]}
+        assert (volumes["ray-logs"], volumes["shared-mem"]["medium"]) == ({}, "Memory")
 
 
 def probes(rendered: Rendered) -> Iterator[tuple[Pod, str, Object]]:
