@@ -1,6 +1,6 @@
 """Short requests on new connections, while the servers of one port leave and come, one by one.
 
-    python -m tests.storm --seconds 2      # one JSON line: sent, failed, reset, ...
+    python -m tests.storm --leaves 40      # one JSON line: sent, failed, reset, ...
 
 Servers and clients are in one process: what is proven is the kernel's part and ours, not speed.
 """
@@ -12,7 +12,6 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from serving.http.patience import Patience
 
 SERVERS = 3
 CLIENTS = 8
+# Fewer of them prove nothing.
+LEAST = 100
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 MIGRATES = Path("/proc/sys/net/ipv4/tcp_migrate_req")
 
@@ -36,7 +37,7 @@ class Storm:
     """Clients that open a connection for each request, in threads of their own."""
 
     def __init__(self, port: int) -> None:
-        self.ends: Counter[str] = Counter()
+        self.ends: list[str] = []
         self._port = port
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(CLIENTS)]
@@ -44,14 +45,15 @@ class Storm:
             thread.start()
 
     def end(self) -> Counter[str]:
+        """Stop; how the requests ended."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        return self.ends
+        return Counter(self.ends)
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.ends[self._ask()] += 1
+            self.ends.append(self._ask())
 
     def _ask(self) -> str:
         try:
@@ -77,16 +79,16 @@ async def made(port: int = 0) -> HttpServer:
     return server
 
 
-async def run(seconds: float, *, grow: bool) -> dict[str, Any]:
-    """Roll servers for so long. With `grow`, the new one comes before the old one goes."""
+async def run(leaves: int, *, grow: bool) -> dict[str, Any]:
+    """Roll servers until so many have left and `LEAST` requests were sent. With `grow`, the new one
+    comes before the old one goes."""
     servers = [await made()]
     port = servers[0].port
     servers += [await made(port) for _ in range(SERVERS - 1)]
     storm = Storm(port)
     rolled = 0
-    until = time.monotonic() + seconds
     try:
-        while time.monotonic() < until:
+        while rolled < leaves or len(storm.ends) < LEAST:
             await asyncio.sleep(0.02)
             if grow:
                 servers.append(await made(port))
@@ -109,13 +111,13 @@ async def run(seconds: float, *, grow: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--leaves", type=int, default=40, help="how many servers leave")
     parser.add_argument("--grow", action="store_true")
     given = parser.parse_args()
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(runner.run(run(given.seconds, grow=given.grow))))
+        print(json.dumps(runner.run(run(given.leaves, grow=given.grow))))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@
 
 One engine server of the first model of a models file and one router in front of it, without Ray.
 Bystanders stream short completions all the time; an attacker, a process and a caller of its own,
-sends one body of `heavy_bodies.py` after the other. A bystander's latency is what it waits for its first token and
-between tokens. If the model embeds or scores, they ask for that, the bodies are those of
-`heavy_reading.py`, and the latency is that of a whole answer. Before each body the bystanders run
-alone for a while: what they wait longer while the body is worked on, worst against worst (p100), is
-the added latency.
+sends one body of `heavy_bodies.py` after the other. A bystander's latency is what it waits for its
+first token and between tokens. If the model embeds or scores, they ask for that, the bodies are
+those of `heavy_reading.py`, and the latency is that of a whole answer. Before each body the
+bystanders run alone for a while: what they wait longer while the body is worked on, worst against
+worst (p100), is the added latency.
 """
 
 from __future__ import annotations

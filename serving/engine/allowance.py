@@ -21,6 +21,7 @@ from serving.engine.interface import Tally
 from serving.errors import BudgetExhausted
 from serving.wire.messages import Allowance, Spent
 
+SPENT = BudgetExhausted("what the request may use is used up")
 # The longest and the shortest time between two looks, in seconds.
 LOOK_S, LOOK_SOON_S = 0.25, 0.002
 

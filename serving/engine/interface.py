@@ -25,7 +25,8 @@ class Tally(msgspec.Struct):
     or `http` returns or raises, cancelled or not. A call that waits in the engine's queue has used
     nothing: its prompt counts once the model has begun to run it. `finish_reason` is set with the
     last part of an answer. An engine that does not keep the counts up to date on the way sets
-    `count`, which does.
+    `count`, which does. `guessed` is true while nobody has counted a part of them, and they
+    are what the answer's length says.
     """
 
     prompt_tokens: int = 0
@@ -34,6 +35,7 @@ class Tally(msgspec.Struct):
     finish_reason: str | None = None
     cached_tokens: int = 0
     images: int = 0
+    guessed: bool = False
     count: Callable[[], None] | None = None
 
     def refresh(self) -> None:
@@ -57,6 +59,7 @@ class Tally(msgspec.Struct):
             self.queue_s,
             self.cached_tokens,
             self.images,
+            self.guessed,
         )
 
 

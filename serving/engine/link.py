@@ -14,11 +14,11 @@ from typing import Protocol, cast
 
 import msgspec
 
-from serving.engine.allowance import Spending
+from serving.engine.allowance import SPENT, Spending
 from serving.engine.calls import run_call
 from serving.engine.interface import Engine, Tally
 from serving.engine.strangers import Strangers
-from serving.errors import BudgetExhausted, EngineFailed, ServingError
+from serving.errors import EngineFailed, ServingError
 from serving.observability.logs import Log, Sparing
 from serving.wire.frames import MAX_PAYLOAD, FrameError, FrameReader, Kind, split_open
 from serving.wire.messages import (
@@ -34,7 +34,6 @@ from serving.wire.outbox import Outbox
 
 MAX_HELLO = 4096
 
-_SPENT = BudgetExhausted("what the request may use is used up")
 
 _encode = msgspec.json.encode
 _decode_call = msgspec.json.Decoder(Call).decode
@@ -249,7 +248,7 @@ class Link(asyncio.Protocol):
             # outbox drops this frame.
             outcome = "cancelled"
             if spending is not None and spending.stopped:
-                self.outbox.send(Kind.FAIL, stream, _encode(_fail(_SPENT, tally)))
+                self.outbox.send(Kind.FAIL, stream, _encode(_fail(SPENT, tally)))
             else:
                 self.outbox.send(Kind.END, stream, _encode(tally.used()))
         except ServingError as error:

@@ -162,7 +162,7 @@ class RouterMetrics:
         )
         self.upstream_without_usage = Counter(
             "serving_upstream_without_usage_total",
-            "Completions whose provider did not say how many tokens they took; counted as none.",
+            "Answers whose provider did not say how many tokens they took; they are guessed.",
             ["provider"],
             registry=registry,
         )

@@ -86,10 +86,9 @@ class Ticket:
 
 
 def used_of(entry: Entry) -> Used | None:
-    """The tokens of a request that has ended; None if nobody knows."""
-    if not entry.usage_known:
-        return None
-    return Used(entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens)
+    """The tokens of a request that has ended, known or guessed; None if nobody has said any."""
+    used = Used(entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens)
+    return used if entry.usage_known or any(used) else None
 
 
 class Admission:

@@ -11,13 +11,14 @@ import itertools
 import time
 from collections.abc import Callable
 
+from serving.engine.allowance import SPENT, Spending
 from serving.engine.calls import run_call
 from serving.engine.interface import Engine, Tally
 from serving.errors import ModelUnavailable, ServingError
 from serving.observability.logs import Log
 from serving.router.answer import Answer, AttemptFailed
 from serving.wire.body import Body, whole
-from serving.wire.messages import Call, Head, Load
+from serving.wire.messages import Call, Head, Load, Spent
 
 # What a client that reads slowly may leave unread before the engine is made to wait, in bytes.
 HIGH_WATER = 64 * 1024
@@ -26,10 +27,11 @@ HIGH_WATER = 64 * 1024
 class LocalReply:
     """Writes one call's answer to where the relay reads it."""
 
-    __slots__ = ("_answer", "_loop", "_waiter")
+    __slots__ = ("_answer", "_loop", "_spending", "_waiter")
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, spending: Spending | None = None) -> None:
         self._answer = answer
+        self._spending = spending
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         answer.on_taken = self._taken
@@ -46,6 +48,9 @@ class LocalReply:
         self._answer.on_data(data, due)
         for answer in due:
             answer.deliver(time.monotonic())
+        spending = self._spending
+        if spending is not None and spending.ending and not spending.stopped:
+            spending.look()
 
     async def drained(self) -> None:
         while not self.writable:
@@ -115,13 +120,22 @@ class LocalReplica:
         """Start one call."""
         stream = next(self._numbers)
         answer, tally = Answer(self, stream), Tally()
-        task = asyncio.get_running_loop().create_task(self._run(call, whole(body), answer, tally))
+        spending = self._watch(stream, call, answer, tally) if call.allowance else None
+        reply = LocalReply(answer, spending)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(call, whole(body), reply, answer, tally))
         self._calls[stream] = task
 
         def done(task: asyncio.Task[None]) -> None:
             del self._calls[stream]
+            if spending is not None:
+                spending.close()
             # Here and not in the task: one that is cancelled before its first step never runs.
-            if task.cancelled():
+            if not task.cancelled():
+                return
+            if spending is not None and spending.stopped:
+                self._fail(SPENT, answer, tally)
+            else:
                 self._cancelled(answer, tally)
 
         task.add_done_callback(done)
@@ -141,30 +155,44 @@ class LocalReplica:
         if tasks:
             await asyncio.wait(tasks)
 
+    def _watch(self, stream: int, call: Call, answer: Answer, tally: Tally) -> Spending:
+        """Let a call go no further than its limits allow."""
+        loop = asyncio.get_running_loop()
+
+        def tell(spent: Spent) -> None:
+            if answer.on_spent is not None and not answer.closed:
+                spending.allow(answer.on_spent(spent))
+
+        # Not from within the look that says it: to be allowed more is to look again.
+        def say(spent: Spent) -> None:
+            loop.call_soon(tell, spent)
+
+        spending = Spending(tally, call.allowance, say, lambda: self.cancel(stream))
+        return spending
+
+    def _fail(self, error: ServingError, answer: Answer, tally: Tally) -> None:
+        answer.on_fail(AttemptFailed(error, retryable=False, used=tally.used()))
+
     def _cancelled(self, answer: Answer, tally: Tally) -> None:
         if self._closing:
-            error = ModelUnavailable("the router is going down")
-            answer.on_fail(AttemptFailed(error, retryable=False, used=tally.used()))
+            self._fail(ModelUnavailable("the router is going down"), answer, tally)
         else:
             answer.on_end(tally.used())
 
-    async def _run(self, call: Call, body: bytes, answer: Answer, tally: Tally) -> None:
+    async def _run(
+        self, call: Call, body: bytes, reply: LocalReply, answer: Answer, tally: Tally
+    ) -> None:
         """Run one call to its end or its failure; either says what the call has used.
 
         No failure is retryable: there is no other replica, and the engine has retried what it may
         (`upstream/client.py`).
         """
-        reply = LocalReply(answer)
-
-        def fail(error: ServingError) -> None:
-            answer.on_fail(AttemptFailed(error, retryable=False, used=tally.used()))
-
         try:
             await run_call(self.engine, call, body, reply, tally)
         except ServingError as error:
-            fail(error)
+            self._fail(error, answer, tally)
         except Exception as error:  # noqa: BLE001 - the caller gets no stack trace, the log does
             self._log.exception("call_failed", error, request_id=call.request_id)
-            fail(ServingError("internal error; the log has its cause"))
+            self._fail(ServingError("internal error; the log has its cause"), answer, tally)
         else:
             answer.on_end(tally.end())

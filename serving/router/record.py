@@ -109,6 +109,11 @@ class Record:
         self.status, self.used = status, used
         self.end()
 
+    @property
+    def usage_known(self) -> bool:
+        """True if what the request used has been counted, and is neither a guess nor missing."""
+        return self.answer is None if self.used is None else not self.used.guessed
+
     def entry(self) -> Entry:
         """What the ledger keeps of a request that has ended."""
         used = self.used or End()
@@ -128,7 +133,7 @@ class Record:
             status=self.status,
             code=self.code,
             finish_reason=used.finish_reason,
-            usage_known=self.used is not None or self.answer is None,
+            usage_known=self.usage_known,
             prompt_tokens=used.prompt_tokens,
             cached_tokens=used.cached_tokens,
             completion_tokens=used.completion_tokens,
@@ -230,7 +235,7 @@ class Recorder:
             queue_s=None if used.queue_s is None else round(used.queue_s, 4),
             prompt_tokens=used.prompt_tokens,
             completion_tokens=used.completion_tokens,
-            usage_known=record.used is not None or record.answer is None,
+            usage_known=record.usage_known,
             finish_reason=used.finish_reason,
             retried=record.retried,
         )

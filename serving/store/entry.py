@@ -19,7 +19,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         engine: the engine model or hosted model that ran it.
         kind: the catalogue's word for the route: `engine`, `adapter` or `upstream`.
         outcome: `ok`, `error`, `cancelled` or `rejected`.
-        usage_known: False if the engine died before it could say what was used.
+        usage_known: False if the engine died before it could say what was used (no tokens), or a
+            hosted provider has not said it (a guess from the answer's length).
         cached_tokens: those of `prompt_tokens` that were in the engine's cache.
         queue_s: from the engine's first sight of it to its first step, in seconds.
         ttft_s: from the complete request to the first byte of its answer, in seconds.

@@ -81,6 +81,7 @@ class Attempt:
                 self._stream = answer
                 answer = await anext(answer, _END)
             self._first = self._event(answer)
+            self.reading.begin(self._payload.content)
             if self._stream is None:
                 self._check_end()
             self._permit.answers()
@@ -140,9 +141,11 @@ class Attempt:
         if error := self.reading.error(event):
             raise self._provider.explain.event({"error": error}, self._payload.model, self._key)
         try:
-            return self.reading.take(event)
+            taken = self.reading.take(event)
         except NotAnAnswer as error:
             raise self._provider.explain.no_answer(str(error)) from None
+        self.reading.follow(taken)
+        return taken
 
     def _check_end(self) -> None:
         if not self.reading.finished:

@@ -88,6 +88,10 @@ class ChatReading(Reading):
         """See `Reading.finished`."""
         return self._seen_choice and not self._open
 
+    def added(self, event: Event) -> object:
+        """See `Reading.added`."""
+        return [choice.get("delta") or choice.get("message") for choice in event["choices"]]
+
     def text(self, event: Event) -> str:
         """See `Reading.text`."""
         added = ""

@@ -20,6 +20,7 @@ import httpx2
 import msgspec
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
+from serving.api.guess import prompt_tokens
 from serving.catalogue.providers import Provider
 from serving.engine.interface import Tally
 from serving.errors import InvalidRequest, ModelUnavailable
@@ -33,6 +34,7 @@ from serving.upstream.failures import Explainer, Failure
 from serving.upstream.form import Event, Form, Reading
 from serving.upstream.key import ProviderKey
 from serving.upstream.slots import WAIT_S, Slots
+from serving.wire.messages import Standing
 
 
 class ProviderClient:
@@ -87,10 +89,11 @@ class ProviderClient:
 
     @asynccontextmanager
     async def exchange(
-        self, form: Form, tally: Tally
+        self, form: Form, standing: Standing, tally: Tally
     ) -> AsyncIterator[tuple[AsyncIterator[Event], Reading]]:
         """Send one request and give the events of its answer (those of the stream, or the whole
-        answer as one) and what reads them into `tally`.
+        answer as one) and what reads them into `tally`. `standing` is where it stands among others
+        that wait for a turn.
 
         Leaving the block before their end closes the connection, which is how a provider is told
         to stop.
@@ -106,7 +109,7 @@ class ProviderClient:
         except UnicodeEncodeError:
             raise InvalidRequest("the text is not valid Unicode") from None
         payload = Payload(form, form.body["model"], content)
-        async with self._slots.turn():
+        async with self._slots.turn(standing, prompt_tokens(content), tally):
             self._gauge.inc()
             try:
                 attempt = await self._begin(payload, tally)

@@ -12,7 +12,7 @@ from serving.upstream.chats import completion_form
 from serving.upstream.client import ProviderClient
 from serving.upstream.dialects import DIALECTS
 from serving.upstream.form import Event, Form, Reading
-from serving.wire.messages import JSON_HEAD, SSE_HEAD, CompletionCall, HttpCall
+from serving.wire.messages import JSON_HEAD, SSE_HEAD, Call, CompletionCall, HttpCall
 
 
 class UpstreamEngine(Engine):
@@ -36,7 +36,7 @@ class UpstreamEngine(Engine):
         provider either, and TCP slows the provider down."""
         form = completion_form(call, self.spec, self._dialect)
         tally.images = len(call.images)
-        async with self._exchange(form, tally) as (events, reading):
+        async with self._exchange(form, call, tally) as (events, reading):
             async for event in events:
                 if text := reading.text(event):
                     emit(Chunk(text))
@@ -46,7 +46,7 @@ class UpstreamEngine(Engine):
     async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
         """Answer the endpoints that the provider has an API for; see `apis.py`."""
         form = http_form(call, body, self.spec, self._dialect)
-        async with self._exchange(form, tally) as (events, _):
+        async with self._exchange(form, call, tally) as (events, _):
             reply.head(SSE_HEAD if form.streams else JSON_HEAD)
             async for event in events:
                 if data := form.render(event):
@@ -58,20 +58,21 @@ class UpstreamEngine(Engine):
 
     @asynccontextmanager
     async def _exchange(
-        self, form: Form, tally: Tally
+        self, form: Form, call: Call, tally: Tally
     ) -> AsyncIterator[tuple[AsyncIterator[Event], Reading]]:
         """Send one request; gives the answer's events, and what has read them.
 
         Once the block is entered, the provider has begun to answer. An answer without usage is
-        reported when it ends, breaks off or is cancelled; nothing is estimated.
+        reported when it ends, breaks off or is cancelled; then it is guessed.
         """
         self._running += 1
         try:
-            async with self.client.exchange(form, tally) as (events, reading):
+            async with self.client.exchange(form, call.standing, tally) as (events, reading):
                 try:
                     yield events, reading
                 finally:
-                    if not reading.usage:
+                    if not reading.known:
+                        reading.estimate()
                         self.client.without_usage(self.spec.id)
         finally:
             self._running -= 1

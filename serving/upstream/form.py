@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from serving.api.guess import BYTES_PER_TOKEN, prompt_tokens, written
 from serving.engine.interface import Tally
 from serving.errors import InvalidRequest
 
@@ -30,13 +31,20 @@ class Reading(ABC):
     """Reads one answer, event by event; an answer that is not streamed is one event.
 
     Args:
-        tally: gets the usage that the provider says, and the finish reason.
+        tally: gets the usage that the provider says, and the finish reason. What it has not said
+            (yet) is guessed from the length of request and answer: a provider bills what it has
+            written, whoever leaves before the end.
     """
 
     def __init__(self, tally: Tally, *, streams: bool) -> None:
         self.tally = tally
         self.streams = streams
         self.usage = False  # True once the provider has said it
+        self._prompt_guess = 0  # tokens
+        self._said = 0  # completion tokens, as of the last usage
+        # Since then: events that add to the answer, bytes that they add.
+        self._events = self._bytes = 0
+        self._news = False
 
     @abstractmethod
     def take(self, event: Event) -> Event:
@@ -59,12 +67,45 @@ class Reading(ABC):
         """The text that an event adds to the completion; asked of chats only."""
         return ""
 
+    def added(self, event: Event) -> object:
+        """The part of an event that the model has written, and no event before had."""
+        return None
+
+    def begin(self, content: bytes) -> None:
+        """The provider has begun to answer a request with this body."""
+        self._prompt_guess = prompt_tokens(content)
+        self.tally.count = self.estimate
+
+    def follow(self, event: Event) -> None:
+        """Take note of how much an event adds to the answer; `take` has seen it."""
+        said, self._news = self._news, False
+        if not said and (size := written(self.added(event))):
+            self._events += 1
+            self._bytes += size
+
     def count(self, prompt: object, completion: object, cached: object = 0) -> None:
-        """Take over a usage; `cached` is a part of the prompt."""
-        self.usage = True
+        """Take over a usage, which is of all up to this event; `cached` is a part of the prompt."""
+        self.usage = self._news = True
+        self._events = self._bytes = 0
         self.tally.prompt_tokens = _count(prompt)
-        self.tally.completion_tokens = _count(completion)
+        self.tally.completion_tokens = self._said = _count(completion)
         self.tally.cached_tokens = _count(cached)
+        self.tally.guessed = False
+
+    @property
+    def known(self) -> bool:
+        """True if the provider has said the usage of all that it has sent."""
+        return self.usage and not self._events
+
+    def estimate(self) -> None:
+        """Bring the tally up to date: each event is one token, or more if it is long."""
+        if self.known:
+            return
+        tally = self.tally
+        tally.guessed = True
+        if not self.usage:
+            tally.prompt_tokens = self._prompt_guess
+        tally.completion_tokens = self._said + max(self._events, self._bytes // BYTES_PER_TOKEN)
 
 
 class OnePiece(Reading):

@@ -61,6 +61,15 @@ class MessagesReading(Reading):
             self._finished = True
         return event
 
+    def added(self, event: Event) -> object:
+        """See `Reading.added`."""
+        if not self.streams:
+            return event["content"]
+        kind = event["type"]
+        if kind == "content_block_start":
+            return event.get("content_block")
+        return event.get("delta") if kind == "content_block_delta" else None
+
     def _usage(self, part: object) -> None:
         usage = part.get("usage") if isinstance(part, dict) else None
         if isinstance(usage, dict):

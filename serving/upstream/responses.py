@@ -57,6 +57,12 @@ class ResponsesReading(Reading):
             self._end(event.get("response"))
         return event
 
+    def added(self, event: Event) -> object:
+        """See `Reading.added`."""
+        if not self.streams:
+            return event.get("output")
+        return event.get("delta") if event["type"].endswith(".delta") else None
+
     def _end(self, response: object) -> None:
         if not isinstance(response, dict) or response.get("status") not in _DONE:
             raise NotAnAnswer("its answer is no response that has ended")

@@ -185,7 +185,8 @@ class End(msgspec.Struct, frozen=True):
 
     The token counts are the engine's, up to this frame; `cached_tokens` are those of the prompt
     that were in its cache, `images` counts those that it loaded. `queue_s` is the time in seconds
-    from the call's arrival in the engine to its first scheduling.
+    from the call's arrival in the engine to its first scheduling. `guessed`: a hosted provider has
+    not said them.
     """
 
     finish_reason: str | None = None
@@ -194,6 +195,7 @@ class End(msgspec.Struct, frozen=True):
     queue_s: float | None = None
     cached_tokens: int = 0
     images: int = 0
+    guessed: bool = False
 
 
 class Fail(msgspec.Struct, frozen=True):

@@ -12,15 +12,11 @@ from serving.accounts.quota.meter import SOON, Meter
 from serving.accounts.quota.shelf import Shelf, Subject
 from serving.accounts.quota.tariff import Tariff, Tariffs
 from serving.accounts.quota.words import headers, limit_words
+from serving.api.guess import prompt_tokens
 from serving.catalogue.quota import BUDGETS
 from serving.catalogue.rate import SECOND
 from serving.errors import BudgetExhausted, RateLimited
 from serving.observability.router_metrics import QuotaMetrics
-
-# Bytes of a body for each token of its prompt: a token of English has four letters.
-BYTES_PER_TOKEN = 4
-# An image's bytes say nothing of its tokens.
-IMAGE, IMAGE_TOKENS = b";base64,", 2048
 
 
 class Limiter:
@@ -65,7 +61,7 @@ class Limiter:
         subjects = self._subjects(caller, account, tariff, now)
         if not subjects:
             return None
-        hold = Hold(subjects, tariff.price, now, guess(body, tariff.context))
+        hold = Hold(subjects, tariff.price, now, prompt_tokens(body, tariff.context))
         self._take(subjects, hold.amounts(), now)
         return hold
 
@@ -98,14 +94,6 @@ class Limiter:
         except BaseException:
             give_back(taken, now)
             raise
-
-
-def guess(body: bytes, context: int | None) -> int:
-    """About how many tokens a prompt has, until the engine has counted them."""
-    tokens = 1 + len(body) // BYTES_PER_TOKEN
-    if tokens > IMAGE_TOKENS and IMAGE in body:
-        tokens = IMAGE_TOKENS
-    return tokens if context is None else min(tokens, context)
 
 
 def _refusal(

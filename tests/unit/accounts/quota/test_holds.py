@@ -20,9 +20,9 @@ from serving.accounts.caller import Caller
 from serving.accounts.quota.hold import BLOCK, MAX_BLOCK, Used
 from serving.accounts.quota.leased import lease_of
 from serving.accounts.quota.lender import Lender
-from serving.accounts.quota.limiter import guess
 from serving.accounts.quota.shelf import Shelf
 from serving.api.asked import Asked
+from serving.api.guess import prompt_tokens
 from serving.catalogue.rate import SECOND
 from serving.errors import RateLimited
 from serving.observability.logs import open_log
@@ -111,7 +111,7 @@ class Running:
     made: int = 0
     granted: int = BLOCK
     last: bool = False
-    prompt: int = field(default_factory=lambda: guess(BODY, None) - 1)
+    prompt: int = field(default_factory=lambda: prompt_tokens(BODY) - 1)
 
     @property
     def used(self) -> Used:

@@ -6,7 +6,6 @@ import pytest
 
 from serving.accounts.caller import Caller
 from serving.accounts.quota.hold import BLOCK, Used
-from serving.accounts.quota.limiter import IMAGE_TOKENS, guess
 from serving.accounts.quota.shelf import Shelf
 from serving.catalogue.rate import SECOND
 from serving.errors import BudgetExhausted, RateLimited
@@ -165,8 +164,3 @@ def test_a_changed_limit_goes_on_from_what_was_used(clock: Clock) -> None:
     after = limiter(clock, {"acme": quota(tokens_per_day=500, requests_per_minute=9)}, shelf)
     with pytest.raises(BudgetExhausted, match=r"tokens_per_day of account 'acme' \(500\)"):
         after.admit(CALLER, "acme", "m", 2 * TEXT)
-
-
-def test_an_image_is_not_taken_for_text() -> None:
-    assert guess(b'{"url": "data:image/png;base64,' + b"A" * 1_000_000, None) == IMAGE_TOKENS
-    assert guess(10_000 * TEXT, None) == 250_001
