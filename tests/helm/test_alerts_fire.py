@@ -14,10 +14,6 @@ import yaml
 
 from tests.helm.rendered import Object, Rendered
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="there is no promtool here"
-)
-
 ROUTER, RAY = 'job="models/llm-router"', 'job="models/llm-ray"'
 # Half an hour, a sample each half minute.
 AT = "30m"

@@ -13,6 +13,7 @@ import yaml
 from tests.helm.api_server import api_server
 from tests.helm.rendered import (
     CHART,
+    LOADER,
     NAMESPACE,
     RELEASE,
     Object,
@@ -37,7 +38,7 @@ def secrets(values: Object, there: list[Object]) -> dict[str, Object]:
         helm_python.Chart.load(CHART) as chart,
     ):
         release = cluster.install(chart, RELEASE, values, namespace=NAMESPACE, dry_run="server")
-    written = [each for each in yaml.safe_load_all(release["manifest"]) if each]
+    written = [each for each in yaml.load_all(release["manifest"], Loader=LOADER) if each]
     return {each["metadata"]["name"]: each for each in written if each["kind"] == "Secret"}
 
 
