@@ -14,7 +14,16 @@ from click.testing import CliRunner
 
 from docs import chart
 from serving.cli import main as cli
-from tests.helm.rendered import CHART, ROOT, SCENARIOS, Rendered, merged, render, scenario
+from tests.helm.rendered import (
+    CHART,
+    DEFAULTS,
+    ROOT,
+    SCENARIOS,
+    Rendered,
+    merged,
+    render,
+    scenario,
+)
 
 FILE = ROOT / "docs" / "kubernetes.md"
 TEXT = FILE.read_text()
@@ -199,3 +208,10 @@ def test_what_a_shell_in_a_pod_has_to_expand_is_quoted() -> None:
     for call in re.findall(r"`(kubectl exec [^`]+)`", TEXT):
         words = shlex.split(call)
         assert "*" not in call or words[words.index("--") + 1 :][:2] == ["sh", "-c"], call
+
+
+def test_nothing_asks_for_the_words_of_a_container_before_but_where_there_may_be_some() -> None:
+    """By default no container is started again in its pod (test_autoscaler.py)."""
+    section = TEXT.split("\n### A pod that ended\n")[1].split("\n## ")[0]
+    assert TEXT.count("--previous") == section.count("--previous") > 0
+    assert DEFAULTS["ray"]["autoscaler"]["enabled"] is True
