@@ -53,7 +53,7 @@ help:
 	make test-deployed                    what it renders deploys on a local Ray; `serving apply` under load
 	make image BASE_DIGEST=sha256:... [DEVICE=cpu] [TAG=serving:0.1.0]
 	                                      build the image with docker, or DOCKER=podman
-	make test-image                       its script in a bare Debian: root, mmdebstrap, ten minutes
+	make test-image                       its script in a bare Debian (root, mmdebstrap); the SBOM
 	make sbom                             packages and licences of .venv, as CycloneDX and CSV
 	make check                            ruff and mypy
 	make format                           let ruff mend what it can
@@ -161,8 +161,9 @@ image:
 
 sbom: setup .venv-sbom/installed
 	@mkdir -p .serving
-	.venv-sbom/bin/cyclonedx-py environment $(BIN)/python --output-file .serving/sbom.json
-	.venv-sbom/bin/pip-licenses --python $(BIN)/python --format csv --with-urls \
+	.venv-sbom/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
+		--output-file .serving/sbom.json
+	.venv-sbom/bin/pip-licenses --python $(BIN)/python --format csv --with-urls --with-system \
 		--output-file .serving/licences.csv
 	echo "==> .serving/sbom.json (CycloneDX), .serving/licences.csv"
 

@@ -10,3 +10,8 @@ spec:
   {{- include "serving.pullSecrets" $root | nindent 2 }}
   securityContext: {{- include "serving.podSecurity" $root | nindent 4 }}
 {{- end }}
+
+{{/* A word for a shell, whatever is in it. */}}
+{{- define "serving.word" -}}
+'{{ . | toString | replace "'" "'\\''" }}'
+{{- end }}

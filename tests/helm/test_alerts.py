@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helm.rendered import ROOT, Object, Rendered, merged, render, scenario_values
+from tests.helm.rendered import CHART, ROOT, Object, Rendered, merged, render, scenario_values
 
 MANUAL = (ROOT / "docs" / "kubernetes.md").read_text()
 
@@ -81,6 +81,9 @@ def test_every_alert_has_its_entry_and_every_entry_its_alert(everything: Rendere
     text = MANUAL.split("\n## Alerts\n")[1].split("\n## ")[0]
     entries = re.findall(r"^### (\w+)$", text, re.MULTILINE)
     assert sorted(entries) == sorted(rule["alert"] for rule in rules(everything))
+    # Of those that are there on a condition, too.
+    template = (CHART / "templates" / "alerts.yaml").read_text()
+    assert sorted(entries) == sorted(re.findall(r'\(list "(Serving\w+)"', template))
     for rule in rules(everything):
         place = rule["annotations"]["runbook_url"].partition("#")[2]
         assert place == rule["alert"].lower()
@@ -90,11 +93,12 @@ def test_every_alert_has_its_entry_and_every_entry_its_alert(everything: Rendere
 
 def test_every_probe_has_its_entry(everything: Rendered) -> None:
     text = MANUAL.split("\n## Probes\n")[1].split("\n## ")[0]
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
     for pod in everything.ray_pods:
-        for word in ("readinessProbe", "livenessProbe"):
-            path = pod.main[word]["httpGet"]["path"]
-            row = [line for line in text.splitlines() if line.startswith("|") and path in line]
-            assert row, (pod.name, word)
+        for word in ("readiness", "liveness"):
+            path = pod.main[f"{word}Probe"]["httpGet"]["path"]
+            wanted = re.compile(rf"(all|.*\b{pod.component}\b.*), {word} \(`{path}`\)")
+            assert [row for row in rows if wanted.fullmatch(row)], (pod.name, word)
 
 
 def test_alerts_of_what_is_not_there_are_left_out() -> None:

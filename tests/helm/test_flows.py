@@ -7,7 +7,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.helm.network import End, may
-from tests.helm.rendered import NAMESPACE, ROOT, Object, Rendered, merged, render, scenario_values
+from tests.helm.rendered import (
+    NAMESPACE,
+    ROOT,
+    SCENARIOS,
+    Object,
+    Rendered,
+    merged,
+    render,
+    scenario_values,
+)
 
 RAY = ("head", "router", "engine")
 # Ports that no row names, some of which other programs like.
@@ -170,6 +179,21 @@ def test_by_default_everybody_may_call_and_nobody_scrapes() -> None:
     assert may(policies, STRANGERS[-1], router, 8000)
     for port in (8001, 8080):
         assert not may(policies, PROMETHEUS, router, port)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_nobody_but_kuberay_reaches_the_dashboard_by_default(name: str) -> None:
+    """Whoever does, runs anything in these pods."""
+    values = scenario_values(name)
+    values.get("networkPolicy", {}).pop("operator", None)
+    rendered = render(values)
+    policies = list(rendered.kind("NetworkPolicy").values())
+    pods = ends(rendered)
+    (head,) = [end for end in pods if end.name == "head"]
+    for source in (*pods, KUBERAY, CALLER, PROMETHEUS, *STRANGERS):
+        # In whatever namespace it runs.
+        operator = source.labels == KUBERAY.labels
+        assert may(policies, source, head, 8265) is operator, source.name
 
 
 def test_without_policies_all_is_open(everything: Rendered) -> None:

@@ -135,3 +135,19 @@ def test_its_port_is_open_while_there_are_jobs(jobs: bool) -> None:
     policies = list(rendered.kind("NetworkPolicy").values())
     client = End("client", rendered.of("client")[0].labels)
     assert may(policies, client, client, 7000) is jobs
+
+
+def test_arguments_reach_the_load_test_as_they_are() -> None:
+    """Whatever a shell would make of them."""
+    given = ["--set=description='it is $HOME'", '--model=a "b"', "--rate-scale=5; echo gone"]
+    script = job_pod(with_jobs(1, given)).main["args"][0]
+    said = subprocess.run(
+        ["bash", "-euc", 'exec() { printf "%s\\0" "$@"; }\n' + script],
+        env={**os.environ, "URL": "http://u", "JOB_COMPLETION_INDEX": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    ).stdout.split("\0")
+    assert said[:5] == ["python", "-m", "loadtests", "run", "smoke"]
+    assert [each for each in said if each in given] == given

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.helm.rendered import ROOT, Object, Rendered, merged, render, scenario_values
+from tests.helm.rendered import LOADER, ROOT, Object, Rendered, merged, render, scenario_values
 
 FOLDER = Path(__file__).parent / "schemas"
 CUSTOM = {
@@ -95,7 +95,7 @@ def test_kuberays_whole_schema_takes_it(rendered: Rendered) -> None:
 
 @functools.cache
 def whole() -> Any:
-    crd = yaml.load(KUBERAY.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    crd = yaml.load(KUBERAY.read_text(), Loader=LOADER)
     (version,) = [each for each in crd["spec"]["versions"] if each["name"] == "v1"]
     return strict(version["schema"]["openAPIV3Schema"])
 

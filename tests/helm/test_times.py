@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-import yaml
 
 from deployments.app import router_app
 from serving.catalogue.load import load_text
 from serving.catalogue.spec import EngineSpec
-from tests.helm.rendered import CHART, Pod, Rendered
+from tests.helm.rendered import Pod, Rendered
 
 DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
-VALUES: Any = yaml.safe_load((CHART / "values.yaml").read_text())
 # What Kubernetes must leave after Ray's drain: Ray's own processes end within seconds.
 LEAST_AFTER_S = 15
 
@@ -72,7 +68,7 @@ def test_kubernetes_kills_after_all_that(rendered: Rendered) -> None:
 
 def test_routers_leave_load_balancers_first(rendered: Rendered) -> None:
     (router,) = rendered.of("router")
-    assert pre_stop_s(router) == VALUES["router"]["deregisterSeconds"]
+    assert pre_stop_s(router) == rendered.all_values["router"]["deregisterSeconds"]
 
 
 def test_the_old_cluster_outlives_its_streams(rendered: Rendered) -> None:

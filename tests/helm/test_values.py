@@ -8,13 +8,11 @@ from typing import Any
 
 import helm_python
 import pytest
-import yaml
 
 from docs import chart
-from tests.helm.rendered import CHART, Object, merged, render, scenario_values
+from tests.helm.rendered import CHART, DEFAULTS, Object, merged, render, scenario_values
 
 SCHEMA: Any = json.loads((CHART / "values.schema.json").read_text())
-DEFAULTS: Any = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
 def test_the_readme_is_current() -> None:
@@ -154,8 +152,8 @@ def test_without_models_it_says_how_to_render_them() -> None:
         render({})
 
 
-def test_secrets_stay_what_they_were_asked_for_once() -> None:
-    """Without a cluster Helm finds none, and each rendering has others: nothing is built in."""
+def test_no_secret_is_built_in() -> None:
+    """Without a cluster each rendering has others; with one: test_made_once.py."""
     first, second = (render(scenario_values("one-gpu")).kind("Secret") for _ in range(2))
     assert first.keys() == second.keys()
     for name, each in first.items():

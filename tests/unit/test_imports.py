@@ -30,8 +30,11 @@ FLOORS = (
 )
 # Stand apart: they reach the service over HTTP, or make what it serves.
 APART = ("loadtests", "local_models")
-# The engine modules that a router may import: a hosted model is an engine in the router's process.
-ENGINE_FOR_ROUTERS = {"serving.engine.interface", "serving.engine.calls"}
+# The engine modules that a router may import: a hosted model is an engine in the router's process,
+# whose calls are run, paid for and given turns as those of any other.
+ENGINE_FOR_ROUTERS = {
+    f"serving.engine.{name}" for name in ("interface", "calls", "allowance", "fair_queue")
+}
 
 
 def files(package: str) -> list[str]:
