@@ -31,7 +31,7 @@ def serving(live: Server, *args: str, key: str = "") -> str:
 
 def test_a_key_is_known_and_revoked_at_every_router(live: Server) -> None:
     where = f"sqlite:///{live.folder}/state/store.sqlite3"
-    assert f"  store    {where}" in live.output.splitlines()
+    poll(lambda: f"  store    {where}" in live.output.splitlines(), 10, "the store is told")
     admin = serving(live, "keys", "bootstrap")
     routers = [router.url for router in live.routers()]
     assert len(routers) > 1
