@@ -33,6 +33,11 @@ class Pace:
         self._mean = 0.0
 
     @property
+    def bounded(self) -> bool:
+        """False if steps may take as long as they like; then nothing need be noted."""
+        return self._step_s > 0
+
+    @property
     def most(self) -> int:
         """Sequences that may run."""
         return int(self._most)
@@ -44,7 +49,7 @@ class Pace:
             now: of a clock in seconds that does not go back.
             running: sequences that the core has now.
         """
-        if not self._step_s:
+        if not self.bounded:
             return
         began, self._began = self._began, now if running else None
         if began is None:

@@ -69,7 +69,10 @@ class Room:
 
     def step(self) -> None:
         """A step has ended."""
-        self._pace.step(time.monotonic(), len(self._running))
+        if self._pace.bounded:
+            # Those of the last look may have ended.
+            running = sum(name in self._states for name in self._running)
+            self._pace.step(time.monotonic(), running)
 
     def look(self) -> None:
         """See which claims have ended, and charge for what has been written since the last time."""
@@ -96,12 +99,20 @@ class Room:
             tokens *= 2
         else:
             paced = self._pace.most if now < self._paced_until else most
-            most = paced - self._kept_of(paced)
-            # A step that starts many of them would hold up all others.
-            tokens = tokens // 4 * paced // self._most
+            if not self._is_behind(claim.flow, paced):
+                most = paced - self._kept_of(paced)
+                # A step that starts many of them would hold up all others.
+                tokens = tokens // 4 * paced // self._most
         if len(self._running) >= most:
             return False
         return not self._ahead or self._ahead + claim.tokens <= tokens
+
+    def _is_behind(self, flow: Flow, paced: int) -> bool:
+        """True for who has less than its share of the sequences that may run, where another has
+        more than its own: it does not wait for those to end."""
+        held = self._held
+        share = paced // max(2, len(held))
+        return held.get(flow, 0) < share < max(held.values(), default=0)
 
     def is_light(self, claim: Claim) -> bool:
         """True if the sequences that are kept free are for a claim like this."""

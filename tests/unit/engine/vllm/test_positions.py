@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,13 @@ from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from local_models.make import WEIGHTS
 from serving.engine.vllm.patches import positions
-from serving.engine.vllm.patches.positions import Position, PromptPositions, Texts, keep_positions
+from serving.engine.vllm.patches.positions import (
+    Position,
+    Positions,
+    PromptPositions,
+    Texts,
+    keep_positions,
+)
 
 TOP = 4
 
@@ -71,9 +78,9 @@ def test_vllm_hands_them_on_as_it_did() -> None:
     assert "self._update_sample_logprobs(output.new_logprobs)" in source
     assert "self._update_prompt_logprobs(output.new_prompt_logprobs_tensors)" in source
     assert "self.prompt_logprobs = []" in inspect.getsource(LogprobsProcessor.pop_prompt_logprobs)
-    # As nothing is made in the step, all that the next one needs is the token before it.
-    context = inspect.getsource(LogprobsProcessor._get_sampled_context_ids)
-    assert "result.append(next(iter(entry)))" in context
+    # As nothing is made in a step, a position is made with the tokens before it that are needed.
+    context = inspect.signature(LogprobsProcessor._get_sampled_context_ids).parameters
+    assert context["max_context"].default == positions.CONTEXT
 
 
 @pytest.mark.usefixtures("kept")
@@ -146,6 +153,31 @@ def test_a_step_makes_no_text_and_keeps_nothing_of_what_it_was_sent(tokenizer: A
     (last,) = ours.logprobs[-1:]
     assert next(iter(last.values())).logprob != 0.0
     assert asked
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_position_is_no_object_until_it_is_read(tokenizer: Any) -> None:
+    """Else a garbage collection stands before everybody's tokens."""
+    keep_positions()
+    all_steps = list(steps(tokenizer, 200))
+    ours = processor(tokenizer)
+    ours._update_sample_logprobs(all_steps[0])
+    gc.collect()
+    before = len(gc.get_objects())
+    for lists in all_steps[1:]:
+        ours._update_sample_logprobs(lists)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 20
+    assert isinstance(ours.logprobs, Positions)
+    assert len(ours.logprobs) == 200
+    assert [len(ours.logprobs[part]) for part in (slice(-1, None), slice(5), slice(9, 3))] == [
+        1,
+        5,
+        0,
+    ]
+    assert ours.logprobs[-1] == ours.logprobs[199]
+    with pytest.raises(IndexError):
+        ours.logprobs[200]
 
 
 @pytest.mark.usefixtures("kept")

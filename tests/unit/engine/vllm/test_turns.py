@@ -207,6 +207,46 @@ async def test_while_steps_are_long_a_flood_gets_fewer_sequences_and_another_doe
     await stop(flood, others)
 
 
+async def test_who_has_less_than_its_share_does_not_wait_for_one_that_has_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One call of many choices, which began while nobody else called, makes steps long: others do
+    not wait until it has ended."""
+    engine = Engine(sequences=200, step_ms=10.0)
+    monkeypatch.setattr(room.time, "monotonic", lambda: 0.0)
+    choices = engine.send("a", *names("a", 60))
+    await settle()
+    for _ in range(3):  # a step's worth of prompts at a time
+        await engine.begin(*engine.sent)
+    assert len(engine.sent) == 60
+    others = engine.send("b", *names("b", 40))
+    await settle()
+    paced = engine.turns._room._pace.most
+    assert paced < 50
+    for _ in range(3):
+        await engine.begin(*engine.sent)
+    sent = [name for name in engine.sent if name[0] == "b"]
+    assert paced // 2 <= len(sent) <= paced // 2 + 3, "its half of what may run"
+    await stop(choices, others)
+
+
+async def test_what_has_ended_makes_no_room_for_more_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Short steps of few sequences say nothing about many."""
+    engine = Engine(sequences=200, step_ms=10.0)
+    now = 0.0
+    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    first = engine.turns._room._pace.most
+    for name in names("a", 300):
+        await asyncio.gather(*engine.send("a", name))
+        now += 0.001
+        await engine.begin(name)
+        now += 0.001
+        await engine.end(name)
+    assert engine.turns._room._pace.most == first
+
+
 async def test_what_is_cancelled_leaves_at_once_and_makes_room() -> None:
     engine = Engine()
     flood = engine.send("a", *names("a", 20))
