@@ -24,11 +24,13 @@ _END: Any = object()  # a stream without a single event
 
 @dataclass(frozen=True)
 class Payload:
-    """What is sent: a form, the provider's name for the model, and the body as bytes."""
+    """What is sent: a form, the provider's name for the model, the body as bytes, and about how
+    many tokens its prompt has."""
 
     form: Form
     model: str
     content: bytes
+    prompt_tokens: int
 
 
 class Attempt:
@@ -81,7 +83,7 @@ class Attempt:
                 self._stream = answer
                 answer = await anext(answer, _END)
             self._first = self._event(answer)
-            self.reading.begin(self._payload.content)
+            self.reading.begin(self._payload.prompt_tokens)
             if self._stream is None:
                 self._check_end()
             self._permit.answers()

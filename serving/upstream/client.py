@@ -108,8 +108,8 @@ class ProviderClient:
             content = msgspec.json.encode(form.body)
         except UnicodeEncodeError:
             raise InvalidRequest("the text is not valid Unicode") from None
-        payload = Payload(form, form.body["model"], content)
-        async with self._slots.turn(standing, prompt_tokens(content), tally):
+        payload = Payload(form, form.body["model"], content, prompt_tokens(content))
+        async with self._slots.turn(standing, payload.prompt_tokens, tally):
             self._gauge.inc()
             try:
                 attempt = await self._begin(payload, tally)

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from serving.api.guess import BYTES_PER_TOKEN, prompt_tokens, written
+from serving.api.guess import BYTES_PER_TOKEN, written
 from serving.engine.interface import Tally
 from serving.errors import InvalidRequest
 
@@ -71,9 +71,9 @@ class Reading(ABC):
         """The part of an event that the model has written, and no event before had."""
         return None
 
-    def begin(self, content: bytes) -> None:
-        """The provider has begun to answer a request with this body."""
-        self._prompt_guess = prompt_tokens(content)
+    def begin(self, prompt_guess: int) -> None:
+        """The provider has begun to answer; its prompt has about so many tokens."""
+        self._prompt_guess = prompt_guess
         self.tally.count = self.estimate
 
     def follow(self, event: Event) -> None:
