@@ -80,6 +80,21 @@ class Asking:
             return {"data": fields, "files": {"file": ("a.wav", recording, "audio/wav")}}
         return {"json": fields}
 
+    def check_running(
+        self,
+        client: httpx.Client,
+        url: str,
+        body: dict[str, Any],
+        model: str,
+        answers: str,
+        recording: bytes = b"RIFF",
+    ) -> None:
+        """A running service answers a body for `model` by `answers`, as the description says."""
+        response = client.post(url + self.path(model), **self.sent(model, body, recording))
+        assert response.status_code == 200, response.text
+        self.check_schema(response)
+        self.check_names(response, model, answers)
+
     def check_names(self, answer: httpx.Response, asked: str, answers: str) -> None:
         """An answer names the ID that was asked for and no other. Create Completion's form has no
         field for that; its `response_metadata` names the model that answers."""

@@ -18,8 +18,4 @@ HERE = [asking for asking in ASKED if text_of(asking.endpoint).profile]
 def test_a_model_answers_under_the_id_that_was_asked_for(live: Server, asking: Asking) -> None:
     for model, target in ANSWERS.items():
         for body in asking.bodies:
-            url = live.url + asking.path(model)
-            response = live.client.post(url, **asking.sent(model, body))
-            assert response.status_code == 200, response.text
-            asking.check_schema(response)
-            asking.check_names(response, model, target)
+            asking.check_running(live.client, live.url, body, model, target)

@@ -307,11 +307,7 @@ def test_every_path_answers(more: Server, right: HuggingFace, path: str, model: 
 def test_the_examples_of_the_description_run(more: Server, asking: Asking) -> None:
     for model in (RERANKER, ALIAS):
         for body in asking.bodies:
-            url = more.url + asking.path(model)
-            response = more.client.post(url, **asking.sent(model, body))
-            assert response.status_code == 200, response.text
-            asking.check_schema(response)
-            asking.check_names(response, model, RERANKER)
+            asking.check_running(more.client, more.url, body, model, RERANKER)
 
 
 @pytest.mark.parametrize(
