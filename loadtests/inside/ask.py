@@ -41,10 +41,11 @@ class Asker:
         max_tokens: int,
         *,
         stream: bool = True,
+        key: str | None = None,
         **more: Any,
     ) -> Answered:
-        """Send a greedy request and wait for its end, whatever it is. `more` has further fields of
-        `Planned`."""
+        """Send a greedy request, with another key than usual if one is given, and wait for its end,
+        whatever it is. `more` has further fields of `Planned`."""
         planned = Planned(
             index=0,
             due_s=None,
@@ -55,7 +56,7 @@ class Asker:
             model=model,
             prompt=prompt,
             max_tokens=max_tokens,
-            key=self._key,
+            key=key or self._key,
             **more,
         )
         content = self._client.prepare(planned)

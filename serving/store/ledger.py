@@ -14,7 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.store.engine import Store
 from serving.store.entry import Entry, Numbered
-from serving.store.schema import usage_days, usage_entries, usage_hours, usage_journals
+from serving.store.schema import (
+    usage_days,
+    usage_entries,
+    usage_hours,
+    usage_journals,
+    usage_totals,
+)
 
 HOUR_S, DAY_H = 3600, 24
 SUMS = (
@@ -26,7 +32,8 @@ SUMS = (
     "images",
     "total_s",
 )
-KEYS = ("hour", "account", "key_id", "model", "served_model", "outcome")
+# The tables of sums, with how many hours each row is of.
+TABLES = ((usage_hours, 1), (usage_days, DAY_H), (usage_totals, 1))
 # What a text may have in its column. PostgreSQL refuses more, and NUL anywhere.
 _LENGTHS = {
     column.name: column.type.length
@@ -69,9 +76,7 @@ class StoredLedger:
                 raise OutOfOrder(f"journal {journal} is at {found}, the batch follows {after}")
             rows = [_row(journal, number, entry) for number, entry in entries]
             await connection.execute(insert(usage_entries), rows)
-            for table, hours in ((usage_hours, 1), (usage_days, DAY_H)):
-                rows = _sums((entry for _, entry in entries), hours)
-                await _add(connection, self._store.kind, table, rows)
+            await add_sums(connection, self._store.kind, [entry for _, entry in entries])
 
     async def forget(self, journal: str) -> None:
         """Forget what `shipped` says of a journal that is gone."""
@@ -120,18 +125,38 @@ def _stored(name: str, value: Any) -> Any:
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}")[: _LENGTHS[name]]
 
 
-def _sums(entries: Iterable[Entry], hours: int) -> list[dict[str, Any]]:
-    """Sums over so many hours each, in the order of their keys: whoever adds to two rows takes the
-    locks in the same order as everybody else."""
+async def add_sums(connection: AsyncConnection, kind: str, entries: Iterable[Entry]) -> None:
+    """Add entries to the tables of sums."""
+    rows = _sums(entries)
+    for table, hours in TABLES:
+        await _add(connection, kind, table, _summed(rows, table, hours))
+
+
+def _sums(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Rows for `usage_hours`."""
+    keys = usage_hours.primary_key.columns.keys()
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for entry in entries:
-        hour = int(entry.ended_at // (hours * HOUR_S)) * hours
-        key = (hour, *(_stored(name, getattr(entry, name)) for name in KEYS[1:]))
-        row = found.setdefault(key, dict(zip(KEYS, key, strict=True)) | dict.fromkeys(SUMS, 0))
+        hour = int(entry.ended_at // HOUR_S)
+        key = (hour, *(_stored(name, getattr(entry, name)) for name in keys[1:]))
+        row = found.setdefault(key, dict(zip(keys, key, strict=True)) | dict.fromkeys(SUMS, 0))
         row["requests"] += 1
         row["usage_unknown"] += not entry.usage_known
         for name in SUMS[2:]:
             row[name] += getattr(entry, name)
+    return list(found.values())
+
+
+def _summed(rows: Iterable[dict[str, Any]], table: Table, hours: int) -> list[dict[str, Any]]:
+    """Rows of `usage_hours` as a table of sums over so many hours has them, in the order of their
+    keys: whoever adds to two rows takes the locks in the same order as everybody else."""
+    keys = table.primary_key.columns.keys()
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["hour"] // hours * hours, *(row[name] for name in keys[1:]))
+        into = found.setdefault(key, dict(zip(keys, key, strict=True)) | dict.fromkeys(SUMS, 0))
+        for name in SUMS:
+            into[name] += row[name]
     return [found[key] for key in sorted(found)]
 
 
@@ -142,7 +167,9 @@ async def _add(
     sums = {name: table.c[name] + query.excluded[name] for name in SUMS}
     # A row at a time: a statement with the values of all would be compiled anew for each batch, in
     # the event loop, which takes longer than the database does.
-    await connection.execute(query.on_conflict_do_update(index_elements=KEYS, set_=sums), rows)
+    await connection.execute(
+        query.on_conflict_do_update(index_elements=list(table.primary_key), set_=sums), rows
+    )
 
 
 def _upsert(kind: str, table: Table) -> postgresql.Insert | sqlite.Insert:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -181,14 +183,13 @@ usage_journals = Table(
 )
 
 
-def _sums_of(name: str) -> Table:
+def _sums_of(name: str, *parts: Column[Any], indexes: Sequence[Index] = ()) -> Table:
     return Table(
         name,
         METADATA,
         # The first hour of what is summed, counted since 1970, UTC.
         Column("hour", Integer, primary_key=True),
-        Column("account", String(256), primary_key=True),
-        Column("key_id", String(64), primary_key=True),
+        *parts,
         Column("model", String(512), primary_key=True),
         Column("served_model", String(512), primary_key=True),
         Column("outcome", String(16), primary_key=True),
@@ -199,15 +200,25 @@ def _sums_of(name: str) -> Table:
         Column("completion_tokens", BigInteger, nullable=False),
         Column("images", BigInteger, nullable=False),
         Column("total_s", Float, nullable=False),
-        Index(None, "account", "hour"),
-        Index(None, "served_model", "hour"),
+        *indexes,
     )
 
 
-# The sums of entries that usage is read from, by the hour and by the day. Each batch of entries
-# adds to them in its own transaction, so that they are always equal.
-usage_hours = _sums_of("usage_hours")
-usage_days = _sums_of("usage_days")
+def _sums_by_key(name: str) -> Table:
+    return _sums_of(
+        name,
+        Column("account", String(256), primary_key=True),
+        Column("key_id", String(64), primary_key=True),
+        indexes=(Index(None, "account", "hour"), Index(None, "served_model", "hour")),
+    )
+
+
+# The sums of entries that usage is read from: of each key by the hour and by the day, and of all
+# keys by the hour. Each batch of entries adds to them in its own transaction, so that they are
+# always equal.
+usage_hours = _sums_by_key("usage_hours")
+usage_days = _sums_by_key("usage_days")
+usage_totals = _sums_of("usage_totals")
 
 # Limits that routers share (`quota_leases.py`). `tat` is when a rate's bucket will be empty, in
 # nanoseconds since 1970.

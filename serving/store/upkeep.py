@@ -4,23 +4,28 @@ Every router does this, seldom and at times of its own; one at a time has the wo
 entries are in a table for each month. It is made ahead, and dropped whole when all of it is older
 than what is kept. SQLite has one table, from which old entries are deleted in small pieces, so that
 nobody waits long for the database.
+
+A router of the version before migration 0005 knows nothing of the sums of all keys. What it brings
+in while a new version is rolled out is missing in them until this has made them good.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import Table, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.store.engine import Store
-from serving.store.ledger import HOUR_S
-from serving.store.schema import usage_days, usage_entries, usage_hours, usage_journals
+from serving.store.ledger import HOUR_S, SUMS, TABLES
+from serving.store.schema import usage_entries, usage_hours, usage_journals, usage_totals
 from serving.store.url import POSTGRESQL
 from serving.store.usage import month_of
 
 MONTHS_AHEAD = 2
 PIECE = 5000
+# Of so many days the sums of all keys are compared with those of each.
+COMPARED_DAYS = 8
 # A journal that nothing was shipped from for so long is gone, and so is its disk.
 JOURNALS_DAYS = 90
 # Of PostgreSQL's advisory lock that whoever does this holds: "upkeep" in ASCII.
@@ -43,13 +48,13 @@ class Upkeep:
         self._sums = timedelta(days=sums_days)
 
     async def run(self, now: datetime | None = None) -> dict[str, int]:
-        """Make and drop what is due; how many tables were made and dropped, and rows deleted.
+        """Do it; how many tables were made and dropped, rows deleted, and hours made good.
 
         Raises:
             StoreAway: it will be done another time.
         """
         now = now or datetime.now(UTC)
-        done = {"made": 0, "dropped": 0, "entries": 0, "sums": 0}
+        done = {"made": 0, "dropped": 0, "entries": 0, "sums": 0, "mended": 0}
         if self._store.kind == POSTGRESQL:
             async with self._store.writing() as connection:
                 if not await _alone(connection):
@@ -58,6 +63,7 @@ class Upkeep:
                 done["dropped"] = await _drop_months(connection, now - self._entries)
         done["entries"] = await self._delete_entries(now - self._entries)
         done["sums"] = await self._delete_sums(now)
+        done["mended"] = await self._mend_totals(now)
         return done
 
     async def _delete_entries(self, before: datetime) -> int:
@@ -86,10 +92,43 @@ class Upkeep:
                 delete(usage_journals).where(usage_journals.c.updated_at < journals)
             )
             total = 0
-            for table in (usage_hours, usage_days):
+            for table, _ in TABLES:
                 found = await connection.execute(delete(table).where(table.c.hour < hour))
                 total += found.rowcount
             return total
+
+    async def _mend_totals(self, now: datetime) -> int:
+        since = int((now - timedelta(days=COMPARED_DAYS)).timestamp() // HOUR_S)
+        async with self._store.reading() as connection:
+            if not await _unequal(connection, since):
+                return 0
+        async with self._store.writing() as connection:
+            if self._store.kind == POSTGRESQL:
+                # Who adds to these sums comes to them last, with those of the keys written before:
+                # all that has been added is seen now, and nothing is added meanwhile.
+                await connection.execute(text("LOCK TABLE usage_totals IN EXCLUSIVE MODE"))
+            wrong = await _unequal(connection, since)
+            if not wrong:
+                return 0
+            keys = usage_totals.primary_key.columns.keys()
+            columns = [usage_hours.c[name] for name in keys]
+            sums = [func.sum(usage_hours.c[name]) for name in SUMS]
+            right = select(*columns, *sums).where(usage_hours.c.hour.in_(wrong)).group_by(*columns)
+            await connection.execute(delete(usage_totals).where(usage_totals.c.hour.in_(wrong)))
+            await connection.execute(insert(usage_totals).from_select([*keys, *SUMS], right))
+            return len(wrong)
+
+
+async def _unequal(connection: AsyncConnection, since: int) -> list[int]:
+    """The hours whose requests of all keys are not those of each together."""
+
+    async def requests(table: Table) -> dict[int, int]:
+        hour, count = table.c.hour, func.sum(table.c.requests)
+        query = select(hour, count).where(hour >= since).group_by(hour)
+        return {row[0]: int(row[1]) for row in await connection.execute(query)}
+
+    each, both = await requests(usage_hours), await requests(usage_totals)
+    return [hour for hour in sorted({*each, *both}) if each.get(hour) != both.get(hour)]
 
 
 async def _alone(connection: AsyncConnection) -> bool:

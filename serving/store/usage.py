@@ -12,7 +12,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from serving.store.engine import Store
 from serving.store.ledger import DAY_H, HOUR_S, SUMS
-from serving.store.schema import usage_days, usage_entries, usage_hours
+from serving.store.schema import usage_days, usage_entries, usage_hours, usage_totals
 
 By = Literal["account", "key_id", "model", "served_model", "outcome", "hour", "day"]
 
@@ -46,7 +46,7 @@ class Usage:
         `usage_unknown`, `prompt_tokens`, `cached_tokens`, `completion_tokens`, `images` and
         `total_s`.
         """
-        parts = [_part(*part, span) for part in _parts(span, hourly="hour" in by)]
+        parts = [_part(*part, span) for part in _parts(span, by)]
         found_in = union_all(*parts).subquery()
         columns = [_column(name, found_in.c) for name in by]
         totals = [func.coalesce(func.sum(found_in.c[name]), 0).label(name) for name in SUMS]
@@ -77,12 +77,14 @@ class Usage:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 
-def _parts(span: Span, *, hourly: bool) -> list[tuple[Table, int, int]]:
-    """Which sums to read, from which hour on and before which: those of whole days, and those of
-    hours at both ends."""
+def _parts(span: Span, by: Sequence[By]) -> list[tuple[Table, int, int]]:
+    """Which sums to read, from which hour on and before which: those of all keys, if no account or
+    key is asked for; else those of whole days, and those of hours at both ends."""
     since, until = _hour_from(span.since), _hour_from(span.until)
+    if span.account is None and span.key_id is None and not {"account", "key_id"}.intersection(by):
+        return [(usage_totals, since, until)]
     first, last = -(-since // DAY_H) * DAY_H, until // DAY_H * DAY_H
-    if hourly or first >= last:
+    if "hour" in by or first >= last:
         return [(usage_hours, since, until)]
     return [(usage_hours, since, first), (usage_days, first, last), (usage_hours, last, until)]
 

@@ -51,3 +51,25 @@ def test_steps_that_are_long_for_another_reason_do_not_take_more_away() -> None:
     for number in range(100):
         pace.step(0.1 * number, 200)
     assert pace.most == before
+
+
+def test_steps_that_are_long_for_prompts_say_nothing_about_sequences() -> None:
+    pace = Pace(256, 0.02)
+    before = pace.most
+    for number in range(100):
+        pace.step(0.1 * number, 5, prompts=1000)
+    assert pace.most == before
+    for number in range(100, 200):
+        pace.step(0.1 * number, 5, prompts=5)
+    assert pace.most < before
+
+
+def test_after_what_made_steps_long_as_many_may_run_as_at_first() -> None:
+    pace = Pace(256, 0.02)
+    first, now = pace.most, 0.0
+    settle(pace, 0.1, 0.01, waiting=500)
+    assert pace.most == LEAST
+    for _ in range(200):
+        now += 0.001
+        pace.step(now, 2)
+    assert pace.most == first, "and no more: so few say nothing about many"

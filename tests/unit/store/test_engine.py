@@ -14,14 +14,17 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from msgspec import structs
 from sqlalchemy import Connection, Row, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from serving.store import migrate
 from serving.store.engine import Store, StoreAway
+from serving.store.ledger import StoredLedger
 from serving.store.migrate import SchemaError
-from serving.store.schema import METADATA, versions
+from serving.store.schema import METADATA, usage_totals, versions
 from tests.stores import PostgreSQL
+from tests.unit.accounts.ledger.conftest import ENTRY
 
 
 @asynccontextmanager
@@ -81,6 +84,24 @@ async def test_what_a_migration_makes_it_takes_away(store: Store) -> None:
 
     async with store.writing() as connection:
         assert await connection.run_sync(down) == ["alembic_version"]
+
+
+async def test_the_sums_of_all_keys_begin_with_what_there_is(store: Store) -> None:
+    await StoredLedger(store).ship("j", 0, [(1, ENTRY), (2, structs.replace(ENTRY, key_id="k"))])
+
+    def again(connection: Connection) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0004_weights")
+        command.upgrade(config, "head")
+
+    async with store.reading() as connection:
+        before = (await connection.execute(select(usage_totals))).all()
+    async with store.writing() as connection:
+        await connection.run_sync(again)
+    async with store.reading() as connection:
+        assert (await connection.execute(select(usage_totals))).all() == before
+    assert [row.requests for row in before] == [2]
 
 
 async def test_many_may_bring_it_up_to_date_at_once(store_url: str) -> None:

@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec import structs
-from sqlalchemy import select, text
+from sqlalchemy import delete, select, text, update
 
 from serving.store import upkeep
 from serving.store.engine import Store
 from serving.store.ledger import StoredLedger
-from serving.store.schema import usage_entries, usage_hours
+from serving.store.schema import usage_entries, usage_hours, usage_totals
 from serving.store.upkeep import Upkeep
+from serving.store.usage import Span, Usage
 from tests.unit.accounts.ledger.conftest import ENTRY
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -93,3 +94,35 @@ async def test_many_may_do_it_at_once(store: Store) -> None:
     await asyncio.gather(*(care.run(NOW) for _ in range(5)))
     await care.run(NOW)
     assert await ages(store) == list(range(31))
+
+
+async def test_sums_of_all_keys_that_an_older_router_left_out_are_made_good(store: Store) -> None:
+    """It adds to the others alone. Meanwhile routers of this version go on."""
+    care = Upkeep(store, entries_days=60, sums_days=60)
+    await put(store, 0, 1, 2, 2)
+    assert (await care.run(NOW))["mended"] == 0
+    hour = int(NOW.timestamp() // 3600)
+    async with store.writing() as connection:
+        await connection.execute(delete(usage_totals).where(usage_totals.c.hour == hour))
+        day = usage_totals.c.hour == hour - 48
+        await connection.execute(update(usage_totals).where(day).values(requests=1))
+    mended, *_ = await asyncio.gather(care.run(NOW), *(put_as(store, f"k{n}") for n in range(4)))
+    assert mended["mended"] == 2
+    assert (await care.run(NOW))["mended"] == 0
+    span = Span(NOW - timedelta(days=9), NOW + timedelta(hours=1))
+    usage = Usage(store)
+    for field in ("requests", "prompt_tokens", "total_s"):
+        each = await usage.sums(span, ("hour", "key_id"))
+        both = await usage.sums(span, ("hour",))
+        found = {row["hour"]: row[field] for row in both}
+        for at, value in found.items():
+            assert value == pytest.approx(sum(row[field] for row in each if row["hour"] == at))
+        assert sum(found.values()) == pytest.approx(sum(row[field] for row in each))
+    assert sum(row["requests"] for row in await usage.sums(span)) == 4 + 4 * 20
+
+
+async def put_as(store: Store, journal: str) -> None:
+    ledger = StoredLedger(store)
+    entry = structs.replace(ENTRY, ended_at=NOW.timestamp())
+    for number in range(20):
+        await ledger.ship(journal, number, [(number + 1, entry)])

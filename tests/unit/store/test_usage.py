@@ -62,7 +62,15 @@ async def test_sums_by_anything_are_those_of_the_entries(usage: Usage) -> None:
         "hour": lambda entry: moment(entry).replace(minute=0, second=0),
         "day": lambda entry: moment(entry).replace(hour=0, minute=0, second=0),
     }
-    for by in (["account"], ["day"], ["hour"], ["model", "outcome"], ["day", "key_id", "account"]):
+    for by in (
+        ["account"],
+        ["day"],
+        ["hour"],
+        ["hour", "model"],
+        ["hour", "account"],
+        ["model", "outcome"],
+        ["day", "key_id", "account"],
+    ):
         rows = await usage.sums(ALL, by)  # type: ignore[arg-type]
         found = {tuple(row[name] for name in by): row["completion_tokens"] for row in rows}
         expected: Counter[tuple[object, ...]] = Counter()

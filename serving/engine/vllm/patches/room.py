@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from serving.engine.fair_queue import Claim, FairQueue, Flow
-from serving.engine.pace import Pace
+from serving.engine.pace import LEAST, Pace
 from serving.engine.queue_limits import QueueLimits
 
 # For how long after the last change from one flow to another there is more than one; and for how
@@ -46,6 +46,8 @@ class Room:
         self._running: dict[str, Claim] = {}
         self._held: dict[Flow, int] = {}
         self._ahead = 0
+        # Prompt tokens that the step under way runs, at most.
+        self._prompts = 0
         self._flow: Flow | None = None
         self._mixed_until = 0.0
         self._paced_until = 0.0
@@ -66,13 +68,19 @@ class Room:
         self._running[claim.name] = claim
         self._held[claim.flow] = self._held.get(claim.flow, 0) + 1
         self._ahead += claim.tokens
+        self._prompts += claim.tokens
 
     def step(self) -> None:
         """A step has ended."""
         if self._pace.bounded:
             # Those of the last look may have ended.
-            running = sum(name in self._states for name in self._running)
-            self._pace.step(time.monotonic(), running)
+            running, prompts, ran = 0, 0, self._prompts
+            for name, claim in self._running.items():
+                if (state := self._states.get(name)) is not None:
+                    running += 1
+                    prompts += claim.tokens if state.is_prefilling else 0
+            self._prompts = prompts
+            self._pace.step(time.monotonic(), running, ran)
 
     def look(self) -> None:
         """See which claims have ended, and charge for what has been written since the last time."""
@@ -116,13 +124,17 @@ class Room:
 
     def is_light(self, claim: Claim) -> bool:
         """True if the sequences that are kept free are for a claim like this."""
-        held = self._held.get(claim.flow, 0)
-        return not claim.flow.batch and held < self._kept_of(self._pace.most)
+        return not claim.flow.batch and self._held.get(claim.flow, 0) < self._few()
 
     def priority(self, claim: Claim) -> int:
         """vLLM's, of a claim that was taken: the lowest comes first."""
-        few = self._held.get(claim.flow, 0) <= self._kept_of(self._pace.most)
+        few = self._held.get(claim.flow, 0) <= self._few()
         return 2 * claim.flow.batch + (not few)
+
+    def _few(self) -> int:
+        """A flow that runs fewer requests gets its turn at once: as many as are kept, of what may
+        run now, but not so few that steps would not get longer by them."""
+        return max(self._kept_of(self._pace.most), min(LEAST, self._kept_of(self._most)))
 
     def _kept_of(self, most: int) -> int:
         return max(1, int(most * self._reserve)) if self._reserve else 0

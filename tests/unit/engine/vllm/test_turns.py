@@ -15,6 +15,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import OutputProcessor
 
+from serving.engine.pace import LEAST
 from serving.engine.queue_limits import QueueLimits
 from serving.engine.vllm.patches import BEAM, room
 from serving.engine.vllm.patches.admission import free_failed_requests
@@ -45,14 +46,20 @@ class Engine:
         self.requests: dict[str, Any] = {}
 
     def send(
-        self, owner: str, *names: str, batch: bool = False, size: int = 0, priority: int = 0
+        self,
+        owner: str,
+        *names: str,
+        batch: bool = False,
+        size: int = 0,
+        priority: int = 0,
+        tokens: int = PROMPT,
     ) -> list[asyncio.Task[None]]:
-        """Calls of one request each."""
+        """Calls of one request each, with so long a prompt."""
 
         async def call(name: str) -> None:
             self.turns.begin(Standing(owner, batch=batch), size, self.waits)
             one = request(name)
-            one.priority = priority
+            one.priority, one.prompt_token_ids = priority, [1] * tokens
             self.requests[name] = one
             await add(self.llm, one)
 
@@ -205,6 +212,51 @@ async def test_while_steps_are_long_a_flood_gets_fewer_sequences_and_another_doe
         await engine.begin(*engine.sent)
     assert len(engine.sent) > 100
     await stop(flood, others)
+
+
+async def test_a_few_requests_do_not_wait_however_long_steps_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine(sequences=200, step_ms=10.0)
+    now = 0.0
+    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    await asyncio.gather(*engine.send("b", "b"))
+    flood = engine.send("a", *names("a", 500))
+    await settle()
+    for _ in range(200):
+        now += 0.1
+        oldest = engine.sent[0]
+        await engine.begin(*engine.sent)
+        await engine.end(oldest)
+    assert engine.turns._room._pace.most == LEAST
+    others = engine.send("b", *names("b", LEAST + 1))
+    await settle()
+    assert [name for name in engine.sent if name[0] == "b"] == names("b", LEAST)
+    await stop(flood, others)
+
+
+async def test_long_prompts_of_another_take_no_sequence_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps are long for the prompts in them, however few run."""
+    engine = Engine(sequences=200, step_ms=10.0)
+    now, first = 0.0, engine.turns._room._pace.most
+    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    await asyncio.gather(*engine.send("b", "b"))
+    calls = engine.send("a", *names("a", 60), tokens=TOKENS - 10)
+    await settle()
+    waited = []
+    for number in range(50):
+        calls += engine.send("b", f"b{number}")
+        await settle()
+        waited.append(f"b{number}" not in engine.sent)
+        now += 0.06
+        begun = engine.sent
+        await engine.begin(*begun)
+        await engine.end(*begun)
+    assert not any(waited)
+    assert engine.turns._room._pace.most == first
+    await stop(calls)
 
 
 async def test_who_has_less_than_its_share_does_not_wait_for_one_that_has_more(

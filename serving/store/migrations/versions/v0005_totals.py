@@ -1,0 +1,51 @@
+"""Sums of all accounts and keys together, by the hour."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005_totals"
+down_revision = "0004_weights"
+branch_labels = None
+depends_on = None
+
+_KEYS = "hour, model, served_model, outcome"
+_SUMS = (
+    "requests",
+    "usage_unknown",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "images",
+    "total_s",
+)
+
+
+def upgrade() -> None:
+    """Make the table, with what there is."""
+    op.create_table(
+        "usage_totals",
+        sa.Column("hour", sa.Integer, nullable=False),
+        sa.Column("model", sa.String(512), nullable=False),
+        sa.Column("served_model", sa.String(512), nullable=False),
+        sa.Column("outcome", sa.String(16), nullable=False),
+        sa.Column("requests", sa.BigInteger, nullable=False),
+        sa.Column("usage_unknown", sa.BigInteger, nullable=False),
+        sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+        sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+        sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+        sa.Column("images", sa.BigInteger, nullable=False),
+        sa.Column("total_s", sa.Float, nullable=False),
+        sa.PrimaryKeyConstraint("hour", "model", "served_model", "outcome", name="pk_usage_totals"),
+    )
+    sums = ", ".join(f"sum({name})" for name in _SUMS)
+    op.execute(
+        f"INSERT INTO usage_totals ({_KEYS}, {', '.join(_SUMS)}) "
+        f"SELECT {_KEYS}, {sums} FROM usage_hours GROUP BY {_KEYS}"
+    )
+
+
+def downgrade() -> None:
+    """Drop the table."""
+    op.drop_table("usage_totals")
