@@ -16,15 +16,25 @@ PATHS = frozenset(("/v1/messages", "/v1/messages/count_tokens"))
 _IN_RESULTS = frozenset(("text", "image", "tool_reference"))
 # They change the tools in the middle of a conversation, past all that is checked of `tools`.
 _TOOL_CHANGES = ("tool_addition", "tool_removal")
+# Fields that change the answer and that vLLM does not know: it would leave them out.
+_UNKNOWN = {
+    "mcp_servers": "no server of tools is asked from here; call the tools and send their results",
+    "container": "there are no containers here",
+    "output_format": "is taken by its newer name alone: output_config.format",
+}
 MAX_SHOWN = 64
 
 
 def check_blocks(given: Mapping[str, Any]) -> None:
-    """Check the blocks of a body of Messages, and that a tool that must be used is there.
+    """Check the blocks of a body of Messages, that a tool that must be used is there, and that
+    nothing is asked for that is not done.
 
     Raises:
         InvalidRequest: vLLM would fail on it, or leave something out without a word.
     """
+    for name, why in _UNKNOWN.items():
+        if given.get(name):
+            _refuse(name, why)
     _check_choice(given.get("tool_choice"), given.get("tools"))
     system = given.get("system")
     for block in system if type(system) is list else ():

@@ -43,6 +43,25 @@ def result(*content: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", [PATH, f"{PATH}/count_tokens"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mcp_servers", [{"type": "url", "url": "https://example.com", "name": "a"}]),
+        ("container", "c"),
+        ("output_format", {"type": "json_schema", "schema": {}}),
+    ],
+)
+def test_what_would_be_left_out_without_a_word_is_refused(
+    path: str, field: str, value: Any
+) -> None:
+    with pytest.raises(InvalidRequest) as told:
+        check(path, messages=messages(TEXT), **{field: value})
+    assert told.value.param == field
+    assert not check(path, messages=messages(TEXT), **{field: None})
+    assert not check("/v1/chat/completions", messages=messages(TEXT), **{field: value})
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/count_tokens"])
 def test_ordinary_bodies_pass(path: str) -> None:
     use = {"type": "tool_use", "id": "t", "name": "f", "input": {"a": "b"}}
     reference = {"type": "tool_reference", "tool_name": "f"}
