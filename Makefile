@@ -68,7 +68,7 @@ help:
 	make soak [SECONDS_=1800]             does anything grow or leak? on a running `make serve`
 	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
 	make fairness                         one account's TTFT while another floods its engine: a minute
-	make fuzz-bodies [CASES=20000]        hostile OpenAI bodies against a real engine: four minutes
+	make fuzz-bodies [CASES=3000]         hostile OpenAI bodies against each kind of engine: ten minutes
 	make fuzz-api [CASES=100]             schemathesis against every endpoint of /openapi.json
 	make overhead [ROUNDS=10]             what our stack adds to bare vLLM: CPU, throughput, latency
 	make overhead DEVICE=cuda             the same on a GPU: Llama-3-8B's shape, 256 streams
@@ -246,6 +246,8 @@ test-ledger: setup-dev
 	@$(BIN)/python -m pytest -rP -m long tests/gateway/test_books.py tests/gateway/test_outages.py \
 		tests/gateway/test_month.py
 
+# So many for each kind of engine, one after the other.
+fuzz-bodies: CASES = 3000
 fuzz-bodies: setup-dev
 	@$(BIN)/python -m tests.fuzz_bodies --cases $(CASES)
 

@@ -23,14 +23,8 @@ from typing import Any, NamedTuple
 from serving.engine.interface import Tally
 from serving.errors import ServingError
 from serving.wire.messages import AdapterRef, HttpCall
-from tests.fuzz_bodies import (
-    MODEL,
-    Collected,
-    Subject,
-    start_embed,
-    start_vision,
-    start_vllm,
-)
+from tests.fuzz_bodies import Collected
+from tests.fuzz_engines import MODEL, Subject, start_embed, start_vision, start_vllm
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 EMBEDDINGS, TOKENIZE, DETOKENIZE = "/v1/embeddings", "/tokenize", "/detokenize"

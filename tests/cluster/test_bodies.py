@@ -23,13 +23,17 @@ CASES = {
     "score": 400,
     "tools": 400,
     "transformers": 400,
+    "vision": 400,
 }
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 4}
 MESSAGES = {"messages": [{"role": "user", "content": "France"}], "max_tokens": 4}
 
 
-@pytest.mark.parametrize("engine", CASES)
+@pytest.mark.parametrize(
+    "engine",
+    [pytest.param(name, marks=[pytest.mark.long] if name == "vision" else []) for name in CASES],
+)
 def test_no_body_ends_in_an_error_of_ours_or_leaves_anything(engine: str) -> None:
     cases = CASES[engine]
     done = subprocess.run(
@@ -43,6 +47,7 @@ def test_no_body_ends_in_an_error_of_ours_or_leaves_anything(engine: str) -> Non
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["cases"] >= cases
+    assert report["bystander"]["first"]["count"] >= cases / 8
     # Not all were refused: then nothing would have reached the engine.
     assert report["statuses"]["200"] > cases / 20
     assert report["statuses"]["400"] + report["statuses"].get("422", 0) > cases / 20
