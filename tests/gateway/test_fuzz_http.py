@@ -5,6 +5,7 @@ time."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import statistics
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
+import psutil
 
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events
@@ -36,6 +38,11 @@ MOST_S = 0.1
 WORST_S = 0.5
 # A stream that waits for something other than work ends too, in seconds on the wall.
 STREAM_S = 20.0
+
+# What this process may grow by once a quarter of the conversations has been held: in any case, and
+# for each conversation, of which the log of the tests and the times of the bystanders are a part.
+MOST_GROWN_MIB = 4.0
+MOST_LEFT_KIB = 0.5
 
 
 class Bystander:
@@ -150,7 +157,10 @@ async def test_random_bytes_harm_nobody(open_site: Open, eventually: Eventually)
     port = await site.listen()
     async with bystanders(site) as others:
         before = site.counted(outcome="ok")
+        had_mib: float | None = None
         for first in range(0, CASES, AT_ONCE):
+            if had_mib is None and first >= CASES // 4:
+                had_mib = memory_mib(site)
             seeds = range(first, min(first + AT_ONCE, CASES))
             async with asyncio.TaskGroup() as group:
                 talks = [group.create_task(talk(site, conversation(seed))) for seed in seeds]
@@ -159,9 +169,13 @@ async def test_random_bytes_harm_nobody(open_site: Open, eventually: Eventually)
                     check(talked.result())
                 except (AssertionError, ValueError, KeyError) as error:
                     raise AssertionError(f"seed {seed}: {error}") from error
+        assert had_mib is not None
+        grown_mib = memory_mib(site) - had_mib
+        print(f"grown by {grown_mib:.1f} MiB since the first quarter")
         streams = sum(len(each.took) for each in others)
         assert streams > BYSTANDERS, "nobody stood by"
         answered = site.counted(outcome="ok") - before - streams
+    assert grown_mib < MOST_GROWN_MIB + CASES * MOST_LEFT_KIB / 1024
     assert answered > CASES / 6, "a server that refuses everything"
     assert site.counted(outcome="error") == 0
     async with site.wire() as wire:
@@ -173,6 +187,15 @@ async def test_random_bytes_harm_nobody(open_site: Open, eventually: Eventually)
     await eventually(lambda: connections(port) == 0)
     await eventually(lambda: not request_tasks())
     assert '"level": "ERROR"' not in site.log_text()
+
+
+def memory_mib(site: Site) -> float:
+    """What this process has, in which the server and its clients are, but for the calls that the
+    engine's double keeps."""
+    for engine in site.engines:
+        engine.calls.clear()
+    gc.collect()
+    return psutil.Process().memory_info().rss / 2**20
 
 
 def connections(port: int) -> int:
