@@ -40,7 +40,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 	/^Installing collected/ {print "    unpacking (about a minute)"; fflush()}' \
 	|| { tail -20 $(VENV)/install.log; exit 1; }
 
-.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-deployed test-image image sbom test-suspects test-nodes test-rolling test-ledger check format soak chaos fairness fuzz-bodies fuzz-http fuzz-api lock clean
+.PHONY: help setup setup-dev tiny-models overhead overhead-quick heavy loadtest loadtest-accuracy serve test test-long test-fast test-cluster test-sdk test-helm test-deployed test-image image sbom test-suspects test-nodes test-rolling test-ledger check format soak chaos recovery fairness fuzz-bodies fuzz-http fuzz-api lock clean
 
 help:
 	@cat <<-'EOF'
@@ -67,6 +67,7 @@ help:
 	make loadtest-accuracy                every percentile it reports beside the truth, at 20,000 events/s
 	make soak [SECONDS_=1800]             does anything grow or leak? on a running `make serve`
 	make chaos [SECONDS_=120]             kill processes of a running `make serve` under load
+	make recovery                         how long a model of a running `make serve` is away after a kill
 	make fairness                         one account's TTFT while another floods its engine: a minute
 	make fuzz-bodies [CASES=3000]         hostile OpenAI bodies against each kind of engine: ten minutes
 	make fuzz-api [CASES=100]             schemathesis against every endpoint of /openapi.json
@@ -237,6 +238,11 @@ soak: loadtest
 
 chaos: setup
 	@$(BIN)/python -m loadtests.inside.chaos --port $(PORT) --seconds $(SECONDS_)
+
+# Idle, then beside 16 streams on the other models; a minute and a half.
+recovery: setup
+	@$(BIN)/python -m loadtests.inside.recovery --url http://127.0.0.1:$(PORT)
+	$(BIN)/python -m loadtests.inside.recovery --url http://127.0.0.1:$(PORT) --streams 16
 
 fairness: setup-dev
 	@$(BIN)/python -m pytest -rP -m long tests/cluster/test_fairness.py

@@ -5,6 +5,7 @@
 Kills the model's engine server (`--victim actor`: its Ray worker) on this machine, asks until the
 first answer, and takes the steps in between from the logs of `serving up` and from when the new
 processes began. `--streams` run on the other models meanwhile. Prints one row a round, in seconds.
+Ends with status 1 if a round took longer than the bar, which is another one under load.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import os
 import signal
 import statistics
+import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -35,6 +37,9 @@ GIVE_UP_S = 240.0
 TOKENS = 64  # of each stream of the load
 # Between two rounds, in seconds: the cluster is at rest again.
 SETTLE_S = 8.0
+# A model is back within so long, in seconds: nothing else runs, or streams of other models do.
+IDLE_BAR_S = 15.0
+LOAD_BAR_S = 30.0
 PARTS = (
     "noticed",
     "Serve's look, worker",
@@ -119,8 +124,8 @@ async def load(ask: Asker, models: list[str], streams: int) -> AsyncIterator[Non
         await asyncio.gather(*clients, return_exceptions=True)
 
 
-async def run(args: argparse.Namespace) -> None:
-    """Run every round and print the table."""
+async def run(args: argparse.Namespace) -> list[float]:
+    """Run every round and print the table; return how long the model was away in each."""
     logs = Logs(args.logs)
     rows = []
     listed = await model_ids(args.url, args.api_key)
@@ -143,6 +148,15 @@ async def run(args: argparse.Namespace) -> None:
     if len(rows) > 1:
         print("medians")
         _print([statistics.median(column) for column in zip(*rows, strict=True)], 0)
+    return [total for total, *_ in rows]
+
+
+def judge(totals: list[float], bar_s: float) -> int:
+    """Print whether the worst round is within the bar; return the exit status."""
+    worst = max(totals)
+    within = worst <= bar_s
+    print(f"away for {worst:.1f} s at worst, {'within' if within else 'beyond'} {bar_s:g} s")
+    return 0 if within else 1
 
 
 def _print(row: list[float], refused: int) -> None:
@@ -151,7 +165,7 @@ def _print(row: list[float], refused: int) -> None:
     print("  ".join((*shown, f"{refused:7}")), flush=True)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -164,9 +178,12 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=0, help="on the other models")
     parser.add_argument("--load-models", nargs="*", help="[default: all others]")
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
-    run_loop(run(args))
+    bars = f"[default: {IDLE_BAR_S:g} s, with --streams {LOAD_BAR_S:g}]"
+    parser.add_argument("--bar", type=float, help=f"the longest that it may be away {bars}")
+    args = parser.parse_args(argv)
+    bar_s = args.bar if args.bar is not None else LOAD_BAR_S if args.streams else IDLE_BAR_S
+    return judge(run_loop(run(args)), bar_s)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
