@@ -42,7 +42,7 @@ STREAM_S = 20.0
 # What this process may grow by once a quarter of the conversations has been held: in any case, and
 # for each conversation, of which the log of the tests and the times of the bystanders are a part.
 MOST_GROWN_MIB = 4.0
-MOST_LEFT_KIB = 0.5
+MOST_LEFT_KIB = 1.0
 
 
 class Bystander:
