@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from serving.engine.helpers.pool import Helpers
 from serving.engine.interface import Tally
 from serving.errors import ServingError
 from serving.wire.messages import AdapterRef, HttpCall
@@ -201,18 +202,39 @@ ENGINES: dict[str, tuple[Callable[[Path], Any], dict[str, Asked]]] = {
 
 
 async def compare(subject: Subject, cases: dict[str, Asked]) -> None:
-    """Print both answers to each request."""
+    """Print both answers to each request.
+
+    Raises:
+        AssertionError: a request went the other way than it should.
+    """
     from serving.engine.vllm import preparation
 
+    prepared = _count_jobs(preparation.Helpers)
     for adapter in subject.adapters:
         for name, asked in cases.items():
             for stream in (False, True) if asked.stream else (False,):
                 answers = []
                 for light in (True, False):
-                    preparation.is_light = lambda body, light=light: light
+                    preparation.is_light = lambda *_, light=light: light
+                    prepared.clear()
                     answers.append(await _answer(subject, asked, adapter, stream=stream))
+                    # Two answers that came the same way would say nothing.
+                    assert len(prepared) == (0 if light else 1), (name, light, len(prepared))
                 case = [name, *([adapter.id] if adapter else []), *(["streamed"] if stream else [])]
                 print(json.dumps([", ".join(case), *answers]), flush=True)
+
+
+def _count_jobs(helpers: type[Helpers]) -> list[bytes]:
+    """The jobs that are given to helpers from now on."""
+    jobs: list[bytes] = []
+    run = helpers.run
+
+    async def counted(self: Helpers, job: bytes) -> bytes:
+        jobs.append(job)
+        return await run(self, job)
+
+    helpers.run = counted  # type: ignore[method-assign]
+    return jobs
 
 
 async def _answer(
