@@ -2,7 +2,8 @@
 
     python -m tests.prepared --engine vllm      (a line of JSON a case: name, plain, prepared)
 
-Each request is answered twice by the same engine: once as a light one, which goes straight to
+First a caller leaves while a helper prepares its request (`prepared_left.py`, a line as well). Each
+request is answered twice by the same engine: once as a light one, which goes straight to
 vLLM's app, and once through a helper. `tests/cluster/test_prepared.py` compares the answers. The
 engine runs in this process, whose choice between the two ways is set for each request.
 """
@@ -32,6 +33,7 @@ from tests.fuzz_bodies import (
     start_vision,
     start_vllm,
 )
+from tests.prepared_left import leave
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 EMBEDDINGS, TOKENIZE, DETOKENIZE = "/v1/embeddings", "/tokenize", "/detokenize"
@@ -301,6 +303,9 @@ def main() -> None:
     start, cases = ENGINES[parser.parse_args().engine]
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
         subject = runner.run(start(Path(folder)))
+        first = next(iter(cases.values()))
+        body = json.dumps({"model": MODEL, **first.fields}).encode()
+        print(json.dumps(runner.run(leave(subject, first.path, body))), flush=True)
         runner.run(compare(subject, cases))
         runner.run(subject.engine.close())
 
