@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +46,7 @@ from serving.engine.interface import Tally
 from serving.errors import ClientLeft, EngineFailed, Overloaded, ServingError
 from serving.wire.messages import AdapterRef, Head, HttpCall
 from tests.embed_shape import CONTEXT, write_embed
-from tests.hostile import bodies
+from tests.hostile import REFUSED, bodies
 from tests.live import INSTRUCT, LOCAL, PIRATE, free_port
 
 # Path, adapter, body, and after how many seconds its sender leaves, if it does.
@@ -56,6 +57,8 @@ WEIGHTS = LOCAL.parents[2] / "local_models" / "weights"
 TOGETHER = 8
 # One in four leaves, while its request is prepared or while it runs.
 LEAVES = st.sampled_from((*(None,) * 6, 0.001, 0.02))
+# Whatever a body of so many bytes asks for, a helper prepares it (serving/engine/vllm).
+HEAVY_BYTES = 32 * 1024
 # Cases between two looks at the memory.
 CHUNK = 400
 # A body that is answered later than this has hung.
@@ -201,6 +204,20 @@ class Fuzz:
                 sys.exit("the engine died of one of these:\n" + "\n".join(map(repr, cases)))
         left = self._subject.left()
         assert not any(left), f"left in the engine: {left}"
+
+    async def refuse(self, path: str, adapter: AdapterRef | None, fields: bytes) -> None:
+        """Send a body with these fields, a small one and one that a helper prepares.
+
+        Raises:
+            AssertionError: it is not refused with 400, or it left something.
+        """
+        base = json.dumps({"model": MODEL, **self._subject.bases[path]})[:-1].encode()
+        for stream in (b"false", b"true"):
+            body = b'%b, "stream": %b, %b}' % (base, stream, fields)
+            for padding in (b"", b" " * HEAVY_BYTES):
+                self.statuses.clear()
+                await self.round([(path, adapter, body + padding, None)])
+                assert self.statuses == {400: 1}, f"{self.statuses} for {path} {body!r}"
 
     async def _watch(self) -> None:
         """Note how long the event loop is held, which is what everybody else would wait."""
@@ -400,11 +417,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--engine", choices=sorted(ENGINES), default="vllm")
+    parser.add_argument("--refused", action="store_true", help="first those that must be refused")
     parser.add_argument("--path", help="bodies of this endpoint only")
     parser.add_argument("--seed", type=int, default=0, help="another sequence of bodies")
     options = parser.parse_args()
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
         subject = runner.run(ENGINES[options.engine](Path(folder)))
+        refused = REFUSED if options.refused else {}
+        for fields, path in product(refused.values(), ("/v1/completions", "/v1/chat/completions")):
+            for adapter in subject.adapters:
+                runner.run(Fuzz(subject).refuse(path, adapter, fields))
         fuzz = Fuzz(subject)
         cases = [
             st.tuples(
@@ -442,6 +464,7 @@ def main() -> int:
         print(
             json.dumps(
                 {
+                    "refused": list(refused),
                     "cases": fuzz.cases,
                     "seconds": round(took_s, 1),
                     "statuses": fuzz.statuses,
