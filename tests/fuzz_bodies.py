@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -421,8 +422,11 @@ def main() -> int:
     parser.add_argument("--path", help="bodies of this endpoint only")
     parser.add_argument("--seed", type=int, default=0, help="another sequence of bodies")
     options = parser.parse_args()
-    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
+    with asyncio.Runner() as runner, ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         subject = runner.run(ENGINES[options.engine](Path(folder)))
+        # Also after a failure: otherwise this process waits for the engine's core for ever.
+        stack.callback(lambda: runner.run(subject.engine.close()))
         refused = REFUSED if options.refused else {}
         for fields, path in product(refused.values(), ("/v1/completions", "/v1/chat/completions")):
             for adapter in subject.adapters:
@@ -477,7 +481,6 @@ def main() -> int:
                 }
             )
         )
-        runner.run(subject.engine.close())
     if max(growth) > MOST_GROWTH_MIB:
         print(f"memory grew by {max(growth)} MiB", file=sys.stderr)
         return 1

@@ -305,9 +305,12 @@ def main() -> None:
         subject = runner.run(start(Path(folder)))
         first = next(iter(cases.values()))
         body = json.dumps({"model": MODEL, **first.fields}).encode()
-        print(json.dumps(runner.run(leave(subject, first.path, body))), flush=True)
-        runner.run(compare(subject, cases))
-        runner.run(subject.engine.close())
+        try:
+            print(json.dumps(runner.run(leave(subject, first.path, body))), flush=True)
+            runner.run(compare(subject, cases))
+        finally:
+            # Otherwise this process waits for the engine's core for ever.
+            runner.run(subject.engine.close())
 
 
 if __name__ == "__main__":
