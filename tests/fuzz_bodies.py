@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,7 +42,7 @@ from tests.fuzz_engines import (
     SCALE,
     Subject,
 )
-from tests.hostile import bodies
+from tests.hostile import REFUSED, bodies
 
 # Path, adapter, body, and after how many seconds its sender leaves, if it does.
 Case = tuple[str, AdapterRef | None, bytes, float | None]
@@ -48,6 +50,8 @@ Case = tuple[str, AdapterRef | None, bytes, float | None]
 TOGETHER = 8
 # One in four leaves, while its request is prepared or while it runs.
 LEAVES = st.sampled_from((*(None,) * 6, 0.001, 0.02))
+# Whatever a body of so many bytes asks for, a helper prepares it (serving/engine/vllm).
+HEAVY_BYTES = 32 * 1024
 # Cases between two looks at the memory, and how few of them say whether it grows: the first look
 # is at what the first bodies left for good.
 CHUNK = 80
@@ -114,6 +118,20 @@ class Fuzz:
                 sys.exit("the engine died of one of these:\n" + "\n".join(map(repr, cases)))
         left = self._subject.left()
         assert not any(left), f"left in the engine: {left}"
+
+    async def refuse(self, path: str, adapter: AdapterRef | None, fields: bytes) -> None:
+        """Send a body with these fields, a small one and one that a helper prepares.
+
+        Raises:
+            AssertionError: it is not refused with 400, or it left something.
+        """
+        base = json.dumps({"model": MODEL, **self._subject.bases[path]})[:-1].encode()
+        for stream in (b"false", b"true"):
+            body = b'%b, "stream": %b, %b}' % (base, stream, fields)
+            for padding in (b"", b" " * HEAVY_BYTES):
+                self.statuses.clear()
+                await self.round([(path, adapter, body + padding, None)])
+                assert self.statuses == {400: 1}, f"{self.statuses} for {path} {body!r}"
 
     async def _watch(self) -> None:
         """Note how long the event loop is held, which is what everybody else would wait."""
@@ -228,6 +246,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--engine", choices=sorted(ENGINES), help="[default: all, one by one]")
+    parser.add_argument("--refused", action="store_true", help="first those that must be refused")
     parser.add_argument("--path", help="bodies of this endpoint only")
     parser.add_argument("--seed", type=int, default=0, help="another sequence of bodies")
     options = parser.parse_args()
@@ -235,8 +254,15 @@ def main() -> int:
         parser.error(f"--cases: {FEWEST_RUNS * CHUNK} at least, or nothing is said of the memory")
     if options.engine is None:
         return each_engine()
-    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
+    with asyncio.Runner() as runner, ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         subject = runner.run(ENGINES[options.engine](Path(folder)))
+        # Also after a failure: otherwise this process waits for the engine's core for ever.
+        stack.callback(lambda: runner.run(subject.engine.close()))
+        refused = REFUSED if options.refused else {}
+        for fields, path in product(refused.values(), ("/v1/completions", "/v1/chat/completions")):
+            for adapter in subject.adapters:
+                runner.run(Fuzz(subject).refuse(path, adapter, fields))
         fuzz = Fuzz(subject)
         cases = [
             st.tuples(
@@ -271,6 +297,7 @@ def main() -> int:
         print(
             json.dumps(
                 {
+                    "refused": list(refused),
                     "cases": fuzz.cases,
                     "seconds": round(took_s, 1),
                     "statuses": fuzz.statuses,
@@ -284,7 +311,6 @@ def main() -> int:
                 }
             )
         )
-        runner.run(subject.engine.close())
     if max(growth) > MOST_GROWTH_MIB:
         print(f"memory grew by {max(growth)} MiB", file=sys.stderr)
         return 1

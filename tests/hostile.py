@@ -21,6 +21,17 @@ from pydantic import BaseModel
 
 Strategy = st.SearchStrategy[Any]
 
+# Fields of a body that vLLM takes and cannot send to its core: each is to be refused with 400. They
+# are bytes, since half of a surrogate pair is not UTF-8.
+REFUSED = {
+    "a pattern size of 71 bits": (
+        b'"repetition_detection": {"max_pattern_size": %d, "min_count": 2}' % 2**70
+    ),
+    "half of a pair in session_id": b'"session_id": "a\xed\xa0\x80"',
+    "half of a pair in vllm_xargs": b'"vllm_xargs": {"a": "\xed\xa0\x80"}',
+    "half of a pair in a name of vllm_xargs": b'"vllm_xargs": {"\xed\xa0\x80": "a"}',
+}
+
 _DEEPEST = 4
 _NESTED: Any = 1
 for _ in range(200):

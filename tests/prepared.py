@@ -2,7 +2,8 @@
 
     python -m tests.prepared --engine vllm      (a line of JSON a case: name, plain, prepared)
 
-Each request is answered twice by the same engine: once as a light one, which goes straight to
+First a caller leaves while a helper prepares its request (`prepared_left.py`, a line as well). Each
+request is answered twice by the same engine: once as a light one, which goes straight to
 vLLM's app, and once through a helper. `tests/cluster/test_prepared.py` compares the answers. The
 engine runs in this process, whose choice between the two ways is set for each request.
 """
@@ -20,11 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from serving.engine.helpers.pool import Helpers
 from serving.engine.interface import Tally
 from serving.errors import ServingError
 from serving.wire.messages import AdapterRef, HttpCall
 from tests.fuzz_bodies import Collected
 from tests.fuzz_engines import MODEL, Subject, start_embed, start_vision, start_vllm
+from tests.prepared_left import leave
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 EMBEDDINGS, TOKENIZE, DETOKENIZE = "/v1/embeddings", "/tokenize", "/detokenize"
@@ -195,18 +198,39 @@ ENGINES: dict[str, tuple[Callable[[Path], Any], dict[str, Asked]]] = {
 
 
 async def compare(subject: Subject, cases: dict[str, Asked]) -> None:
-    """Print both answers to each request."""
+    """Print both answers to each request.
+
+    Raises:
+        AssertionError: a request went the other way than it should.
+    """
     from serving.engine.vllm import preparation
 
+    prepared = _count_jobs(preparation.Helpers)
     for adapter in subject.adapters:
         for name, asked in cases.items():
             for stream in (False, True) if asked.stream else (False,):
                 answers = []
                 for light in (True, False):
-                    preparation.is_light = lambda body, light=light: light
+                    preparation.is_light = lambda *_, light=light: light
+                    prepared.clear()
                     answers.append(await _answer(subject, asked, adapter, stream=stream))
+                    # Two answers that came the same way would say nothing.
+                    assert len(prepared) == (0 if light else 1), (name, light, len(prepared))
                 case = [name, *([adapter.id] if adapter else []), *(["streamed"] if stream else [])]
                 print(json.dumps([", ".join(case), *answers]), flush=True)
+
+
+def _count_jobs(helpers: type[Helpers]) -> list[bytes]:
+    """The jobs that are given to helpers from now on."""
+    jobs: list[bytes] = []
+    run = helpers.run
+
+    async def counted(self: Helpers, job: bytes) -> bytes:
+        jobs.append(job)
+        return await run(self, job)
+
+    helpers.run = counted  # type: ignore[method-assign]
+    return jobs
 
 
 async def _answer(
@@ -273,8 +297,14 @@ def main() -> None:
     start, cases = ENGINES[parser.parse_args().engine]
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as folder:
         subject = runner.run(start(Path(folder)))
-        runner.run(compare(subject, cases))
-        runner.run(subject.engine.close())
+        first = next(iter(cases.values()))
+        body = json.dumps({"model": MODEL, **first.fields}).encode()
+        try:
+            print(json.dumps(runner.run(leave(subject, first.path, body))), flush=True)
+            runner.run(compare(subject, cases))
+        finally:
+            # Otherwise this process waits for the engine's core for ever.
+            runner.run(subject.engine.close())
 
 
 if __name__ == "__main__":

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from serving.errors import ContextLengthExceeded, InvalidField
+from serving.errors import ContextLengthExceeded, InvalidField, Overloaded
 
 # Longer prompts are tokenized in a thread: a long one takes milliseconds, in which every other
 # stream of this replica would stand still.
 INLINE_TOKENIZE_CHARS = 4096
+# Prompts that are tokenized in threads at a time. More would only share the CPUs with the token
+# path, and vLLM keeps one more copy of the tokenizer for each.
+TOKENIZED_AT_ONCE = 2
+# Prompts that may wait for one of these threads; the next is refused.
+MOST_WAITING = 256
 # A token is taken to have at least this many characters, also where a vocabulary's longest is
 # shorter: no prompt that fits may be refused. Runs of spaces, for example, are one token.
 FEWEST_CHARACTERS = 16
@@ -32,6 +38,10 @@ class PromptSize:
         longest = max((len(token) for token in tokenizer.get_vocab()), default=0)
         self._context = context
         self._most = context * max(FEWEST_CHARACTERS, longest)
+        # Threads of their own: all else that is done in threads does not wait for long prompts.
+        self._threads = ThreadPoolExecutor(TOKENIZED_AT_ONCE, thread_name_prefix="tokenize")
+        self._free = asyncio.Semaphore(TOKENIZED_AT_ONCE)
+        self._waiting = 0
 
     @property
     def most(self) -> int:
@@ -56,11 +66,22 @@ class PromptSize:
 
         Raises:
             ContextLengthExceeded: as `check`, before anything is tokenized.
+            Overloaded: too many long texts wait.
         """
         if characters <= INLINE_TOKENIZE_CHARS:
             return encode()
         self.check(characters)
-        return await asyncio.to_thread(encode)
+        if self._waiting >= MOST_WAITING:
+            raise Overloaded("too many long prompts wait to be tokenized", retry_after_s=1.0)
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        running = asyncio.get_running_loop().run_in_executor(self._threads, encode)
+        # The thread is free when its work ends, which it does not when the caller leaves.
+        running.add_done_callback(lambda _: self._free.release())
+        return await asyncio.shield(running)
 
 
 def completion_limit(

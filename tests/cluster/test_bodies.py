@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from tests.cluster.test_contract import openai_error_of
+from tests.hostile import REFUSED
 from tests.live import BASE, PIRATE, ROOT, Server
 
+FUZZ = (sys.executable, "-m", "tests.fuzz_bodies")
 CASES = {
     "vllm": 2000,
     "scale": 600,
@@ -26,6 +28,7 @@ CASES = {
     "vision": 400,
 }
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
+PATTERN = {"max_pattern_size": 2**70, "min_count": 2}
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 4}
 MESSAGES = {"messages": [{"role": "user", "content": "France"}], "max_tokens": 4}
 
@@ -35,9 +38,9 @@ MESSAGES = {"messages": [{"role": "user", "content": "France"}], "max_tokens": 4
     [pytest.param(name, marks=[pytest.mark.long] if name == "vision" else []) for name in CASES],
 )
 def test_no_body_ends_in_an_error_of_ours_or_leaves_anything(engine: str) -> None:
-    cases = CASES[engine]
+    cases, named = CASES[engine], engine == "vllm"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz_bodies", "--engine", engine, "--cases", str(cases)],
+        [*FUZZ, "--engine", engine, "--cases", str(cases), *(["--refused"] * named)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -48,6 +51,8 @@ def test_no_body_ends_in_an_error_of_ours_or_leaves_anything(engine: str) -> Non
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["cases"] >= cases
     assert report["bystander"]["first"]["count"] >= cases / 8
+    # Before all others, one by one.
+    assert report["refused"] == (list(REFUSED) if named else [])
     # Not all were refused: then nothing would have reached the engine.
     assert report["statuses"]["200"] > cases / 20
     assert report["statuses"]["400"] + report["statuses"].get("422", 0) > cases / 20
@@ -67,8 +72,10 @@ def test_no_body_ends_in_an_error_of_ours_or_leaves_anything(engine: str) -> Non
         (TEXT, {"prompt": [99_999_999]}, "out of vocabulary"),
         (TEXT, {"n": 3000}, "'n': is 3000; at most 128 choices of a prompt are taken"),
         (TEXT, {"top_k": 2**70}, "'top_k': has an integer of more than 64 bits"),
+        (TEXT, {"repetition_detection": PATTERN}, "an integer of more than 64 bits"),
         (TEXT, {"vllm_xargs": {"a": {"b": 1}}}, "vllm_xargs"),
         (CHAT, {"logprobs": True, "top_logprobs": 30}, "greater than max allowed: 20"),
+        (CHAT, {"repetition_detection": PATTERN}, "an integer of more than 64 bits"),
         (CHAT, {"stop_token_ids": [10**9]}, "out-of-vocab"),
         (CHAT, {"response_format": {"type": "json_schema"}}, "json_schema"),
         (CHAT, {"messages": [{"role": "user", "content": "a"}] * 1025}, "1025 messages"),
@@ -90,7 +97,12 @@ def test_a_bad_parameter_is_400_before_the_first_byte(
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"model": "%s", "prompt": "a", "stop": "\xed\xa0\x80"}', b'{"model": "%s", "x": NaN}'],
+    [
+        b'{"model": "%s", "prompt": "a", "stop": "\xed\xa0\x80"}',
+        b'{"model": "%s", "prompt": "a", "session_id": "\xed\xa0\x80"}',
+        b'{"model": "%s", "prompt": "a", "vllm_xargs": {"a": "\xed\xa0\x80"}}',
+        b'{"model": "%s", "x": NaN}',
+    ],
 )
 def test_a_body_that_no_parser_takes_has_openais_envelope(live: Server, body: bytes) -> None:
     response = live.client.post(live.url + TEXT, content=body % BASE.encode())

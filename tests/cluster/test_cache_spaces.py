@@ -87,6 +87,13 @@ def chat(**fields: Any) -> dict[str, Any]:
     return {"messages": messages, "max_tokens": 1, **fields}
 
 
+def response(**fields: Any) -> dict[str, Any]:
+    return {"input": prompt(), "max_output_tokens": 1, **fields}
+
+
+# So many bytes beside the prompt have a helper prepare the request, whatever its endpoint.
+HEAVY = {"metadata": {"note": "x" * 32_000}}
+
 REQUESTS = [
     ("/v4/completions", completion()),
     ("/v2/completions", completion(stream=True)),
@@ -100,6 +107,17 @@ REQUESTS = [
     ("/v1/chat/completions", chat(stream=True)),
     ("/v1/chat/completions", chat(cache_salt="mine")),
     ("/v1/chat/completions", chat(model=PIRATE, stream=True, cache_salt="mine")),
+    ("/v1/responses", response()),
+    ("/v1/responses", response(stream=True, cache_salt="mine")),
+    ("/v1/responses", response(model=PIRATE)),
+    ("/v1/messages", chat()),
+    ("/v1/messages", chat(model=PIRATE, stream=True)),
+    ("/v1/completions", openai(**HEAVY)),
+    ("/v1/completions", openai(**HEAVY, stream=True, cache_salt="mine")),
+    ("/v1/completions", openai(**HEAVY, model=PIRATE, n=3)),
+    ("/v1/chat/completions", chat(**HEAVY, cache_salt="mine")),
+    ("/v1/responses", response(**HEAVY)),
+    ("/v1/messages", chat(**HEAVY)),
 ]
 
 
@@ -107,14 +125,21 @@ REQUESTS = [
 async def test_hits_within_an_account_and_none_across(
     ask: Ask, path: str, body: dict[str, Any]
 ) -> None:
-    # A request with choices or beams may find what it has written itself.
     cold = await ask(ACME, path, body)
-    assert await ask(ACME, path, body) > cold, "its own prompt"
-    assert await ask(OTHER, path, body) == cold, "another account's"
-    assert await ask(OTHER, path, body) > cold
-    assert await ask(ANY, path, body) == cold, "a key without an account"
+    warm = await ask(ACME, path, body)
+    assert warm > cold, "its own prompt"
+
+    def is_cold(hits: float) -> bool:
+        # Choices and beams find what the first of them has written: how much depends on which are
+        # in the same step. None of them finds anything before the first has.
+        return hits < warm if "n" in body else hits == 0
+
+    assert is_cold(cold)
+    assert is_cold(await ask(OTHER, path, body)), "another account's"
+    assert not is_cold(await ask(OTHER, path, body))
+    assert is_cold(await ask(ANY, path, body)), "a key without an account"
     acme = {"x-selected-account-id": "acme"}
-    assert await ask(ANY, path, body, **acme) > cold, "the account's, by another key"
+    assert not is_cold(await ask(ANY, path, body, **acme)), "the account's, by another key"
 
 
 async def test_a_salt_of_ones_own_divides_ones_own_space(ask: Ask) -> None:

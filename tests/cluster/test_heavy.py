@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
 from loadtests.inside import heavy
-from loadtests.inside.heavy_bodies import SHORT
+from loadtests.inside.heavy_bodies import BODIES, SHORT
 from loadtests.inside.stacks import Model
 from serving.engine.server import EXIT_ENGINE_STUCK
 from tests.live import LOCAL, poll, runs
@@ -25,6 +27,8 @@ STUCK_S = 4.0
 # Far above what a busy test machine adds, far below what these bodies cost on the event loop, where
 # they are worked on for three to forty seconds.
 ADDED_S = 1.5
+# Its body has 3 MB; compiled, it would take a gigabyte.
+GROWN_MIB = 100
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +48,53 @@ def test_others_go_on_while_one_caller_sends_a_heavy_request(
     assert all(each.status in (200, 400, 413, 422) for each in found), told
     assert all(not each.beside.errors for each in found), told
     assert all(each.added_s < ADDED_S for each in found), told
+    # Those who ask for structured answers need a helper too, and the core's grammars.
+    assert all(each.added_structured_s < ADDED_S for each in found), told
 
 
-def test_an_engine_that_hangs_is_ended_and_one_that_works_is_not(url: str) -> None:
+def test_a_grammar_that_is_refused_takes_no_memory_of_the_engine(url: str) -> None:
+    client = httpx.Client(base_url=url, headers={"x-api-key": heavy.KEY}, timeout=60)
+
+    def ask(name: str) -> int:
+        path, body = BODIES[name]("tiny-llama")
+        headers = {"content-type": "application/json"}
+        return client.post(path, content=body, headers=headers).status_code
+
+    # What the first grammar of all takes is no matter of its size.
+    assert ask("enum of 1,000") == 200
+    server, core = engine_processes()
+    before = {process: forget_peak(process) for process in (server, core)}
+    assert ask("enum of 200,000") == 400
+    grown = [peak_mib(process) - mib for process, mib in before.items()]
+    assert max(grown) < GROWN_MIB, f"engine server and core: {grown} MiB"
+
+
+def engine_processes() -> tuple[psutil.Process, psutil.Process]:
+    """The engine server of this module, and its core."""
     (server,) = [
         process
         for process in psutil.Process().children()
         if runs(process) and "serving.engine.server" in " ".join(process.cmdline())
     ]
     (core,) = [child for child in server.children() if "EngineCore" in " ".join(child.cmdline())]
+    return server, core
+
+
+def forget_peak(process: psutil.Process) -> float:
+    """What a process holds, from which its peak is counted from now on: see proc(5)."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+    return peak_mib(process)
+
+
+def peak_mib(process: psutil.Process) -> float:
+    """The most that it has held."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (found,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return int(found) / 1024
+
+
+def test_an_engine_that_hangs_is_ended_and_one_that_works_is_not(url: str) -> None:
+    server, core = engine_processes()
     body = {"model": "tiny-llama", "prompt": "a", "max_tokens": 900, "ignore_eos": True}
     client = httpx.Client(base_url=url, headers={"x-api-key": heavy.KEY}, timeout=60)
     until = time.monotonic() + 2.5 * STUCK_S
