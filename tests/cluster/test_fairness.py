@@ -194,7 +194,7 @@ async def test_a_batch_request_gives_way_where_memory_is_short(
                 while not (await counts(engine))["vllm:num_requests_running"]:
                     await asyncio.sleep(0.01)
             await asyncio.gather(slow, one("interactive"))
-            assert (await counts(engine))["vllm:num_preemptions_total"] == 1
+            assert (await counts(engine))["vllm:num_preemptions_total"] >= 1
     assert ended == ["interactive", "batch"]
 
 
