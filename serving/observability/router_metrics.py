@@ -46,7 +46,10 @@ class RouterMetrics:
             registry=registry,
         )
         self.in_flight = Gauge(
-            "serving_requests_in_flight", "Requests being worked on.", model, registry=registry
+            "serving_requests_in_flight",
+            "Requests being worked on, those that wait for an engine or a provider among them.",
+            model,
+            registry=registry,
         )
         self.spooled = Gauge(
             "serving_spooled_bytes",
@@ -151,6 +154,12 @@ class RouterMetrics:
         self.upstream_in_flight = Gauge(
             "serving_upstream_requests_in_flight",
             "Requests that hold one of the provider's turns.",
+            ["provider"],
+            registry=registry,
+        )
+        self.upstream_waiting = Gauge(
+            "serving_upstream_requests_waiting",
+            "Requests that wait for one of the provider's turns.",
             ["provider"],
             registry=registry,
         )

@@ -77,6 +77,7 @@ class ProviderClient:
         )
         self._retired = False
         self._gauge = metrics.upstream_in_flight.labels(name)
+        metrics.upstream_waiting.labels(name).set_function(lambda: self._slots.waiting)
         self._on_circuit("closed")
 
     @property
@@ -138,6 +139,7 @@ class ProviderClient:
         for state in STATES:
             self._metrics.upstream_circuit.remove(self.name, state)
         self._metrics.upstream_in_flight.remove(self.name)
+        self._metrics.upstream_waiting.remove(self.name)
 
     async def close(self) -> None:
         """Close the connections when the last request has ended."""

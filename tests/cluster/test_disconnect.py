@@ -1,4 +1,5 @@
-"""A client that leaves frees the engine at once and is counted as cancelled, once."""
+"""A client that leaves frees the engine at once, and is counted as cancelled, once, with the tokens
+that the engine has made."""
 
 from __future__ import annotations
 
@@ -79,6 +80,8 @@ def test_a_client_that_leaves_frees_the_engine(
             break
     record_property("free_s", round(seen.free_s, 3))
     assert seen.free_s < FREE_WITHIN_S
+    # What was never sent counts too: it is what the engine made until it stopped.
+    assert seen.tokens == seen.generated > 0
     expected = {"ok": 0, "cancelled": CLIENTS, "error": 0, "rejected": 0}
     assert seen.counted == expected
     assert seen.called == expected
@@ -93,6 +96,8 @@ class Seen:
     free_s: float  # until no engine works
     counted: dict[str, float]  # by the routers, by outcome
     called: dict[str, float]  # by the engines, by outcome
+    tokens: float  # of completions, as the routers have counted them
+    generated: float  # tokens, as vLLM has
 
 
 def all_leave(live: Server, url: str, request: bytes, stream: bool) -> Seen:
@@ -105,6 +110,13 @@ def all_leave(live: Server, url: str, request: bytes, stream: bool) -> Seen:
     def called(outcome: str) -> float:
         return sum(live.calls(engine, outcome=outcome) for engine in engines)
 
+    def tokens() -> float:
+        name = "serving_completion_tokens_total"
+        return sum(live.sample(router, name, model=BASE) for router in routers)
+
+    def generated() -> float:
+        return sum(live.sample(engine, "vllm:generation_tokens_total") for engine in engines)
+
     def running() -> float:
         return sum(live.engine_running(engine) for engine in engines)
 
@@ -113,6 +125,7 @@ def all_leave(live: Server, url: str, request: bytes, stream: bool) -> Seen:
 
     counted_before = {outcome: counted(outcome) for outcome in OUTCOMES}
     called_before = {outcome: called(outcome) for outcome in OUTCOMES}
+    tokens_before, generated_before = tokens(), generated()
     clients = [Client(url) for _ in range(CLIENTS)]
 
     def one_is_answered() -> bool:
@@ -142,4 +155,6 @@ def all_leave(live: Server, url: str, request: bytes, stream: bool) -> Seen:
         free_s,
         {outcome: counted(outcome) - counted_before[outcome] for outcome in OUTCOMES},
         {outcome: called(outcome) - called_before[outcome] for outcome in OUTCOMES},
+        tokens() - tokens_before,
+        generated() - generated_before,
     )

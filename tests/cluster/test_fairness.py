@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from serving.catalogue.catalogue import Catalogue
 from serving.observability.logs import open_log
@@ -23,6 +23,8 @@ from tests.conftest import Eventually
 
 SEQUENCES = 8
 FLOOD = Load("flood", 60, tokens=40)
+# Of the cache: more than one sequence of the longest kind takes, and fewer than two.
+BLOCKS = 12
 # Those of the proof: 500 requests at once, and an account that always has two of its own there.
 LONG_SEQUENCES = 16
 LONG_FLOOD = Load("flood", 500, tokens=64, sentences=2)
@@ -31,12 +33,17 @@ OTHER = Load("other", 300, tokens=8, sentences=8, at_once=2)
 
 @contextmanager
 def server(
-    folder: Path, order: str = "fair", sequences: int | None = SEQUENCES, step_ms: float = 0.0
+    folder: Path,
+    order: str = "fair",
+    sequences: int | None = SEQUENCES,
+    step_ms: float = 0.0,
+    **engine_args: Any,
 ) -> Iterator[EngineServer]:
     """An engine that runs so many sequences; None: as the local profile has it."""
     model: dict[str, Any] = local_model(MODEL) | {"kind": "engine"}
     if sequences is not None:
         model["engine_args"] |= {"max_num_seqs": sequences, "max_num_batched_tokens": 1024}
+    model["engine_args"] |= engine_args
     model["env"] |= {"SERVING_QUEUE_ORDER": order, "SERVING_QUEUE_STEP_MS": f"{step_ms}"}
     catalogue = Catalogue.model_validate({"models": [model]})
     with engine_server(catalogue.engines[0], folder) as engine:
@@ -58,12 +65,21 @@ async def link(
         yield link
 
 
-async def waiting(engine: EngineServer, priority: str = "interactive") -> float:
+async def counts(engine: EngineServer) -> dict[str, float]:
+    """The engine's metrics, by name and, where there is one, priority."""
     url = f"http://127.0.0.1:{engine.ready.ops_port}/metrics"
     async with httpx.AsyncClient(trust_env=False) as client:
         text = (await client.get(url)).text
-    found = re.search(rf'^serving_queue_requests{{priority="{priority}"}} (\S+)', text, re.M)
-    return float(found[1]) if found else 0.0
+    samples = [each for metric in text_string_to_metric_families(text) for each in metric.samples]
+    return {" ".join([s.name, *_priority(s.labels)]): s.value for s in samples}
+
+
+def _priority(labels: dict[str, str]) -> list[str]:
+    return [labels["priority"]] if "priority" in labels else []
+
+
+async def waiting(engine: EngineServer, priority: str = "interactive") -> float:
+    return (await counts(engine))[f"serving_queue_requests {priority}"]
 
 
 async def test_another_account_does_not_wait_for_a_flood_to_end(
@@ -93,6 +109,33 @@ async def test_another_account_does_not_wait_for_a_flood_to_end(
     async with asyncio.timeout(5):  # those that their callers give up do not wait for their turn
         while await waiting(engine):
             await asyncio.sleep(0.01)
+
+
+async def test_who_waits_is_told_from_who_runs(
+    link: EngineLink, engine: EngineServer, eventually: Eventually
+) -> None:
+    """In the metrics of the engine, and in what it tells the routers, which `/status` shows."""
+
+    async def endless(number: int) -> None:
+        while True:
+            await ask(link, FLOOD, number)
+
+    flood = [asyncio.create_task(endless(number)) for number in range(FLOOD.count)]
+    async with asyncio.timeout(10):
+        while True:
+            found = await counts(engine)
+            runs, waits = found["vllm:num_requests_running"], found["vllm:num_requests_waiting"]
+            waits += found["serving_queue_requests interactive"]
+            if 0 < runs <= SEQUENCES and waits >= FLOOD.count - 2 * SEQUENCES:
+                break
+    await eventually(lambda: 0 < link.load.running <= SEQUENCES, 10)
+    await eventually(lambda: link.load.waiting >= FLOOD.count - 2 * SEQUENCES, 10)
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    await eventually(lambda: (link.load.running, link.load.waiting) == (0, 0), 10)
+    found = await counts(engine)
+    assert found["vllm:num_requests_running"] == found["serving_queue_requests interactive"] == 0
 
 
 async def test_batch_requests_wait_for_others(link: EngineLink, engine: EngineServer) -> None:
@@ -128,6 +171,31 @@ async def test_what_waits_in_an_engine_that_dies_has_used_nothing_and_may_go_els
     failed = [end for end in ends if isinstance(end, AttemptFailed)]
     assert len(failed) >= 20
     assert all(each.retryable for each in failed)
+
+
+@pytest.mark.long
+async def test_a_batch_request_gives_way_where_memory_is_short(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    """It began first and both are as long, so it would end first; but only one of them fits."""
+    long = Load("one", 1, tokens=900)
+    ended: list[str] = []
+    log = open_log("fairness-test", str(tmp_path))
+    with server(tmp_path, num_gpu_blocks_override=BLOCKS) as engine:
+        async with engine_link(engine, log) as link:
+
+            async def one(kind: str) -> None:
+                await ask(link, long, 0, priority=int(kind == "batch"))
+                ended.append(kind)
+
+            await eventually(lambda: link.up)
+            slow = asyncio.create_task(one("batch"))
+            async with asyncio.timeout(10):
+                while not (await counts(engine))["vllm:num_requests_running"]:
+                    await asyncio.sleep(0.01)
+            await asyncio.gather(slow, one("interactive"))
+            assert (await counts(engine))["vllm:num_preemptions_total"] >= 1
+    assert ended == ["interactive", "batch"]
 
 
 @pytest.mark.long

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.e2e.conftest import Script
 from tests.e2e.test_scale_sdks import GREEDY, SAYS
-from tests.live import BASE, INSTRUCT, PIRATE, Server
+from tests.live import BASE, INSTRUCT, PIRATE, Server, poll
 
 SDK = "scale-gp"
 HISTORY = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
@@ -88,6 +91,50 @@ def test_deployments(sdk_script: Script, live: Server) -> None:
     assert of_one["items"] == [one["answer"]]
     assert one["answer"]["model_instance_id"] == PIRATE
     assert one["answer"]["account_id"] == "acme"
+
+
+def test_usage_statistics(sdk_script: Script, live: Server) -> None:
+    now = datetime.now(UTC)
+    times = {
+        "start_date": (now - timedelta(days=1)).isoformat(),
+        "end_date": (now + timedelta(days=1)).isoformat(),
+        "chunks": 2,
+    }
+    url = f"{live.url}/v4/models/{PIRATE}/usage-statistics?{urlencode(times)}"
+
+    def used() -> Counter[str]:
+        total: Counter[str] = Counter()
+        for part in live.get(url)["data"]:
+            del part["date"]
+            total.update(part)
+        return total
+
+    before = used()
+    asked = call("completions.create", model_deployment_id=PIRATE, prompt="Once", **GREEDY)
+    answer = sdk_script(SDK, {"calls": [asked]})[0]["answer"]
+    more = Counter(
+        prompt_tokens=answer["prompt_tokens"],
+        response_tokens=answer["response_tokens"],
+        summary_tokens=answer["prompt_tokens"] + answer["response_tokens"],
+    )
+    # Entries are added up as they come to the store.
+    poll(lambda: used() == before + more, 10, "the completion is in the sums")
+    raw = live.get(url)
+    of_model, of_deployment = sdk_script(
+        SDK,
+        {
+            "calls": [
+                call("usage_statistics.retrieve", model_name=PIRATE, **times),
+                call("deployments.usage_statistics.retrieve", model_deployment_id=PIRATE, **times),
+            ]
+        },
+    )
+    assert of_model == of_deployment
+    # The SDK has made times of the dates, which the script writes in its own way.
+    data = [{**part, "date": str(datetime.fromisoformat(part["date"]))} for part in raw["data"]]
+    assert of_model["answer"]["data"] == data
+    assert of_model["answer"].keys() == raw.keys()
+    assert len(raw["data"]) == 2
 
 
 PROMPT = {"model_deployment_id": BASE, "prompt": "x"}

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from serving.accounts.quota.hold import BLOCK
 from serving.accounts.quota.meter import Unit
+from serving.api.guess import prompt_tokens
 from tests.conftest import Eventually
-from tests.e2e.conftest import sdk_python
 from tests.gateway.conftest import Open, Site, events
 from tests.gateway.test_keys import CHAT, COMPLETION, Keyed, keyed
 
@@ -47,9 +46,11 @@ async def limited(open_site: Open, file: Path, lines: str, **more: Any) -> Site:
     return await open_site(api_keys_file=str(file), hosted=hosted, **more)
 
 
-async def send(site: Site, path: str = "/v4/completions", **body: Any) -> httpx.Response:
+async def send(
+    site: Site, path: str = "/v4/completions", *, key: str = "sk-one", **body: Any
+) -> httpx.Response:
     given = {**(CHAT if "chat" in path or "messages" in path else COMPLETION), **body}
-    return await site.client.post(path, json=given, headers={"x-api-key": "sk-one"})
+    return await site.client.post(path, json=given, headers={"x-api-key": key})
 
 
 async def test_a_refusal_says_which_limit_and_when_to_come_back(
@@ -124,27 +125,88 @@ async def test_a_model_has_a_price_and_limits_for_all(open_site: Open, keys_file
     assert left(site, "cost_per_month", "key", key_id) == 1_000_000_000 - 3 * 10**6 - 3 * 2 * 10**6
 
 
-async def test_a_stream_ends_where_its_budget_does(
-    open_site: Open, keys_file: Path, eventually: Eventually
+@pytest.mark.parametrize(
+    ("limit", "value", "code"),
+    [("requests_per_minute", 2, "rate_limited"), ("tokens_per_day", 140, "budget_exhausted")],
+)
+async def test_a_limit_of_a_model_is_one_for_all_accounts(
+    open_site: Open, keys_file: Path, limit: str, value: int, code: str
 ) -> None:
-    lines = "sk-one:acme\naccount acme tokens_per_day=200"
-    site = await limited(open_site, keys_file, lines, engine={"interval_s": 0.002, "repeat": 200})
+    """Whatever it is called, and those of other models are no part of it."""
+    site = await limited(
+        open_site,
+        keys_file,
+        "sk-one:acme\nsk-two:other",
+        engine={"repeat": 10},
+        spec={"quota": {limit: value}},
+    )
+    for key in ("sk-one", "sk-two"):
+        assert (await send(site, key=key, prompt="a b c d")).status_code == 200
+    assert left(site, limit, "model", "echo") == (0 if "requests" in limit else 140 - 2 * 44)
+    for key, model in (("sk-one", "echo"), ("sk-two", "vendor/echo")):
+        refused = await send(site, key=key, model=model)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, code)
+        assert f"{limit} of model 'echo' ({value}) is" in refused.json()["error"]["message"]
+    assert (await send(site, model="echo.pirate")).status_code == 200
+
+
+async def test_headers_say_how_many_tokens_remain_by_the_minute(
+    open_site: Open, keys_file: Path
+) -> None:
+    """Of the account's limit, which is nearer to its end than the key's."""
+    lines = "sk-one:acme tokens_per_minute=100000\naccount acme tokens_per_minute=150"
+    site = await limited(open_site, keys_file, lines)
+    answer = await send(site, **LONG)
+    assert answer.status_code == 200
+    # What is held when the answer begins: a guess of the prompt and a first block.
+    held = prompt_tokens(answer.request.content) + BLOCK
+    assert answer.headers["x-ratelimit-limit-tokens"] == "150"
+    assert answer.headers["x-ratelimit-remaining-tokens"] == str(150 - held)
+    assert re.fullmatch(r"\d+(\.\d+)?s", answer.headers["x-ratelimit-reset-tokens"])
+    refused = answer
+    while refused.status_code == 200:
+        refused = await send(site, **LONG)
+    assert refused.headers["x-ratelimit-limit-tokens"] == "150"
+    assert int(refused.headers["x-ratelimit-remaining-tokens"]) < held
+    assert "tokens_per_minute of account 'acme' (150)" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("tokens_per_day", "200"), ("cost_per_day", "0.397"), ("cost_per_month", "0.397")],
+)
+async def test_a_stream_ends_where_its_budget_does(
+    open_site: Open, keys_file: Path, eventually: Eventually, limit: str, value: str
+) -> None:
+    """A prompt of 3 tokens and an answer of 197, or what those cost."""
+    lines = f"sk-one:acme\naccount acme {limit}={value}"
+    site = await limited(
+        open_site,
+        keys_file,
+        lines,
+        engine={"interval_s": 0.002, "repeat": 200},
+        spec={"price": {"input": "1000", "output": "2000"}},
+    )
     answer = await send(site, **LONG)
     assert answer.status_code == 200
     *texts, (_, finish), (name, error) = events(answer.text)
     assert finish["completion"]["finish_reason"] == "budget_exhausted"
     assert name == "error"
     assert error["error"]["code"] == "budget_exhausted"
-    assert "tokens_per_day of account 'acme' (200) is used up" in error["error"]["message"]
+    words = f"{limit} of account 'acme' ({value}) is used up"
+    assert words in error["error"]["message"]
     used = finish["token_usage"]
     assert used["completion"] == len(texts)
     assert used["total"] == 200
     await eventually(lambda: site.counted() == 1)
-    assert left(site, "tokens_per_day") == 0
+    assert left(site, limit) == 0
     refused = await send(site)
+    assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "budget_exhausted"
+    assert refused.json()["error"]["message"] == words
     assert refused.headers["x-should-retry"] == "false"
-    assert 0 < int(refused.headers["retry-after"]) <= 86_400
+    days = 31 if limit.endswith("month") else 1
+    assert 0 < int(refused.headers["retry-after"]) <= days * 86_400
 
 
 async def test_a_whole_answer_is_refused_where_its_budget_ends(
@@ -195,52 +257,3 @@ async def test_limits_are_set_and_read_over_http(open_site: Open, tmp_path: Path
         at.admin_key, "PATCH", "/v4/admin/accounts/acme", {"quota": {"cost_per_day": "-1"}}
     )
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (422, "quota.cost_per_day")
-
-
-@pytest.mark.sdk
-@pytest.mark.parametrize(
-    ("environment", "module", "client", "base"),
-    [
-        ("tools", "openai", "OpenAI", "/v1"),
-        ("scale-gp", "scale_gp", "SGPClient", ""),
-        ("scale-gp-beta", "scale_gp_beta", "SGPClient", ""),
-    ],
-)
-async def test_clients_see_their_own_error_and_back_off_as_told(
-    open_site: Open,
-    keys_file: Path,
-    environment: str,
-    module: str,
-    client: str,
-    base: str,
-) -> None:
-    """Nobody waits for the end of a day, and a minute's limit is waited for as the answer says."""
-    site = await limited(
-        open_site, keys_file, "sk-one requests_per_minute=30\nsk-two tokens_per_day=1"
-    )
-    arguments = {"base_url": f"http://127.0.0.1:{await site.listen()}{base}"}
-    if "scale" in module:
-        arguments["account_id"] = "acme"
-    job = {"module": module, "client": client, "arguments": arguments}
-    job |= {"call": {"model": "echo", "prompt": "one"}, "key": "sk-one", "spent": "sk-two"}
-    python = await asyncio.to_thread(sdk_python, environment)
-    script = Path(__file__).parents[1] / "e2e" / "scripts" / "use_limits.py"
-    process = await asyncio.create_subprocess_exec(
-        str(python), str(script), stdin=PIPE, stdout=PIPE, stderr=PIPE
-    )
-    out, errors = await process.communicate(json.dumps(job).encode())
-    assert process.returncode == 0, errors.decode()[-4000:]
-    found = json.loads(out)
-    refused = found["refused"]
-    assert (refused["error"], refused["is_rate_limit"]) == ("RateLimitError", True)
-    assert refused["status"] == 429
-    assert "requests_per_minute of key" in refused["message"]
-    assert "(30) is reached" in refused["message"]
-    assert found["after"] is None
-    assert found["waited"], "it was refused at first"
-    # The first wait is as long as the first refusal said.
-    waited, told = found["waited"][0]
-    assert waited >= told >= 1
-    spent = found["spent"]
-    assert (spent["error"], spent["sent"]) == ("RateLimitError", 1)
-    assert "tokens_per_day of key" in spent["message"]

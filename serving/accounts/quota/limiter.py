@@ -11,7 +11,7 @@ from serving.accounts.quota.hold import Hold, give_back
 from serving.accounts.quota.meter import SOON, Meter
 from serving.accounts.quota.shelf import Shelf, Subject
 from serving.accounts.quota.tariff import Tariff, Tariffs
-from serving.accounts.quota.words import headers, limit_words
+from serving.accounts.quota.words import amount_words, headers, limit_words
 from serving.api.guess import prompt_tokens
 from serving.catalogue.quota import BUDGETS
 from serving.catalogue.rate import SECOND
@@ -102,7 +102,8 @@ def _refusal(
     words, wait_s = limit_words(subject, meter), wait / SECOND
     error: RateLimited
     if amount > meter.limit > 0:
-        error = BudgetExhausted(f"this request alone takes {amount}, more than {words}")
+        takes = amount_words(meter, amount)
+        error = BudgetExhausted(f"this request alone takes {takes}, more than {words}")
     elif meter.name in BUDGETS and wait > SOON:
         error = BudgetExhausted(f"{words} is used up", retry_after_s=wait_s)
     else:

@@ -24,8 +24,13 @@ HEADERS = tuple(name for names in _NAMES.values() for name in names)
 
 def limit_words(subject: Subject, meter: Meter) -> str:
     """Which limit, and its value: `requests_per_minute of account 'acme' (60)`."""
-    value = shown(meter.limit) if meter.name.startswith("cost") else str(meter.limit)
+    value = amount_words(meter, meter.limit)
     return f"{meter.name} of {subject.kind} '{excerpt(subject.name)}' ({value})"
+
+
+def amount_words(meter: Meter, amount: int) -> str:
+    """So much of what a limit counts; money as people write it."""
+    return shown(amount) if meter.name.startswith("cost") else str(amount)
 
 
 def headers(subjects: Iterable[Subject], now: int) -> Headers:

@@ -37,3 +37,6 @@ async def test_a_new_catalogue_keeps_what_has_not_changed(
     assert world.metric(gauge, provider="openai", state="closed") == 1
     value = world.site.metrics.registry.get_sample_value
     assert value(gauge, {"provider": "gemini", "state": "closed"}) is None
+    for gauge in ("serving_upstream_requests_in_flight", "serving_upstream_requests_waiting"):
+        assert value(gauge, {"provider": "openai"}) == 0
+        assert value(gauge, {"provider": "gemini"}) is None

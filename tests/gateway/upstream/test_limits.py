@@ -6,8 +6,15 @@ import asyncio
 import time
 
 from tests.conftest import Eventually
-from tests.gateway.upstream.conftest import CANARY, Start, open_request
+from tests.gateway.upstream.conftest import CANARY, Start, World, open_request
 from tests.providers import Step
+
+
+def gauges(world: World) -> tuple[float, float]:
+    """Requests that hold one of the provider's turns, and those that wait for one."""
+    names = ("serving_upstream_requests_in_flight", "serving_upstream_requests_waiting")
+    running, waiting = (world.metric(name, provider="openai") for name in names)
+    return running, waiting
 
 
 async def test_no_more_requests_at_once_than_allowed(start: Start) -> None:
@@ -22,11 +29,22 @@ async def test_more_than_may_wait_are_refused(start: Start, eventually: Eventual
     world = await start(max_concurrency=1)
     world.openai.script = [Step(delay_s=0.5)]
     running = [asyncio.create_task(world.complete()) for _ in range(2)]
-    await eventually(lambda: world.site.router.hosted._clients["openai"].waiting == 1)
+    await eventually(lambda: gauges(world) == (1, 1))
     response = await world.complete()
     assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
     assert 1 <= int(response.headers["retry-after"]) <= 60
     assert [(await task).status_code for task in running] == [200, 200]
+
+
+async def test_who_waits_is_told_from_who_is_served(start: Start, eventually: Eventually) -> None:
+    world = await start(max_concurrency=2)
+    world.openai.script = [Step(delay_s=0.2)]
+    running = [asyncio.create_task(world.complete()) for _ in range(3)]
+    await eventually(lambda: gauges(world) == (2, 1))
+    # The router has all of them.
+    assert world.metric("serving_requests_in_flight", model="m-openai") == 3
+    await asyncio.gather(*running)
+    assert gauges(world) == (0, 0)
 
 
 async def test_the_circuit_opens_and_closes(start: Start) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Metric
@@ -26,6 +27,7 @@ BOUNDED = {
     "of",
     "limit",
 }
+OPERATIONS = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
 UNITS = ("_seconds", "_rows")
 
 
@@ -52,6 +54,13 @@ def test_names_units_and_help(family: Metric) -> None:
         assert family.name.endswith(UNITS)
     if family.type == "gauge":
         assert not family.name.endswith("_total")
+
+
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
+def test_the_documentation_says_what_it_is(family: Metric) -> None:
+    name = f"{family.name}_total" if family.type == "counter" else family.name
+    rows = [line for line in OPERATIONS.splitlines() if line.startswith("| `serving_")]
+    assert any(f"`{name}`" in row for row in rows), name
 
 
 def test_labels_are_bounded() -> None:

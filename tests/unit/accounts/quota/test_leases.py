@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from serving.accounts.caller import Caller
 from serving.accounts.quota.hold import BLOCK, Used
 from serving.accounts.quota.leased import lease_of
 from serving.accounts.quota.lender import Lender
@@ -23,6 +23,9 @@ from serving.store.quota_leases import BudgetAsk, BudgetLease, QuotaLeases, Rate
 from tests.unit.accounts.quota.doubles import CALLER, Clock, limiter, quota
 
 ROUTERS = 2
+PRICE = {"input": 1, "output": 4}
+# What a request costs that uses what it holds at first, in billionths.
+COST = 1000 + 4000 * BLOCK
 
 
 class Bank:
@@ -43,19 +46,21 @@ class Bank:
 class Router:
     """The limits of one of several routers."""
 
-    def __init__(self, name: str, store: Store, clock: Clock, given: Quota, folder: Path) -> None:
+    def __init__(
+        self, name: str, store: Store, clock: Clock, given: Quota, folder: Path, **model: Any
+    ) -> None:
         self.clock = clock
         self.bank = Bank(store, name)
         metrics = QuotaMetrics(CollectorRegistry())
         log = open_log("quota", str(folder))
         self.lender = Lender(self.bank, metrics, log, clock=clock)
         self.shelf = Shelf(lambda: ROUTERS, self.lender.low)
-        self.limits = limiter(clock, {"acme": given}, self.shelf)
+        self.limits = limiter(clock, {"acme": given}, self.shelf, **model)
 
-    def send(self, caller: Caller = CALLER) -> bool:
+    def send(self, account: str = "acme") -> bool:
         """Send a request that uses what it holds at first; False if it is refused."""
         try:
-            hold = self.limits.admit(caller, "acme", "m", b"")
+            hold = self.limits.admit(CALLER, account, "m", b"")
         except RateLimited:
             return False
         assert hold is not None
@@ -66,13 +71,16 @@ class Router:
         await self.lender.renew(self.shelf)
 
 
-async def passed(routers: Sequence[Router], rounds: int, burst: int = 1000) -> int:
-    """How many requests pass, of as many as come, in rounds between two renewals."""
+async def passed(
+    routers: Sequence[Router], rounds: int, burst: int = 1000, accounts: Sequence[str] = ("acme",)
+) -> int:
+    """How many requests pass, of as many as come, in rounds between two renewals. Accounts take
+    turns."""
     total = 0
     for _ in range(rounds):
         for router in routers:
-            for _ in range(burst):
-                if not router.send():
+            for number in range(burst):
+                if not router.send(accounts[number % len(accounts)]):
                     break
                 total += 1
         for router in routers:
@@ -85,36 +93,68 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.mark.parametrize(
+    ("name", "each"), [("requests_per_minute", 1), ("tokens_per_minute", BLOCK + 1)]
+)
 async def test_a_rate_is_overrun_by_a_lease_for_each_router_at_most(
-    store: Store, clock: Clock, tmp_path: Path
+    store: Store, clock: Clock, tmp_path: Path, name: str, each: int
 ) -> None:
-    given = quota(requests_per_minute=600)
-    routers = [Router(name, store, clock, given, tmp_path) for name in ("a", "b")]
-    lease = lease_of("requests_per_minute", 600, ROUTERS)
-    assert lease == 60
-    total = await passed(routers, 50)
-    assert 600 <= total <= 600 + ROUTERS * lease
-    # Afterwards both together get what the limit refills, however uneven they are asked.
-    clock.now += 30 * SECOND
-    assert 300 - ROUTERS * lease <= await passed(routers[:1], 50) <= 300 + ROUTERS * lease
-
-
-@pytest.mark.parametrize("name", ["tokens_per_day", "tokens_per_month"])
-async def test_a_budget_is_used_to_its_end_and_not_beyond(
-    store: Store, clock: Clock, tmp_path: Path, name: str
-) -> None:
-    limit = 100 * (BLOCK + 1)
+    limit = 600 * each
     given = Quota.model_validate({name: limit})
     routers = [Router(letter, store, clock, given, tmp_path) for letter in ("a", "b")]
+    lease = lease_of(name, limit, ROUTERS)
+    assert lease == 60 * each
+    total = each * await passed(routers, 50)
+    assert limit <= total <= limit + ROUTERS * lease
+    # Afterwards both together get what the limit refills, however uneven they are asked.
+    clock.now += 30 * SECOND
+    more = each * await passed(routers[:1], 50)
+    assert limit // 2 - ROUTERS * lease <= more <= limit // 2 + ROUTERS * lease
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "each"),
+    [
+        ("tokens_per_day", 100 * (BLOCK + 1), BLOCK + 1),
+        ("tokens_per_month", 100 * (BLOCK + 1), BLOCK + 1),
+        ("cost_per_day", "0.0257", COST),
+        ("cost_per_month", "0.0257", COST),
+    ],
+)
+async def test_a_budget_is_used_to_its_end_and_not_beyond(
+    store: Store, clock: Clock, tmp_path: Path, name: str, value: int | str, each: int
+) -> None:
+    limit = 100 * each
+    given = Quota.model_validate({name: value})
+    routers = [Router(letter, store, clock, given, tmp_path, price=PRICE) for letter in "ab"]
     total = await passed(routers, 60)
     # Each may be left with less than a request: leases have shrunk to nothing with the budget.
-    assert limit - ROUTERS * (BLOCK + 1) <= total * (BLOCK + 1) <= limit
+    assert limit - ROUTERS * each <= total * each <= limit
     # One that comes now has a lease on credit until it has heard of the store.
-    late = Router("late", store, clock, given, tmp_path)
+    late = Router("late", store, clock, given, tmp_path, price=PRICE)
     more = await passed([late, *routers], 5)
-    assert more * (BLOCK + 1) <= lease_of("tokens_per_day", limit, ROUTERS)
-    with pytest.raises(BudgetExhausted):
+    assert more * each <= lease_of(name, limit, ROUTERS)
+    with pytest.raises(BudgetExhausted, match=rf"{name} of account 'acme' \({value}\) is used up"):
         routers[0].limits.admit(CALLER, "acme", "m", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "each", "overrun"),
+    [("requests_per_minute", 1, ROUTERS), ("tokens_per_day", BLOCK + 1, 0)],
+)
+async def test_a_limit_of_a_model_is_one_for_all_accounts_and_routers(
+    store: Store, clock: Clock, tmp_path: Path, name: str, each: int, overrun: int
+) -> None:
+    limit = 600 * each
+    routers = [
+        Router(letter, store, clock, quota(), tmp_path, quota={name: limit}) for letter in "ab"
+    ]
+    total = each * await passed(routers, 60, accounts=("acme", "other"))
+    lease = lease_of(name, limit, ROUTERS)
+    assert limit - ROUTERS * each <= total <= limit + overrun * lease
+    for account in ("acme", "other", "late"):
+        with pytest.raises(RateLimited, match=rf"{name} of model 'm' \({limit}\)"):
+            routers[0].limits.admit(CALLER, account, "m", b"")
 
 
 async def test_what_a_dead_router_had_leased_is_free_again(

@@ -188,12 +188,15 @@ async def test_cancelling_what_waits(start: Start, eventually: Eventually) -> No
 
 
 async def test_the_queue_has_an_end(start: Start, eventually: Eventually) -> None:
-    engine = await start("mpt", max_batch_size=1, max_waiting=1)
+    registry = CollectorRegistry()
+    engine = await start("mpt", max_batch_size=1, max_waiting=1, registry=registry)
     steps = gate(engine)
     first = asyncio.create_task(Completion().of(engine, "one", max_tokens=LONG))
     await eventually(lambda: engine.load().running == 1)
     second = asyncio.create_task(Completion().of(engine, "two"))
     await eventually(lambda: engine.load().waiting == 1)
+    assert registry.get_sample_value("serving_engine_requests_running") == 1
+    assert registry.get_sample_value("serving_engine_requests_waiting") == 1
     with pytest.raises(Overloaded):
         await Completion().of(engine, "three")
     steps.release(OPEN)
