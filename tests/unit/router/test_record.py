@@ -188,7 +188,22 @@ def test_what_is_not_known_of_a_request_is_not_made_up() -> None:
     assert (entry.outcome, entry.status, entry.code) == ("error", 503, "engine_failed")
     assert (entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens) == (0, 0, 0)
     assert (entry.queue_s, entry.ttft_s, entry.finish_reason) == (None, None, None)
-    assert not (entry.usage_known or entry.retried or entry.images)
+    assert (entry.usage_known, entry.retried, entry.images) == (False, False, 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_stream_that_comes_at_once_has_a_first_byte(stream: bool) -> None:
+    """Its entry is written before any of it leaves."""
+    record = Record("r1", "/v4/completions")
+    record.stream = stream
+    record.received()
+    record.complete(200, End("stop", 3, 5))
+    entry = record.entry()
+    if stream:
+        assert entry.ttft_s is not None
+        assert 0 <= entry.ttft_s <= entry.total_s
+    else:
+        assert entry.ttft_s is None
 
 
 def test_an_unresolved_request_makes_no_model_series(
