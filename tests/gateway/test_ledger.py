@@ -6,104 +6,27 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Message, Receive, Scope, Send
 
 from serving.accounts.bootstrap import make_admin_key
-from serving.accounts.ledger import segment
-from serving.accounts.ledger.ledger import JournalLedger, Ledger, StoreLedger
+from serving.accounts.ledger.ledger import JournalLedger, StoreLedger
 from serving.engine.echo import EchoEngine
 from serving.engine.interface import Emit, Tally
 from serving.router import settlement
 from serving.store.engine import Store, StoreAway
-from serving.store.usage import Span, Usage
 from serving.wire.messages import CompletionCall
 from tests.conftest import Eventually
-from tests.gateway.conftest import KEY, Open, Site, events
+from tests.gateway.conftest import Open, events
+from tests.gateway.kept import Kept, stored
 from tests.stores import PostgreSQL
 
 COMPLETION = {"model": "echo", "prompt": "one two three"}
 
-Sent = tuple[str, list[tuple[str, int, int]]]
-Keep = Callable[..., Awaitable["Kept"]]
-
-
-class Kept:
-    """A router with a ledger, as an administrator reads it, and the ledger itself."""
-
-    def __init__(self, site: Site, key: str, store: Store) -> None:
-        self.site = site
-        self.headers = {"x-api-key": key}
-        self._store = store
-
-    async def get(self, path: str, **query: Any) -> httpx.Response:
-        return await self.site.client.get(path, headers=self.headers, params=query)
-
-    async def entries(self) -> list[dict[str, Any]]:
-        """Everything that has reached the store."""
-        if isinstance(self.ledger, JournalLedger):
-            await self.ledger._shipper.ship_all()  # type: ignore[union-attr]
-        answer = await self.get("/v4/usage/entries")
-        assert answer.status_code == 200, answer.text
-        found: list[dict[str, Any]] = answer.json()["items"]
-        return found
-
-    @property
-    def ledger(self) -> Ledger:
-        assert self.site.router.books.ledger is not None
-        return self.site.router.books.ledger
-
-    @property
-    def unwritten(self) -> float:
-        """Entries in memory alone."""
-        name = "serving_ledger_entries_unwritten"
-        found = self.site.metrics.registry.get_sample_value(name)
-        assert found is not None
-        return found
-
-    @property
-    def sink(self) -> Any:
-        """What takes entries to the store."""
-        if isinstance(self.ledger, JournalLedger):
-            return self.ledger._shipper._sink  # type: ignore[union-attr]
-        assert isinstance(self.ledger, StoreLedger)
-        return self.ledger._sink
-
-    async def durable(self) -> list[tuple[str, int, int]]:
-        """Request ID and tokens of all that a crash would leave: what is in the journal, not where
-        it is shipped to; or else in the store, as others see it."""
-        if isinstance(self.ledger, JournalLedger):
-            folder = self.ledger._journal.folder  # type: ignore[union-attr]
-            kept = [entry for _, entry in segment.entries(folder)]
-            return [(e.request_id, e.prompt_tokens, e.completion_tokens) for e in kept]
-        names = ("request_id", "prompt_tokens", "completion_tokens")
-        rows = await Usage(self._store).entries(span())
-        return [tuple(row[name] for name in names) for row in rows]  # type: ignore[misc]
-
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[tuple[httpx.AsyncClient, list[Sent]]]:
-        """A client, and what has been sent to it: each piece with what was durable before."""
-        sent: list[Sent] = []
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            async def watch(message: Message) -> None:
-                if message.get("body"):
-                    sent.append((message["body"].decode(), await self.durable()))
-                await send(message)
-
-            await self.site.router.pipeline(scope, receive, watch)
-
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://gateway", headers=KEY
-        ) as client:
-            yield client, sent
+Keep = Callable[..., Awaitable[Kept]]
 
 
 @pytest.fixture
@@ -381,18 +304,3 @@ async def test_a_router_that_closes_settles_what_it_waits_for(
     (row,) = await stored(url)
     assert (row["outcome"], row["usage_known"]) == ("cancelled", speaks)
     assert (row["completion_tokens"] > 0) is speaks
-
-
-async def stored(url: str) -> list[dict[str, Any]]:
-    """The entries of a store whose router has ended."""
-    store = Store(url)
-    try:
-        return await Usage(store).entries(span())
-    finally:
-        await store.close()
-
-
-def span() -> Span:
-    """Yesterday, today and tomorrow."""
-    now = datetime.now(UTC)
-    return Span(now - timedelta(days=1), now + timedelta(days=1))
