@@ -270,6 +270,8 @@ overhead-quick: setup
 # A list of bodies against one engine and one router without Ray; some minutes.
 heavy: setup
 	@$(BIN)/python -m loadtests.inside.heavy
+	@$(BIN)/python -m loadtests.inside.heavy --embed
+	@$(BIN)/python -m loadtests.inside.heavy --models deployments/models/rerank.yaml
 
 .venv-peers/installed: requirements/peers.txt | $(VENV)/bin/python
 	@echo "==> installing the routers we measure against"

@@ -1,6 +1,6 @@
 """What others wait while one caller sends a heavy request.
 
-    python -m loadtests.inside.heavy [--only WORD] [--json FILE]
+    python -m loadtests.inside.heavy [--models FILE] [--embed] [--only WORD] [--json FILE]
 
 One engine server of the first model of a models file and one router in front of it, without Ray.
 Bystanders stream short completions all the time, and one more caller asks for structured answers;
@@ -100,6 +100,11 @@ class Figures:
     def added_structured_s(self) -> float:
         """The same of whole requests with a small JSON schema."""
         return max(0.0, self.beside.structured_s - self.alone.structured_s)
+
+    @property
+    def most_added_s(self) -> float:
+        """What anybody waited longer."""
+        return max(self.added_s, self.added_structured_s)
 
 
 class Bystanders:
@@ -225,10 +230,10 @@ async def measure(url: str, model: str, names: list[str], task: str = "generate"
             await _for(bystanders, ALONE_S)  # warm
             for name in names:
                 tries: list[Figures] = []
-                while not tries or (len(tries) < TRIES and tries[-1].added_s > BAR_S):
+                while not tries or (len(tries) < TRIES and tries[-1].most_added_s > BAR_S):
                     tries.append(await _one(attacker, bystanders, name))
                     print(line(tries[-1]), file=sys.stderr, flush=True)
-                done.append(min(tries, key=lambda found: found.added_s))
+                done.append(min(tries, key=lambda found: found.most_added_s))
     finally:
         attacker.close()
     return done
@@ -326,24 +331,33 @@ def _engine(model: Model, folder: Path, stuck_s: float) -> Iterator[int]:
             server.wait()
 
 
+def embedding(model: Model) -> Model:
+    """A model that generates, as one that embeds."""
+    spec = model.spec | {"task": "embed", "prompt_style": "raw", "lora": None}
+    return Model(model.id, None, spec, model.file | {"models": [spec]})
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", type=Path, default=DEFAULT_MODELS)
+    parser.add_argument("--embed", action="store_true", help="the model embeds, whatever it is for")
     parser.add_argument("--only", default="", help="names that contain this, or these: A|B")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
     words = args.only.split("|")
     model = Model.load(args.models)
+    if args.embed:
+        model = embedding(model)
     task = model.spec.get("task", "generate")
     names = [name for name in BODIES_FOR[task] if any(word in name for word in words)]
     with tempfile.TemporaryDirectory() as folder, alone(model, Path(folder)) as url:
         figures = run_loop(measure(url, model.id, names, task))
     if args.json:
         args.json.write_text(json.dumps([_as_json(found) for found in figures], indent=1))
-    over = [found for found in figures if found.added_s > BAR_S]
+    over = [found for found in figures if found.most_added_s > BAR_S]
     for found in over:
         print(f"over {BAR_S * 1e3:.0f} ms: {line(found)}")
     unanswered = [found.name for found in figures if not found.status]

@@ -148,7 +148,7 @@ class Engine(ABC):
     # For the watchdog (`watchdog.py`). An engine that does not say more is never found stuck.
 
     def steps(self) -> int:
-        """A count that grows with every step of the model."""
+        """A count that grows with every step of the model that came to something."""
         return 0
 
     def held(self) -> int:

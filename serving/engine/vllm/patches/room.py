@@ -132,8 +132,8 @@ class Room:
         return 2 * claim.flow.batch + (not few)
 
     def _few(self) -> int:
-        """A flow that runs fewer requests gets its turn at once: as many as are kept, of what may
-        run now, but not so few that steps would not get longer by them."""
+        """A flow that runs fewer requests than these gets its turn at once: what is kept of the
+        sequences that may run now, and at least those few that make no step long."""
         return max(self._kept_of(self._pace.most), min(LEAST, self._kept_of(self._most)))
 
     def _kept_of(self, most: int) -> int:

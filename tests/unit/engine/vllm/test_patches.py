@@ -79,6 +79,21 @@ def test_the_interface_of_a_stat_logger() -> None:
     assert (stats.running, stats.waiting) == (3, 2)
 
 
+def test_a_step_that_comes_to_nothing_does_not_count() -> None:
+    """Else an engine that can place none of its requests would never have to prove itself."""
+    stats, outputs = patches.LatestStats(), IterationStats()
+    stats.record(SchedulerStats(kv_cache_usage=0.1), outputs)
+    assert stats.steps == 1
+    for _ in range(3):
+        stats.record(SchedulerStats(num_waiting_reqs=2, kv_cache_usage=0.1), None)
+    assert stats.steps == 1
+    # A long prompt in pieces: no output, and more memory with each.
+    stats.record(SchedulerStats(kv_cache_usage=0.2), None)
+    assert stats.steps == 2
+    handler = inspect.getsource(AsyncLLM._run_output_handler)
+    assert "IterationStats() if (log_stats and num_outputs) else None" in handler, "see LatestStats"
+
+
 def test_what_the_engine_calls_of_async_llm() -> None:
     taken = parameters(AsyncLLM.add_request)
     assert taken[1:4] == ["request_id", "prompt", "params"], "add_request: see VllmEngine._run"
