@@ -145,7 +145,7 @@ async def test_the_ledger_has_how_much_the_cache_had(
     async with lone_router(catalogue, engine, tmp_path, eventually, **settings) as router:
         for number, (path, body) in enumerate(requests):
             for turn in ("first", "again"):
-                name = f"{number} {turn}"
+                name = f"{turn}-{number}"
                 before = await router.metric(HITS)
                 headers = {"x-api-key": ACME, "x-request-id": name}
                 answer = await router.client.post(
@@ -159,8 +159,8 @@ async def test_the_ledger_has_how_much_the_cache_had(
     await store.close()
     assert {row["request_id"]: row["cached_tokens"] for row in rows} == hits
     for number in range(len(requests)):
-        assert hits[f"{number} first"] == 0
-        assert hits[f"{number} again"] > 0
+        assert hits[f"first-{number}"] == 0
+        assert hits[f"again-{number}"] > 0
     assert all(row["cached_tokens"] <= row["prompt_tokens"] for row in rows)
 
 
