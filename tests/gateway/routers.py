@@ -26,6 +26,8 @@ from tests.gateway.conftest import REPEATS, events
 CLIENTS = 8
 # Of a router that may take its time on a busy machine.
 START_S = 60.0
+# An answer takes a twentieth of it.
+STUCK_S = 1.0
 
 
 class RouterProcess:
@@ -94,6 +96,8 @@ class Load:
         self.lost: set[str] = set()
         self.refused: Counter[tuple[int, str]] = Counter()
         self.times_s: list[float] = []
+        # Since when requests have been under way.
+        self._under_way: dict[str, float] = {}
         self.may_break = False
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -101,7 +105,7 @@ class Load:
     async def ask(self, *, stream: bool = False, words: int = 20) -> httpx.Response:
         name = f"r{next(self.numbers)}"
         body = {"model": "echo", "prompt": "word " * words, "stream": stream, "account_id": "acme"}
-        began = time.monotonic()
+        self._under_way[name] = began = time.monotonic()
         try:
             answer = await self._client.post(
                 "/v4/completions", json=body, headers={"x-request-id": name}
@@ -109,6 +113,8 @@ class Load:
         except httpx.TransportError:
             self.lost.add(name)
             raise
+        finally:
+            del self._under_way[name]
         self.times_s.append(time.monotonic() - began)
         if answer.status_code == 200:
             last = events(answer.text)[-1][1] if stream else answer.json()
@@ -133,6 +139,10 @@ class Load:
             while len(self.told) < goal:
                 assert not any(task.done() for task in self._tasks), "a client has given up"
                 await asyncio.sleep(0.01)
+
+    async def stuck(self) -> bool:
+        """True if a request has taken so long that its router does nothing."""
+        return any(time.monotonic() - began > STUCK_S for began in self._under_way.values())
 
     async def _run(self, stream: bool) -> None:
         while not self._stop.is_set():
