@@ -250,7 +250,7 @@ fairness: setup-dev
 # Twenty minutes on an idle machine, most of them for the month's entries, which take 15 GB of disk.
 test-ledger: setup-dev
 	@$(BIN)/python -m pytest -rP -m long tests/gateway/test_books.py tests/gateway/test_outages.py \
-		tests/gateway/test_month.py
+		tests/gateway/test_crashes.py tests/gateway/test_month.py
 
 # So many for each kind of engine, one after the other.
 fuzz-bodies: CASES = 3000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import psutil
 import pytest
 
 from serving.store.engine import Store
@@ -60,6 +62,16 @@ class PostgreSQL:
     def start(self) -> None:
         """Start it again."""
         self.server.start()
+
+    def crash(self) -> None:
+        """End all its processes at once: it has to recover when it starts again."""
+        postmaster = psutil.Process(self.server.get_pid())
+        processes = [postmaster, *postmaster.children(recursive=True)]
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, alive = psutil.wait_procs(processes, 10)
+        assert not alive
 
     def close(self) -> None:
         self.server.cleanup()

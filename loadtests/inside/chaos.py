@@ -9,7 +9,8 @@ from its reference, or what has come of a broken stream from the reference's beg
 hangs, or ends in another error than a broken connection, an error event or a 503 that says when to
 come back; if the service is not whole again afterwards, with as many processes of each kind as
 before and nothing running; and if its ledger, where it has one, lacks a completion that a client
-has got whole, has one twice, or has other token counts than the client was told.
+has got whole, has one twice, has other token counts than the client was told, or has a request that
+nobody has sent. So nobody else may ask the service meanwhile.
 
 The scenario `chaos` of the load generator kills one engine and says what that costs; this one looks
 at each answer, at each entry of the ledger and at the processes, and so runs beside `make serve`.
@@ -24,7 +25,9 @@ import random
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +82,9 @@ class Service:
         self._ask = ask
         self.url = url
         self.key = key
+        # The IDs of all requests, which are the clients' own.
+        self.sent: set[str] = set()
+        self._run = uuid.uuid4().hex[:8]
 
     async def page(self, path: str) -> tuple[int, Any]:
         """Return a page's status and content. Raises OSError where there is no answer."""
@@ -88,8 +94,16 @@ class Service:
         self, model: str, prompt: str, *, stream: bool = False, reference: str | None = None
     ) -> Answered:
         """Send a request, whose right answer may be known."""
+        name = f"chaos-{self._run}-{len(self.sent)}"
+        self.sent.add(name)
         return await self._ask(
-            "create_completion", model, prompt, MAX_TOKENS, stream=stream, reference=reference
+            "create_completion",
+            model,
+            prompt,
+            MAX_TOKENS,
+            stream=stream,
+            reference=reference,
+            headers={"x-request-id": name},
         )
 
 
@@ -209,25 +223,38 @@ async def _compare_ledger(service: Service, chaos: Chaos, began: datetime) -> No
         kept = await _ledger(service, began)
         if kept is None:
             return  # a service without a ledger
-        missing = [name for name in chaos.told if name not in kept]
-        if not missing or time.monotonic() > deadline:
+        if chaos.told.keys() <= kept.keys() or time.monotonic() > deadline:
             break
         await asyncio.sleep(0.5)
     chaos.kept = sum(map(len, kept.values()))
-    if missing:
-        chaos.problems.append(f"not in the ledger: {len(missing)} completions, as {missing[0]}")
-    for name, (prompt, completion) in chaos.told.items():
+    chaos.problems += compare(kept, chaos.told, service.sent)
+
+
+def compare(
+    kept: Mapping[str, Sequence[Mapping[str, Any]]],
+    told: Mapping[str, tuple[int, int]],
+    sent: Collection[str],
+) -> list[str]:
+    """What is wrong with the entries of a ledger, by request ID. `told` has prompt and completion
+    tokens of what clients have got whole, `sent` is all that they have asked for."""
+    problems = []
+    if missing := [name for name in told if name not in kept]:
+        problems.append(f"not in the ledger: {len(missing)} completions, as {missing[0]}")
+    for name, (prompt, completion) in told.items():
         for entry in kept.get(name, [])[:1]:
             counted = entry["prompt_tokens"], entry["completion_tokens"]
             if (prompt, completion) != counted:
-                chaos.problems.append(f"{name}: told {(prompt, completion)}, charged {counted}")
+                problems.append(f"{name}: told {(prompt, completion)}, charged {counted}")
     if twice := [name for name, found in kept.items() if len(found) > 1]:
-        chaos.problems.append(f"{len(twice)} requests are in the ledger twice, as {twice[0]}")
+        problems.append(f"{len(twice)} requests are in the ledger twice, as {twice[0]}")
+    if strange := [name for name in kept if name not in sent]:
+        problems.append(f"in the ledger, and sent by nobody: {len(strange)}, as {strange[0]}")
+    return problems
 
 
 async def _ledger(service: Service, began: datetime) -> dict[str, list[dict[str, Any]]] | None:
-    """The entries since then by request ID; None if there is no ledger. Of what was before, callers
-    may have sent several requests with one ID of their own."""
+    """The entries since then by request ID; None if there is no ledger. Those from before were
+    others' requests."""
     kept: dict[str, list[dict[str, Any]]] = {}
     query = {"start_date": began.isoformat(), "limit": "1000"}
     while True:

@@ -107,6 +107,9 @@ class Record:
     def complete(self, status: int, used: End) -> None:
         """The answer has come to its end, with this status; its last bytes are about to leave."""
         self.status, self.used = status, used
+        if self.stream:
+            # All of it may have come at once.
+            self.on_bytes()
         self.end()
 
     @property

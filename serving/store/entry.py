@@ -23,7 +23,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
             hosted provider has not said it (a guess from the answer's length).
         cached_tokens: those of `prompt_tokens` that were in the engine's cache.
         queue_s: from the engine's first sight of it to its first step, in seconds.
-        ttft_s: from the complete request to the first byte of its answer, in seconds.
+        ttft_s: from the complete request to the first byte of its answer, in seconds; None if it
+            is no stream.
         total_s: from the complete request to its end, in seconds.
     """
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.catalogue.catalogue import Catalogue
+from serving.store.engine import Store
+from serving.store.usage import Span, Usage
 from tests.cluster.conftest import local_model
 from tests.cluster.engine_server import EngineServer, engine_server
 from tests.cluster.lone_router import lone_router
@@ -149,6 +152,41 @@ async def test_a_salt_of_ones_own_divides_ones_own_space(ask: Ask) -> None:
         assert await ask(ACME, path, body | {"cache_salt": "a"}) > 0
         assert await ask(ACME, path, body | {"cache_salt": "b"}) == 0
         assert await ask(OTHER, path, body | {"cache_salt": "a"}) == 0
+
+
+async def test_the_ledger_has_how_much_the_cache_had(
+    catalogue: Catalogue, engine: EngineServer, tmp_path: Path, eventually: Eventually
+) -> None:
+    """As the engine's own counter says it, of each request."""
+    url = f"sqlite:///{tmp_path}/store.sqlite3"
+    settings = {"api_keys": KEYS, "store_url": url, "ledger": "store"}
+    requests = [
+        ("/v4/completions", completion()),
+        ("/v2/completions", completion(stream=True)),
+        ("/v1/completions", openai()),
+        ("/v1/chat/completions", chat(stream=True)),
+    ]
+    hits: dict[str, float] = {}
+    async with lone_router(catalogue, engine, tmp_path, eventually, **settings) as router:
+        for number, (path, body) in enumerate(requests):
+            for turn in ("first", "again"):
+                name = f"{turn}-{number}"
+                before = await router.metric(HITS)
+                headers = {"x-api-key": ACME, "x-request-id": name}
+                answer = await router.client.post(
+                    path, json={"model": BASE, **body}, headers=headers
+                )
+                assert answer.status_code == 200, answer.text
+                hits[name] = await router.metric(HITS) - before
+    store = Store(url)
+    now = datetime.now(UTC)
+    rows = await Usage(store).entries(Span(now - timedelta(hours=1), now + timedelta(hours=1)))
+    await store.close()
+    assert {row["request_id"]: row["cached_tokens"] for row in rows} == hits
+    for number in range(len(requests)):
+        assert hits[f"first-{number}"] == 0
+        assert hits[f"again-{number}"] > 0
+    assert all(row["cached_tokens"] <= row["prompt_tokens"] for row in rows)
 
 
 @pytest.mark.parametrize(

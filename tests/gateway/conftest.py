@@ -17,7 +17,7 @@ import uvloop
 from serving.catalogue.catalogue import Catalogue
 from serving.engine.echo import EchoEngine
 from serving.engine.link_server import LinkServer
-from serving.observability.logs import open_log
+from serving.observability.logs import Log, open_log
 from serving.router.admission import Policy
 from serving.router.router import Router
 from serving.settings import Settings
@@ -25,6 +25,8 @@ from serving.wire.entry import Entry
 from tests.conftest import Eventually
 
 KEY = {"x-api-key": "sk-any"}
+# The engine of `link`.
+REPEATS = {"id": "echo", "weights": "none", "context": 2000, "engine_args": {"interval_s": 0.002}}
 
 
 def pytest_asyncio_loop_factories(
@@ -268,3 +270,15 @@ async def open_site(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Ope
 async def site(open_site: Open) -> Site:
     """One replica, default settings."""
     return await open_site()
+
+
+@pytest.fixture
+async def link(log: Log) -> AsyncIterator[int]:
+    """The port of an engine server with an engine that repeats."""
+    spec = Catalogue.model_validate({"models": [{"kind": "engine", **REPEATS}]}).engines[0]
+    server = LinkServer(
+        EchoEngine(spec), replica="echo#1", model="echo", token="token", log=log,
+        on_call_end=lambda _: None,
+    )  # fmt: skip
+    yield await server.start("127.0.0.1")
+    await server.close()

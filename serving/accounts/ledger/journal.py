@@ -123,8 +123,8 @@ class Journal:
                 last = self._closing.wait(AGAIN_S)
                 waiting += self._come_since()
                 continue
+            self._written += len(waiting)  # before anybody is told
             self._tell(waiting, None)
-            self._written += len(waiting)
             waiting.clear()
             self._end_segment()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -93,6 +95,25 @@ def test_half_of_a_digest_is_not_enough() -> None:
     ring.set_listed([Entry(digest[:16] + bytes(16), Caller("k", None))])
     with pytest.raises(Unauthenticated):
         ask(ring, "sk-real")
+
+
+def test_a_digest_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long `==` takes tells how much of the digest was right."""
+    asked: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        asked.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr("serving.accounts.ring.compare_digest", compare)
+    digest = digest_of(b"sk-real")
+    almost = digest[:16] + bytes(16)
+    for kept in (digest, almost):
+        ring = KeyRing()
+        ring.set_listed([Entry(kept, Caller("k", None))])
+        with nullcontext() if kept == digest else pytest.raises(Unauthenticated):
+            ask(ring, "sk-real")
+    assert asked == [(digest, digest), (almost, digest)]
 
 
 def test_a_mistyped_key_is_told_from_an_unknown_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from serving.observability.logs import open_log
 from serving.observability.router_metrics import RouterMetrics
 from serving.router.answer import Answer
 from serving.router.record import Record, Recorder
+from serving.store.entry import Entry
 from serving.wire.messages import End
 
 
@@ -135,6 +137,73 @@ def test_tokens_and_times(recorder: Recorder, metrics: RouterMetrics, tmp_path: 
     assert line["request_id"] == "r1"
     assert (line["prompt_tokens"], line["completion_tokens"]) == (3, 5)
     assert line["ttft_s"] <= line["seconds"]
+
+
+def test_the_ledger_has_all_that_is_known_of_a_request() -> None:
+    record = Record("r1", "/v4/completions")
+    record.model, record.served_model, record.version = "latest", "m.pirate", "v7"
+    record.engine, record.kind, record.replica = "m", "adapter", "m#2"
+    record.account, record.key = "acme", "svk_x"
+    record.stream = record.retried = True
+    record.complete(200, End("stop", 3, 5, queue_s=0.5, cached_tokens=2, images=1))
+    record.arrived, record.first_byte, record.last_byte = 100.0, 101.5, 103.0
+    record.ended = 104.0
+    before = time.time()
+    entry = record.entry()
+    assert before <= entry.ended_at <= time.time()
+    assert entry == Entry(
+        request_id="r1",
+        ended_at=entry.ended_at,
+        account="acme",
+        key_id="svk_x",
+        model="latest",
+        served_model="m.pirate",
+        engine="m",
+        kind="adapter",
+        endpoint="/v4/completions",
+        stream=True,
+        outcome="ok",
+        status=200,
+        code=None,
+        finish_reason="stop",
+        usage_known=True,
+        prompt_tokens=3,
+        cached_tokens=2,
+        completion_tokens=5,
+        images=1,
+        queue_s=0.5,
+        ttft_s=1.5,
+        total_s=4.0,
+        replica="m#2",
+        retried=True,
+        version="v7",
+    )
+
+
+def test_what_is_not_known_of_a_request_is_not_made_up() -> None:
+    record = Record("r1", "/v4/completions")
+    record.answer = Answer(Nobody(), 1)
+    record.end(EngineFailed("x"))
+    entry = record.entry()
+    assert (entry.outcome, entry.status, entry.code) == ("error", 503, "engine_failed")
+    assert (entry.prompt_tokens, entry.cached_tokens, entry.completion_tokens) == (0, 0, 0)
+    assert (entry.queue_s, entry.ttft_s, entry.finish_reason) == (None, None, None)
+    assert (entry.usage_known, entry.retried, entry.images) == (False, False, 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_stream_that_comes_at_once_has_a_first_byte(stream: bool) -> None:
+    """Its entry is written before any of it leaves."""
+    record = Record("r1", "/v4/completions")
+    record.stream = stream
+    record.received()
+    record.complete(200, End("stop", 3, 5))
+    entry = record.entry()
+    if stream:
+        assert entry.ttft_s is not None
+        assert 0 <= entry.ttft_s <= entry.total_s
+    else:
+        assert entry.ttft_s is None
 
 
 def test_an_unresolved_request_makes_no_model_series(

@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -63,6 +64,116 @@ async def test_an_entry_is_there_when_append_returns(tmp_path: Path, make: Make)
         await journal.append(make(n))
         assert numbers(journal) == list(range(1, n + 1))
     await journal.close()
+
+
+class Syncs:
+    """What the journal waits for to be on the disk, instead of waiting for it: how long its file
+    was at each `fdatasync`, and the files among them whose name was not there yet by an `fsync` of
+    their folder. While `broken` is set, `fdatasync` fails; without `may` the disk takes its time.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lengths: list[int] = []
+        self.named: set[Path] = set()
+        self.unnamed: list[Path] = []
+        self.broken = self.waiting = False
+        self.may = threading.Event()
+        self.may.set()
+        monkeypatch.setattr(os, "fdatasync", self.fdatasync)
+        monkeypatch.setattr(os, "fsync", self.fsync)
+        monkeypatch.setattr(journal_module, "AGAIN_S", 0.02)
+
+    def fdatasync(self, descriptor: int) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        self.waiting = True
+        assert self.may.wait(30)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        self.unnamed += {path, path.parent} - self.named
+        self.lengths.append(os.fstat(descriptor).st_size)
+
+    def fsync(self, descriptor: int) -> None:
+        self.named.update(Path(os.readlink(f"/proc/self/fd/{descriptor}")).iterdir())
+
+
+@pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
+    return Syncs(monkeypatch)
+
+
+def length(journal: Journal) -> int:
+    return sum(path.stat().st_size for path in segment.segments(journal.folder))
+
+
+async def test_append_returns_when_the_disk_has_the_entry(
+    tmp_path: Path, make: Make, syncs: Syncs, eventually: Eventually
+) -> None:
+    journal = Journal(tmp_path)
+    syncs.may.clear()
+    appending = asyncio.create_task(journal.append(make(1)))
+    await eventually(lambda: syncs.waiting)
+    assert numbers(journal) == [1], "it has been written, and may be lost all the same"
+    assert not appending.done()
+    assert journal.unwritten == 1
+    syncs.may.set()
+    await appending
+    assert syncs.lengths == [length(journal)]
+    for n in range(2, 6):
+        await journal.append(make(n))
+        assert syncs.lengths[-1] == length(journal)
+        assert len(syncs.lengths) == n
+    await journal.close()
+
+
+async def test_entries_that_come_together_wait_for_the_disk_together(
+    tmp_path: Path, make: Make, syncs: Syncs, eventually: Eventually
+) -> None:
+    """Those that come while it is busy with the first ones go out in one."""
+    journal = Journal(tmp_path)
+    syncs.may.clear()
+    appending = asyncio.gather(*(journal.append(make(n)) for n in range(1, 201)))
+    await eventually(lambda: syncs.waiting and journal.unwritten == 200)
+    syncs.may.set()
+    await appending
+    assert syncs.lengths[-1] == length(journal)
+    assert len(syncs.lengths) <= 2
+    await journal.close()
+
+
+async def test_what_the_disk_has_not_confirmed_counts_as_unwritten(
+    tmp_path: Path, make: Make, syncs: Syncs, eventually: Eventually
+) -> None:
+    """Linux may drop what `fdatasync` has failed on, and say yes the next time: it is written
+    anew, and nothing of the failed write stays."""
+    changes: list[OSError | None] = []
+    journal = Journal(tmp_path, on_change=changes.append)
+    await journal.append(make(1))
+    confirmed = length(journal)
+    syncs.broken = True
+    await asyncio.wait_for(journal.append(make(2)), 5)
+    assert journal.refused
+    assert journal.unwritten == 1
+    await eventually(lambda: length(journal) == confirmed)
+    syncs.broken = False
+    await eventually(lambda: not journal.refused)
+    assert journal.unwritten == 0
+    assert syncs.lengths[-1] == length(journal)
+    assert numbers(journal) == [1, 2]
+    assert [getattr(change, "errno", None) for change in changes] == [errno.EIO, None]
+    await journal.close()
+
+
+async def test_the_names_of_a_journal_are_on_the_disk_before_its_entries(
+    tmp_path: Path, make: Make, syncs: Syncs
+) -> None:
+    """What is in a file whose name is not there after a crash, nobody finds."""
+    journal = Journal(tmp_path, segment_bytes=1)
+    for n in range(1, 4):
+        await journal.append(make(n))
+    await journal.close()
+    assert len(syncs.lengths) == 3
+    assert len(segment.segments(journal.folder)) == 4
+    assert syncs.unnamed == []
 
 
 async def test_a_request_that_is_cancelled_while_it_waits_is_written(

@@ -23,7 +23,8 @@ from tests.unit.accounts.ledger.conftest import Make
 
 
 class Book:
-    """A store in memory. `deaf`: it takes a batch and does not say so, once."""
+    """A store in memory. `deaf`: it takes a batch and does not say so, once. Without `speaks` it
+    neither takes anything nor says no."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -31,12 +32,15 @@ class Book:
         self.batches = 0
         self.away = self.deaf = False
         self.delay_s = 0.0
+        self.speaks = asyncio.Event()
+        self.speaks.set()
 
     async def shipped(self, journal: str) -> int:
         return self.numbers.get(journal, 0)
 
     async def ship(self, journal: str, after: int, entries: Sequence[Numbered]) -> None:
         await asyncio.sleep(self.delay_s)
+        await self.speaks.wait()
         if self.away:
             raise StoreAway("nobody there")
         if self.numbers.get(journal, 0) != after:
@@ -206,6 +210,21 @@ async def test_the_store_is_away(
     book.away = False
     await eventually(lambda: len(book.entries) == 2)
     kept.check()
+    await kept.close()
+
+
+async def test_an_answer_does_not_wait_for_a_silent_store_without_end(
+    book: Book, metrics: LedgerMetrics, log: Log, make: Make, monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ledger, "STORE_WAIT_S", 0.02)
+    kept = StoreLedger(book, refuses=False, metrics=metrics, log=log)
+    await kept.start()
+    book.speaks.clear()
+    await asyncio.wait_for(kept.add(make(1)), 5)
+    assert book.entries == []
+    book.speaks.set()
+    await eventually(lambda: book.entries == [make(1)])
     await kept.close()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from loadtests.inside.ask import Answered
-from loadtests.inside.chaos import judge
+from loadtests.inside.chaos import compare, judge
 from loadtests.measure.record import Record
 from tests.unit.loadtests.measure.records import failed, streamed
 
@@ -41,3 +41,31 @@ def test_what_is_wrong_with_an_end(
     assert found == end
     assert (why is None) == (problem is None)
     assert why is None or why.startswith(problem or "")
+
+
+def entry(prompt: int, completion: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion}
+
+
+@pytest.mark.parametrize(
+    ("kept", "problems"),
+    [
+        ({"a": [entry(1, 2)], "b": [entry(3, 4)]}, []),
+        # Its connection broke, whatever had been done by then.
+        ({"a": [entry(1, 2)], "b": [entry(3, 4)], "lost": [entry(5, 0)]}, []),
+        ({"b": [entry(3, 4)]}, ["not in the ledger: 1 completions, as a"]),
+        ({"a": [entry(1, 1)], "b": [entry(3, 4)]}, ["a: told (1, 2), charged (1, 1)"]),
+        (
+            {"a": [entry(1, 2)] * 2, "b": [entry(3, 4)]},
+            ["1 requests are in the ledger twice, as a"],
+        ),
+        (
+            {"a": [entry(1, 2)], "b": [entry(3, 4)], "c": [entry(0, 0)]},
+            ["in the ledger, and sent by nobody: 1, as c"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_ledger(
+    kept: dict[str, list[dict[str, int]]], problems: list[str]
+) -> None:
+    assert compare(kept, {"a": (1, 2), "b": (3, 4)}, {"a", "b", "lost"}) == problems
