@@ -27,7 +27,7 @@ STUCK_S = 4.0
 # Far above what a busy test machine adds, far below what these bodies cost on the event loop, where
 # they are worked on for three to forty seconds.
 ADDED_S = 1.5
-# Its body has 3 MB; compiled, it would take a gigabyte.
+# Far above what it takes to hand over a body of 3 MB; the grammar of a tenth of its enum takes 160.
 GROWN_MIB = 100
 
 
@@ -47,9 +47,8 @@ def test_others_go_on_while_one_caller_sends_a_heavy_request(
     assert [each.name for each in found] == list(names)
     assert all(each.status in (200, 400, 413, 422) for each in found), told
     assert all(not each.beside.errors for each in found), told
-    assert all(each.added_s < ADDED_S for each in found), told
-    # Those who ask for structured answers need a helper too, and the core's grammars.
-    assert all(each.added_structured_s < ADDED_S for each in found), told
+    # Also for whoever asks for structured answers, which needs a helper and a grammar of the core.
+    assert all(each.most_added_s < ADDED_S for each in found), told
 
 
 def test_a_grammar_that_is_refused_takes_no_memory_of_the_engine(url: str) -> None:
