@@ -59,9 +59,12 @@ class Pace:
         if not self.bounded:
             return
         began, self._began = self._began, now if running else None
-        if began is None or prompts > PROMPTS * max(1, running):
+        if began is None:
             return
-        self._mean += NEWEST * (now - began - self._mean)
+        took = now - began
+        if took > self._step_s and prompts > PROMPTS * max(1, running):
+            return
+        self._mean += NEWEST * (took - self._mean)
         if self._mean <= self._step_s:
             if running >= self.most:
                 self._most = min(float(self._limit), self._most + 1)

@@ -79,9 +79,15 @@ class PromptSize:
         finally:
             self._waiting -= 1
         running = asyncio.get_running_loop().run_in_executor(self._threads, encode)
-        # The thread is free when its work ends, which it does not when the caller leaves.
-        running.add_done_callback(lambda _: self._free.release())
+        running.add_done_callback(self._ended)
         return await asyncio.shield(running)
+
+    def _ended(self, running: asyncio.Future[Any]) -> None:
+        """The thread is free when its work ends, which it does not when the caller leaves. Nobody
+        else looks then at what it failed of."""
+        self._free.release()
+        if not running.cancelled():
+            running.exception()
 
 
 def completion_limit(

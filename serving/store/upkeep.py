@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Table, delete, func, insert, select, text
+from sqlalchemy import delete, func, insert, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serving.store.engine import Store
@@ -24,7 +24,8 @@ from serving.store.usage import month_of
 
 MONTHS_AHEAD = 2
 PIECE = 5000
-# Of so many days the sums of all keys are compared with those of each.
+# Of so many days the sums of all keys are compared with those of each. Who goes back to a program
+# of before for longer leaves sums of all keys that are too small.
 COMPARED_DAYS = 8
 # A journal that nothing was shipped from for so long is gone, and so is its disk.
 JOURNALS_DAYS = 90
@@ -100,16 +101,15 @@ class Upkeep:
     async def _mend_totals(self, now: datetime) -> int:
         since = int((now - timedelta(days=COMPARED_DAYS)).timestamp() // HOUR_S)
         async with self._store.reading() as connection:
-            if not await _unequal(connection, since):
-                return 0
+            wrong = await _unequal(connection, since)
+        if not wrong:
+            return 0
         async with self._store.writing() as connection:
             if self._store.kind == POSTGRESQL:
                 # Who adds to these sums comes to them last, with those of the keys written before:
-                # all that has been added is seen now, and nothing is added meanwhile.
+                # all that has been added is seen now, and nothing is added meanwhile. An hour that
+                # has been made good by another is made so again.
                 await connection.execute(text("LOCK TABLE usage_totals IN EXCLUSIVE MODE"))
-            wrong = await _unequal(connection, since)
-            if not wrong:
-                return 0
             keys = usage_totals.primary_key.columns.keys()
             columns = [usage_hours.c[name] for name in keys]
             sums = [func.sum(usage_hours.c[name]) for name in SUMS]
@@ -120,15 +120,17 @@ class Upkeep:
 
 
 async def _unequal(connection: AsyncConnection, since: int) -> list[int]:
-    """The hours whose requests of all keys are not those of each together."""
-
-    async def requests(table: Table) -> dict[int, int]:
-        hour, count = table.c.hour, func.sum(table.c.requests)
-        query = select(hour, count).where(hour >= since).group_by(hour)
-        return {row[0]: int(row[1]) for row in await connection.execute(query)}
-
-    each, both = await requests(usage_hours), await requests(usage_totals)
-    return [hour for hour in sorted({*each, *both}) if each.get(hour) != both.get(hour)]
+    """The hours whose requests of all keys are not those of each together. One statement, so that
+    what is committed meanwhile is in both or in none."""
+    each, both = (
+        select(table.c.hour, (sign * table.c.requests).label("requests")).where(
+            table.c.hour >= since
+        )
+        for table, sign in ((usage_hours, 1), (usage_totals, -1))
+    )
+    found = union_all(each, both).subquery()
+    query = select(found.c.hour).group_by(found.c.hour).having(func.sum(found.c.requests) != 0)
+    return list((await connection.execute(query.order_by(found.c.hour))).scalars())
 
 
 async def _alone(connection: AsyncConnection) -> bool:

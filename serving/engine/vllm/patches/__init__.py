@@ -47,13 +47,12 @@ class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed fo
     `AsyncLLM` accepts custom loggers, but calls the structures that it gives them unstable.
     Asking the engine core instead would be a call to another process for each load report.
 
-    `steps` counts those that came to something. A scheduler that can place none of its requests
-    goes on stepping too, and then there is neither output nor memory that a prompt takes.
+    `steps` counts those that came to something: that had output, or left a request running, whose
+    prompt may be long. A scheduler that can place none of its requests goes on stepping too.
     """
 
     def __init__(self, vllm_config: Any = None, engine_index: int = 0) -> None:
         self.steps = 0
-        self._memory = 0.0
         self.running = 0
         self.waiting = 0
 
@@ -65,10 +64,8 @@ class LatestStats(StatLoggerBase):  # type: ignore[misc]  # vLLM is not typed fo
         engine_idx: int = 0,
     ) -> None:
         if scheduler_stats is not None:
-            memory = scheduler_stats.kv_cache_usage
-            # vLLM makes these statistics for steps with output only.
-            self.steps += iteration_stats is not None or memory != self._memory
-            self._memory = memory
+            # vLLM makes an iteration's statistics for steps with output only.
+            self.steps += iteration_stats is not None or scheduler_stats.num_running_reqs > 0
             self.running = scheduler_stats.num_running_reqs
             self.waiting = scheduler_stats.num_waiting_reqs
 

@@ -46,7 +46,7 @@ class Room:
         self._running: dict[str, Claim] = {}
         self._held: dict[Flow, int] = {}
         self._ahead = 0
-        # Prompt tokens that the step under way runs, at most.
+        # Prompt tokens that the step under way runs, at most: what there was when it began.
         self._prompts = 0
         self._flow: Flow | None = None
         self._mixed_until = 0.0
@@ -68,7 +68,6 @@ class Room:
         self._running[claim.name] = claim
         self._held[claim.flow] = self._held.get(claim.flow, 0) + 1
         self._ahead += claim.tokens
-        self._prompts += claim.tokens
 
     def step(self) -> None:
         """A step has ended."""

@@ -20,6 +20,8 @@ _SUMS = (
     "images",
     "total_s",
 )
+# So many hours are filled at a time: a statement may not take long (`serving/store/engine.py`).
+_WEEK_H = 7 * 24
 
 
 def upgrade() -> None:
@@ -40,10 +42,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("hour", "model", "served_model", "outcome", name="pk_usage_totals"),
     )
     sums = ", ".join(f"sum({name})" for name in _SUMS)
-    op.execute(
+    fill = sa.text(
         f"INSERT INTO usage_totals ({_KEYS}, {', '.join(_SUMS)}) "
-        f"SELECT {_KEYS}, {sums} FROM usage_hours GROUP BY {_KEYS}"
+        f"SELECT {_KEYS}, {sums} FROM usage_hours "
+        f"WHERE hour >= :first AND hour < :last GROUP BY {_KEYS}"
     )
+    connection = op.get_bind()
+    span = connection.execute(sa.text("SELECT min(hour), max(hour) FROM usage_hours")).one()
+    if span[0] is not None:
+        for first in range(span[0], span[1] + 1, _WEEK_H):
+            connection.execute(fill, {"first": first, "last": first + _WEEK_H})
 
 
 def downgrade() -> None:

@@ -425,6 +425,7 @@ def test_which_are_shipped() -> None:
         "many-adapters",
         "multi-turn-chat",
         "noisy-neighbour",
+        "flood",
         "cold-start",
         "cancel-storm",
         "slow-readers",
