@@ -165,7 +165,6 @@ async def test_a_month_of_ten_million_requests(
         "hour",
         "account,model",
         "day,model",
-        "hour,model",
         "hour,outcome",
     ):
         total = (await timed("/v4/usage", group_by=by, **span)).json()["total"]
@@ -175,6 +174,10 @@ async def test_a_month_of_ten_million_requests(
     await timed("/v4/usage", group_by="account", format="csv", **span)
     await timed("/v4/usage", group_by="day,key", account_id="account-0", **span)
     await timed("/v4/usage", group_by="hour", model="model-0", **span)
+    await timed("/v4/usage", group_by="hour", account_id="account-0", **span)
+    # As many groups as an answer may have.
+    twenty_days = span | {"end_date": (START + timedelta(days=20)).isoformat()}
+    await timed("/v4/usage", group_by="hour,model", **twenty_days)
     chunks = (await timed("/v4/models/model-0/usage-statistics", chunks="30", **span)).json()
     assert len(chunks["data"]) == 30
     await timed("/v4/usage/entries", limit="1000", **span)
