@@ -102,14 +102,30 @@ def test_usage_statistics(sdk_script: Script, live: Server) -> None:
     }
     url = f"{live.url}/v4/models/{PIRATE}/usage-statistics?{urlencode(times)}"
 
-    def used() -> Counter[str]:
+    def summed(parts: list[dict[str, Any]]) -> Counter[str]:
         total: Counter[str] = Counter()
-        for part in live.get(url)["data"]:
-            del part["date"]
-            total.update(part)
+        for part in parts:
+            total.update({name: n for name, n in part.items() if name != "date"})
         return total
 
-    before = used()
+    def told() -> dict[str, Any]:
+        """What the SDK reads, which is of its own account."""
+        of_model, of_deployment = sdk_script(
+            SDK,
+            {
+                "calls": [
+                    call("usage_statistics.retrieve", model_name=PIRATE, **times),
+                    call(
+                        "deployments.usage_statistics.retrieve", model_deployment_id=PIRATE, **times
+                    ),
+                ]
+            },
+        )
+        assert of_model == of_deployment
+        answer: dict[str, Any] = of_model["answer"]
+        return answer
+
+    before, all_before = told(), summed(live.get(url)["data"])
     asked = call("completions.create", model_deployment_id=PIRATE, prompt="Once", **GREEDY)
     answer = sdk_script(SDK, {"calls": [asked]})[0]["answer"]
     more = Counter(
@@ -118,22 +134,17 @@ def test_usage_statistics(sdk_script: Script, live: Server) -> None:
         summary_tokens=answer["prompt_tokens"] + answer["response_tokens"],
     )
     # Entries are added up as they come to the store.
-    poll(lambda: used() == before + more, 10, "the completion is in the sums")
-    raw = live.get(url)
-    of_model, of_deployment = sdk_script(
-        SDK,
-        {
-            "calls": [
-                call("usage_statistics.retrieve", model_name=PIRATE, **times),
-                call("deployments.usage_statistics.retrieve", model_deployment_id=PIRATE, **times),
-            ]
-        },
+    poll(
+        lambda: summed(live.get(url)["data"]) == all_before + more,
+        10,
+        "the completion is in the sums",
     )
-    assert of_model == of_deployment
+    after, raw = told(), live.get(url)
+    assert summed(after["data"]) == summed(before["data"]) + more
     # The SDK has made times of the dates, which the script writes in its own way.
-    data = [{**part, "date": str(datetime.fromisoformat(part["date"]))} for part in raw["data"]]
-    assert of_model["answer"]["data"] == data
-    assert of_model["answer"].keys() == raw.keys()
+    dates = [str(datetime.fromisoformat(part["date"])) for part in raw["data"]]
+    assert [part["date"] for part in after["data"]] == dates
+    assert after.keys() == raw.keys()
     assert len(raw["data"]) == 2
 
 
