@@ -45,7 +45,7 @@ PROGRESS = tee $(VENV)/install.log | awk '/^(Collecting|Processing|Requirement a
 help:
 	@cat <<-'EOF'
 	make serve [MODELS=FILE] [PORT=8000]  serve models here until Ctrl-C (default: tiny local ones)
-	make test                             unit, gateway, cluster (real engines), SDKs: half an hour
+	make test                             unit, gateway, cluster (real engines), SDKs: forty minutes
 	make test-long [TESTS=tests/cluster]  what `make test` leaves out: longer proofs, heavy clients
 	make test-fast                        unit and gateway tests only: seconds
 	make test-cluster | test-sdk          the tests on a real cluster; with every published client
