@@ -43,6 +43,11 @@ class QueueLimits(BaseSettings):
         description="what a step may take, in milliseconds: while more than one account calls, "
         "those that run many sequences get no more of them while steps take longer; 0: any time",
     )
+    prefill: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="tokens of a prompt that a step runs at most while the engine has other "
+        "requests, where the model allows it; 0: as many as fit in a step",
+    )
     prompt_weight: Positive = Field(
         default=1.0, description="what a token of a prompt counts for between accounts"
     )

@@ -49,6 +49,7 @@ from serving.engine.vllm.patches import admission, audio, pooling
 from serving.engine.vllm.patches.processes import start_processes
 from serving.engine.vllm.patches.shares import Shares
 from serving.engine.vllm.patches.turns import Turns
+from serving.engine.vllm.prefill import cut_prompts
 from serving.engine.vllm.preparation import Preparation
 from serving.engine.vllm.prepare_limits import PrepareLimits
 from serving.engine.vllm.salts import Salts
@@ -129,6 +130,7 @@ class VllmEngine(Engine):
         config = AsyncEngineArgs.from_cli_args(args).create_engine_config(
             UsageContext.OPENAI_API_SERVER
         )
+        cut_prompts(config, QueueLimits().prefill)
         limits = PrepareLimits()
         nursery = Preparation.nursery(spec, args, config, limits)
         start_processes(eager=config.model_config.enforce_eager)
