@@ -193,7 +193,7 @@ fuzz-api: setup-dev
 		$(BIN)/python -m pytest tests/e2e/test_description.py
 
 test-suspects: setup-dev
-	@SUSPECTS_S=$(SECONDS_) $(BIN)/python -m pytest tests/gateway/test_suspects.py
+	@SUSPECTS_S=$(SECONDS_) $(BIN)/python -m pytest tests/gateway/test_suspects_attack.py
 
 # Root, or a kernel that lets users have namespaces, and iproute2. All processes end with it.
 OWN_NETWORK = unshare --net --mount --pid --fork --kill-child --mount-proc \

@@ -123,6 +123,16 @@ class Settings(BaseSettings):
         "(ulimit -n) leaves less room",
     )
     max_body_bytes: Annotated[int, Field(gt=0, le=60 * 1024 * 1024)] = 32 * 1024 * 1024
+    max_body_brackets: Annotated[int, Field(gt=0)] = Field(
+        default=100_000,
+        description="opening brackets and braces in a body, those of its texts too",
+    )
+    max_body_commas: Annotated[int, Field(gt=0)] = Field(
+        default=400_000, description="commas in a body, those of its texts too"
+    )
+    max_body_escapes: Annotated[int, Field(gt=0)] = Field(
+        default=2_000_000, description="backslashes in a body"
+    )
     max_header_bytes: Annotated[int, Field(gt=0)] = 16 * 1024
     spool_dir: str | None = Field(
         default=None,

@@ -15,6 +15,8 @@ CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
 RESPONSES = "/v1/responses"
 CREATE = "/v4/completions"
+CHAT_V4 = "/v4/chat-completions"
+ACCENT, LINE_END = "\u00e9", r"\n"
 TOKENIZE = "/tokenize"
 DETOKENIZE = "/detokenize"
 
@@ -358,6 +360,39 @@ BODIES: dict[str, Maker] = {
     ),
     "1e7 numbers": _raw(
         COMPLETIONS, lambda model: f'{{"model":"{model}","prompt":[{"1," * 10**7}1]}}'
+    ),
+    "1e7 lists": _raw(CHAT, lambda model: f'{{"model":"{model}","messages":[{"[]," * 10**7}[]]}}'),
+    "1e7 lists as a tier": _raw(
+        CHAT, lambda model: f'{{"model":"{model}","service_tier":[{"[]," * 10**7}[]]}}'
+    ),
+    "30 MB of escapes": _raw(
+        CHAT, lambda model: f'{{"model":"{model}","messages":"{LINE_END * 15 * 10**6}"}}'
+    ),
+    "/v4, 1e7 lists": _raw(
+        CREATE, lambda model: f'{{"model":"{model}","prompt":[{"[]," * 10**7}[]]}}'
+    ),
+    "/v4, 30,000 lists": _raw(
+        CREATE, lambda model: f'{{"model":"{model}","prompt":[{"[]," * 30_000}[]]}}'
+    ),
+    "/v4, 300,000 keys in a parameter": lazy(
+        CREATE,
+        lambda: {
+            "prompt": "hi",
+            "model_parameters": {"temperature": {f"k{n}": n for n in range(300_000)}},
+        },
+    ),
+    "/v4, 30 MB of two bytes": _raw(
+        CREATE, lambda model: f'{{"model":"{model}","prompt":"{ACCENT * 15 * 10**6}"}}'
+    ),
+    "/v4, 8 MB of two bytes": _raw(
+        CREATE, lambda model: f'{{"model":"{model}","prompt":"{ACCENT * 4 * 10**6}"}}'
+    ),
+    "/v4, a URL of 30 MB": lazy(
+        CREATE, lambda: {"prompt": "hi", "images": [{"image_url": "data:," + "a" * 30 * 10**6}]}
+    ),
+    "/v4 chat, 30 MB of two bytes": _raw(
+        CHAT_V4,
+        lambda model: f'{{"model":"{model}","messages":[{{"content":"{ACCENT * 15 * 10**6}"}}]}}',
     ),
     "900 levels of lists": _raw(
         CHAT, lambda model: f'{{"model":"{model}","messages":{"[" * 900}{"]" * 900}}}'

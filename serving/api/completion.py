@@ -6,11 +6,9 @@ once per token. Field names, ranges and defaults are those of the published clie
 
 from __future__ import annotations
 
-import re
 from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
 from typing import Annotated, Any, Literal
 
-import msgspec
 from pydantic import (
     AliasChoices,
     BaseModel,
@@ -22,6 +20,8 @@ from pydantic import (
 
 from serving.api.asked import Ability, Target
 from serving.api.excerpt import excerpt
+from serving.api.shape import refuse_other_shapes
+from serving.api.structure import SMALL
 from serving.errors import InvalidField, InvalidRequest, ServingError
 from serving.wire.messages import DEFAULT_TEMPERATURE, CompletionCall, End, ImageRef, Sampling
 
@@ -30,13 +30,6 @@ MAX_MODEL_ID = 256
 MAX_ACCOUNT_ID = 256
 # Engines keep counts in 32 bits.
 MAX_INT = 2**31 - 1
-# No model takes as many; each has its own limit, which is checked where they are loaded.
-MAX_IMAGES = 1024
-# Bytes of a body that pydantic alone checks, whatever is wrong with it.
-SMALL_BODY = 64 * 1024
-_UNKNOWN = re.compile(
-    r"Object contains unknown field `(?P<name>.*?)`(?: - at `\$\.(?P<path>\w+)`)?$", re.S
-)
 
 
 class Image(BaseModel):
@@ -146,72 +139,16 @@ class CompletionRequest(BaseModel):
         )
 
 
-class _ParameterNames(msgspec.Struct, forbid_unknown_fields=True):
-    """The names that `ModelParameters` takes."""
-
-    temperature: Any = None
-    max_tokens: Any = None
-    stop_sequences: Any = None
-    top_p: Any = None
-    topP: Any = None
-    top_k: Any = None
-    topK: Any = None
-    frequency_penalty: Any = None
-    presence_penalty: Any = None
-    reasoning_effort: Any = None
-
-
-_NULL = msgspec.Raw(b"null")
-
-
-class _Names(msgspec.Struct, forbid_unknown_fields=True):
-    """The names that `CompletionRequest` takes; their values are left to pydantic."""
-
-    model: msgspec.Raw = _NULL
-    prompt: msgspec.Raw = _NULL
-    account_id: msgspec.Raw = _NULL
-    images: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_IMAGES)] | None = None
-    model_parameters: _ParameterNames | None = None
-    stream: msgspec.Raw = _NULL
-
-
-_decode_names = msgspec.json.Decoder(_Names).decode
-
-
-def refuse_unknown_fields(body: bytes) -> None:
-    """Refuse a large body at the first field that does not exist.
-
-    pydantic reads the whole body first and makes an error of every such field: a million of them
-    take seconds of the router's event loop. What else is wrong is pydantic's to say.
-
-    Raises:
-        InvalidField: a field that does not exist, or too many images.
-    """
-    try:
-        _decode_names(body)
-    except msgspec.ValidationError as error:
-        # For example: Object contains unknown field `k0` - at `$.model_parameters`
-        message = str(error)
-        if (found := _UNKNOWN.match(message)) is not None:
-            where = excerpt(".".join(filter(None, (found["path"], found["name"]))))
-            raise InvalidField(f"unknown field '{where}'", param=where) from None
-        if "length" in message and "images" in message:
-            raise InvalidField(
-                f"'images': has more than {MAX_IMAGES} images", param="images"
-            ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
-
-
 def parse_completion(body: bytes) -> CompletionRequest:
     """Check a request body.
 
     Raises:
         InvalidRequest: the body is no JSON object (400).
         InvalidField: a field is missing, unknown, of the wrong type or out of range (422).
+        ContextLengthExceeded: the prompt is longer than any context (400).
     """
-    if len(body) > SMALL_BODY:
-        refuse_unknown_fields(body)
+    if len(body) > SMALL:
+        refuse_other_shapes(body)
     try:
         return CompletionRequest.model_validate_json(body)
     except ValidationError as error:

@@ -40,7 +40,7 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 class Bindings(msgspec.Struct, forbid_unknown_fields=True):
     """Values for a model's own parameters; the models here have none."""
 
-    bindings: dict[str, str | float | bool | None]
+    bindings: msgspec.Raw
 
 
 class ModelCompletion(msgspec.Struct, forbid_unknown_fields=True):
@@ -72,7 +72,9 @@ class ModelCompletion(msgspec.Struct, forbid_unknown_fields=True):
             InvalidField: a field asks for something that no model here has.
         """
         refuse_template(self.chat_template)
-        if self.model_request_parameters is not None and self.model_request_parameters.bindings:
+        given = self.model_request_parameters
+        bindings = given and raw_object("model_request_parameters.bindings", given.bindings)
+        if bindings and bytes(bindings)[1:].lstrip() != b"}":
             raise InvalidField(
                 "'model_request_parameters': the models here have no parameters of their own",
                 param="model_request_parameters",

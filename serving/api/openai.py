@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from serving.api.asked import Ability, Sent, Target
 from serving.api.completion import MAX_MODEL_ID
 from serving.api.excerpt import excerpt
+from serving.api.strict import null
 from serving.errors import InvalidField, InvalidRequest
 from serving.wire.body import Body
 from serving.wire.messages import HttpCall, Standing
@@ -17,7 +17,7 @@ from serving.wire.messages import HttpCall, Standing
 # Says which betas of Anthropic's a request uses (docs.anthropic.com/en/api/beta-headers).
 BETA_HEADER = "anthropic-beta"
 # OpenAI's `service_tier` for requests that may wait longer (its guide to flex processing).
-LOW_TIER = "flex"
+LOW_TIER = b'"flex"'
 # Headers that mean something to the engine's app; keys and cookies stay in the router.
 _RELAYED_HEADERS = (b"content-type", b"accept", b"traceparent", b"tracestate")
 # And those that mean something to a provider; which of its APIs get one, their forms say.
@@ -29,7 +29,8 @@ class Peek(msgspec.Struct):
 
     model: str | msgspec.UnsetType = msgspec.UNSET
     stream: bool | None = None
-    service_tier: Any = None
+    # As it stands in the body: of a caller's list no list is made.
+    service_tier: msgspec.Raw = msgspec.field(default_factory=null)
 
 
 _decoder = msgspec.json.Decoder(Peek)
@@ -92,7 +93,7 @@ def parse_openai(sent: Sent, body: bytes) -> OpenAIRequest:
         field, rest = msgspec.json.encode(model), body.lstrip()[1:]
         more = b"" if rest.lstrip().startswith(b"}") else b", "
         body = b'{"model": %b%b%b' % (field, more, rest)
-    batch = found.service_tier == LOW_TIER
+    batch = bytes(found.service_tier) == LOW_TIER
     return OpenAIRequest(sent, body, model, bool(found.stream), batch=batch)
 
 

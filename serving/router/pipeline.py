@@ -58,6 +58,7 @@ from serving.router.admission import Admission, Ticket
 from serving.router.auth import Accounts
 from serving.router.cross_origin import CrossOrigin
 from serving.router.doors import Doors
+from serving.router.large_bodies import LargeBodies
 from serving.router.record import Record, Recorder
 from serving.router.relay import Job, Relay
 from serving.router.resolve import Resolver, Route
@@ -87,6 +88,7 @@ class Pipeline:
         cross_origin: CrossOrigin,
         spaces: CacheSpaces,
         standings: Standings,
+        large: LargeBodies,
         spools: Spools,
         admission: Admission,
         usage: Ledger | None,
@@ -105,6 +107,7 @@ class Pipeline:
         self._cross_origin = cross_origin
         self._spaces = spaces
         self._standings = standings
+        self._large = large
         self._spools = spools
         self._admission = admission
         self._usage = usage
@@ -221,7 +224,8 @@ class Pipeline:
             limit=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         record.received()
-        asked = endpoint.parse(request, body)
+        parse = endpoint.parse
+        asked = await self._large.read(body, lambda: parse(request, body))
         await self._run(request, endpoint, asked, body, dialect, caller, record)
 
     async def _spool(

@@ -11,6 +11,7 @@ from serving.accounts.ledger.books import Books
 from serving.accounts.quota.limits import Limits
 from serving.api.endpoints import ENDPOINTS, Endpoints
 from serving.api.openapi.description import Description
+from serving.api.structure import BodyShape
 from serving.catalogue.catalogue import Catalogue
 from serving.http.descriptors import connections_within, raise_limit
 from serving.http.listener import HttpServer, listen
@@ -25,6 +26,7 @@ from serving.router.doors import Doors
 from serving.router.doubts import Doubts
 from serving.router.fleet import Fleet
 from serving.router.hosted import HostedModels
+from serving.router.large_bodies import LargeBodies
 from serving.router.pipeline import Pipeline
 from serving.router.quarantine import Quarantine
 from serving.router.record import Recorder
@@ -146,6 +148,9 @@ class Router:
         spools = Spools(settings.spool_dir, settings.spool_bytes)
         metrics.spooled.set_function(lambda: spools.used)
         spaces = CacheSpaces(settings)
+        shape = BodyShape(
+            settings.max_body_brackets, settings.max_body_commas, settings.max_body_escapes
+        )
         self.pipeline = Pipeline(
             settings=settings,
             endpoints=Endpoints(ENDPOINTS),
@@ -156,6 +161,7 @@ class Router:
             cross_origin=CrossOrigin(settings.origins),
             spaces=spaces,
             standings=Standings(keeper.book, spaces),
+            large=LargeBodies(shape),
             spools=spools,
             admission=Admission(policy or self._policy(), self.limits.limiter),
             usage=self.books.usage,

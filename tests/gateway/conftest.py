@@ -33,7 +33,7 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """HTTP itself is tested on the routers' event loop."""
-    if item.path.name in ("test_http.py", "test_fuzz_http.py"):
+    if item.path.name.startswith(("test_http", "test_fuzz_http")):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
 

@@ -88,9 +88,12 @@ def coded(name: str) -> dict[str, str]:
 
 @every_endpoint
 async def test_refusals_are_written_in_the_dialect_and_counted_once(
-    open_site: Open, asking: Asking
+    open_site: Open, asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = await open_site(double=NamingEngine, max_body_bytes=20_000)
+    # What is large enough to be counted is too large here.
+    monkeypatch.setattr("serving.api.structure.SMALL", 500)
+    monkeypatch.setattr("serving.router.large_bodies.SMALL", 500)
+    site = await open_site(double=NamingEngine, max_body_bytes=20_000, max_body_brackets=100)
     await serve(site, asking.task)
     client, path = site.client, asking.path(BASE)
     is_form = "files" in asking.sent(BASE)
@@ -108,6 +111,10 @@ async def test_refusals_are_written_in_the_dialect_and_counted_once(
         "not in its coding": (await ask(asking, client, headers=coded("gzip")), 400, "gzip"),
         "nothing": (await client.post(path), 400, form if is_form else "JSON"),
         "no object": (await client.post(path, content=b"[]"), 400, form if is_form else "object"),
+        "lists": (
+            await client.post(path, content=b'{"a": [%s[]]}' % (b"[]," * 200)),
+            *((400, form) if is_form else (400, "at most 100 are taken")),
+        ),
         "too much": (await client.post(path, **large), 413, "20000 bytes"),
     }
     for name, (answer, status, says) in wrong.items():

@@ -1,139 +1,28 @@
-"""A request that ends an engine ends one, and harms nobody but those whose answers had begun there.
-One that does so in a later step than its first ends two at most.
-
-The engines die in the step that first runs a marked request, or in a later one. What a replica's
-process does when its engine has died, and what replaces it, is played by `Supervisor`.
-"""
+"""A request that ends an engine ends one, and one that does so in a later step than its first ends
+two at most; its callers are told."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
 
-import httpx
-import openai
 import pytest
 
-from serving.catalogue.spec import EngineSpec
-from serving.engine.echo import EchoEngine
-from serving.engine.interface import Emit, Reply, Suspect, Tally
-from serving.engine.server import CHECK_INTERVAL_S
+from serving.engine.interface import Emit, Suspect, Tally
 from serving.errors import EngineFailed, Overloaded
 from serving.router import doubts
-from serving.wire.messages import CompletionCall, HttpCall, Sampling
+from serving.wire.messages import CompletionCall, Sampling
 from tests.conftest import Eventually
-from tests.gateway.conftest import KEY, Open, Site, events
-
-MARK = "poison"
-# `make test-suspects` sets a minute.
-SECONDS = float(os.environ.get("SUSPECTS_S", "3"))
-CLIENTS = 8
-STEP_S = 0.01
-RESTART_S = 0.5
-
-
-class MortalEngine(EchoEngine):
-    """Dies in its first step of a call whose prompt or body has the mark, and accuses that call."""
-
-    def __init__(self, spec: EngineSpec) -> None:
-        super().__init__(spec)
-        self.died_of: list[Suspect] = []
-
-    async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
-        if MARK in call.prompt:
-            await self._die_of(Suspect(call, b""))
-        await super().generate(call, emit, tally)
-
-    async def http(self, call: HttpCall, body: bytes, reply: Reply, tally: Tally) -> None:
-        if MARK.encode() in body:
-            await self._die_of(Suspect(call, body))
-        await super().http(call, body, reply, tally)
-
-    async def _die_of(self, suspect: Suspect) -> None:
-        await self.check()
-        self.calls.append(suspect.call)
-        await asyncio.sleep(self.interval_s)
-        await self.check()
-        self.dead = True
-        self.died_of.append(suspect)
-        raise EngineFailed("the engine is dead")
-
-    def suspects(self) -> Sequence[Suspect]:
-        return self.died_of
-
-
-class LateEngine(EchoEngine):
-    """Dies when a call whose prompt has the mark has made `AT` tokens, and can tell no more than
-    which calls it was running, and how far each was."""
-
-    AT = 5
-
-    def __init__(self, spec: EngineSpec) -> None:
-        super().__init__(spec)
-        self.works: dict[int, tuple[CompletionCall, Tally]] = {}
-        self.died_of: list[Suspect] = []
-
-    async def generate(self, call: CompletionCall, emit: Emit, tally: Tally) -> None:
-        self.works[id(call)] = (call, tally)
-        try:
-            await super().generate(call, emit, tally)
-        finally:
-            del self.works[id(call)]
-
-    async def _step(self) -> None:
-        await asyncio.sleep(self.interval_s)
-        await self.check()
-        works = self.works.values()
-        if any(MARK in call.prompt and tally.completion_tokens >= self.AT for call, tally in works):
-            self.dead = True
-            self.died_of += [Suspect(call, b"", tally.completion_tokens) for call, tally in works]
-            await self.check()
-
-    def suspects(self) -> Sequence[Suspect]:
-        return self.died_of
-
-
-class Supervisor:
-    """Ends each replica whose engine has died, as its server does, and starts another."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.lost: set[str] = set()
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL_S / 2)
-            for number, engine in enumerate(self.site.engines):
-                name = f"echo#{number + 1}"
-                if engine.dead and name not in self.lost:
-                    self.lost.add(name)
-                    await self._replace(number, name)
-
-    async def _replace(self, number: int, name: str) -> None:
-        self.site.servers[number].blame.tell()
-        await asyncio.sleep(CHECK_INTERVAL_S)
-        await self.site.kill(number)
-        self.site.entries[:] = [entry for entry in self.site.entries if entry.id != name]
-        self.site.fleet.update(self.site.entries)
-        await asyncio.sleep(RESTART_S)
-        await self.site.add_replica()
-
-
-@contextlib.asynccontextmanager
-async def supervised(site: Site) -> AsyncIterator[Supervisor]:
-    supervisor = Supervisor(site)
-    task = asyncio.create_task(supervisor.run())
-    yield supervisor
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-
-
-def counted(site: Site, name: str) -> float:
-    return site.metrics.registry.get_sample_value(name, {"model": "echo"}) or 0
+from tests.gateway.conftest import Open, Site, events
+from tests.gateway.mortal import (
+    LATE_PROMPT,
+    MARK,
+    STEP_S,
+    LateEngine,
+    MortalEngine,
+    counted,
+    supervised,
+)
 
 
 @pytest.fixture
@@ -265,9 +154,6 @@ async def test_a_dead_engine_gets_nothing_more(mortal: Site, eventually: Eventua
     assert counted(mortal, "serving_retries_total") == 0
 
 
-LATE_PROMPT = f"{MARK} " * 20
-
-
 async def test_two_deaths_tell_it_from_those_that_stood_beside_it_both_times(
     open_site: Open, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
@@ -312,165 +198,3 @@ async def test_a_stream_that_runs_elsewhere_is_given_up_when_its_twins_have_ende
     assert sorted(codes)[-1] == "request_quarantined"
     assert [engine.dead for engine in site.engines] == [True, True, False]
     await eventually(lambda: site.idle)
-
-
-class Bystanders:
-    """Requests beside the deadly ones, each one of a loop; what came of them."""
-
-    def __init__(self, site: Site, wire: httpx.AsyncClient) -> None:
-        self.site = site
-        self.wire = wire
-        self.whole: Counter[int] = Counter()
-        self.streams: Counter[str] = Counter()
-        self.broken: list[str] = []
-
-    @property
-    def enough(self) -> bool:
-        """They have seen more than the engine's death."""
-        return self.whole[200] > 20 and self.streams["ok"] > 10
-
-    async def ask(self, path: str) -> None:
-        body = {"model": "echo", "prompt": "one two three four"}
-        while True:
-            response = await self.wire.post(path, json=body)
-            self.whole[response.status_code] += 1
-
-    async def listen(self, path: str) -> None:
-        body = {"model": "echo", "prompt": "one two three four " * 5, "stream": True}
-        while True:
-            response = await self.wire.post(path, json=body)
-            frames = [data for _, data in events(response.text) if data]
-            last = frames[-1]
-            if response.status_code != 200:
-                self.streams["refused"] += 1
-            elif last != "[DONE]" and "error" in last:
-                self.streams["broken"] += 1
-                self.broken.append(last["error"]["code"])
-                assert len(frames) > 1, "its answer had not begun: it could have been sent again"
-            else:
-                self.streams["ok"] += 1
-
-
-async def attack_with_sdk(client: openai.AsyncOpenAI, stream: bool, codes: Counter[str]) -> None:
-    """Send the deadly request again and again, with the SDK's own retries."""
-    while True:
-        try:
-            answer = await client.completions.create(model="echo", prompt=MARK, stream=stream)
-        except openai.APIStatusError as error:
-            codes[str(error.code)] += 1
-        else:
-            codes["answered"] += 1
-            if stream:
-                async for _ in answer:
-                    pass
-        await asyncio.sleep(0.01)
-
-
-async def attack_with_retries(wire: httpx.AsyncClient, codes: Counter[str]) -> None:
-    """The same on Create Completion, as a client of Stainless' make does it."""
-    while True:
-        for _ in range(3):
-            response = await wire.post("/v4/completions", json={"model": "echo", "prompt": MARK})
-            codes[response.json()["error"]["code"]] += 1
-            if response.headers.get("x-should-retry") == "false":
-                break
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("how", ["whole", "stream", "create completion"])
-async def test_eight_clients_that_insist_end_one_replica(
-    mortal: Site, eventually: Eventually, how: str
-) -> None:
-    """The first is a moment ahead: until an engine has died, nobody can know its request."""
-    codes: Counter[str] = Counter()
-    base = f"http://127.0.0.1:{await mortal.listen()}"
-    async with (
-        supervised(mortal) as supervisor,
-        mortal.wire() as wire,
-        openai.AsyncOpenAI(base_url=f"{base}/v1", api_key=KEY["x-api-key"]) as sdk,
-    ):
-        others = Bystanders(mortal, wire)
-        tasks = [
-            asyncio.create_task(do(path))
-            for path in ("/v4/completions", "/v1/completions")
-            for do in (others.ask, others.listen)
-            for _ in range(6)
-        ]
-        await asyncio.sleep(0.2)
-        for number in range(CLIENTS):
-            attack = (
-                attack_with_retries(wire, codes)
-                if how == "create completion"
-                else attack_with_sdk(sdk, how == "stream", codes)
-            )
-            tasks.append(asyncio.create_task(attack))
-            if not number:
-                await eventually(lambda: len(mortal.router.quarantine))
-        done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-        if not done:
-            # On a busy machine everything takes longer.
-            await eventually(lambda: others.enough and codes["request_quarantined"] > CLIENTS, 60)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
-    assert len(supervisor.lost) == 1
-    assert set(codes) == {"engine_killed_by_request", "request_quarantined"}
-    assert codes["engine_killed_by_request"] == 1
-    assert codes["request_quarantined"] > CLIENTS
-    assert set(others.whole) == {200}
-    assert others.enough
-    assert set(others.streams) <= {"ok", "broken"}
-    assert set(others.broken) <= {"engine_failed"}
-    # No more than ran there at that moment.
-    assert len(others.broken) <= 12
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_eight_clients_that_insist_on_a_later_step_end_two_replicas(
-    open_site: Open, eventually: Eventually, stream: bool
-) -> None:
-    """Their request is in doubt after the first, and convicted by the second. The other seven come
-    after the first: copies that run on several replicas before any has died end them all."""
-    site = await open_site(replicas=3, engine={"interval_s": STEP_S}, double=LateEngine)
-    codes: Counter[str] = Counter()
-
-    async def attack(wire: httpx.AsyncClient) -> None:
-        body = {"model": "echo", "prompt": LATE_PROMPT, "stream": stream}
-        while True:
-            response = await wire.post("/v4/completions", json=body)
-            told = response.json() if response.status_code != 200 else events(response.text)[-1][1]
-            codes[told["error"]["code"]] += 1
-            await asyncio.sleep(0.01)
-
-    async with supervised(site) as supervisor, site.wire() as wire:
-        others = Bystanders(site, wire)
-        tasks = [
-            asyncio.create_task(do("/v4/completions"))
-            for do in (others.ask, others.listen)
-            for _ in range(6)
-        ]
-        await asyncio.sleep(0.3)
-        for number in range(CLIENTS):
-            tasks.append(asyncio.create_task(attack(wire)))
-            if number == 0:
-                await eventually(lambda: len(site.router.doubts), 10)
-        done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-        if not done:
-            # On a busy machine everything takes longer.
-            await eventually(lambda: others.enough and codes["request_quarantined"] > CLIENTS, 60)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
-    assert len(supervisor.lost) == 2
-    assert set(codes) <= {"engine_failed", "request_quarantined"}
-    assert codes["request_quarantined"] > CLIENTS
-    assert set(others.whole) == {200}
-    assert others.enough
-    assert set(others.streams) <= {"ok", "broken"}
-    assert set(others.broken) <= {"engine_failed"}
-    assert len(others.broken) <= 12

@@ -13,7 +13,7 @@ from serving.api.completion import (
     stream_event,
     whole_response,
 )
-from serving.errors import InvalidField, InvalidRequest, ServingError
+from serving.errors import ContextLengthExceeded, InvalidField, InvalidRequest, ServingError
 from serving.wire.messages import End, Sampling
 
 NASTY = 'say "hi"\n\\ \u2028\u2029\x85\x00 Grüße 🎉'
@@ -159,7 +159,7 @@ def test_a_bad_field_is_named(data: bytes, param: str) -> None:
         b'{"model": "m", "prompt": "\xff"}',
         b'{"model": "m", "prompt": "\\ud800"}',
         b'{"model": "m", "prompt": "\\udc00 low"}',
-        pytest.param(b'{"model": "m", "prompt": ' + b"[" * 100_000, id="deep-prompt"),
+        pytest.param(b'{"model": "m", "prompt": ' + b"[" * 60_000, id="deep-prompt"),
         pytest.param(b"[" * 100_000, id="deep"),
         b'{"model": "m", "prompt": "p"} trailing',
     ],
@@ -250,6 +250,43 @@ def test_a_large_body_is_refused_at_its_first_unknown_field() -> None:
             parse_completion(body)
         assert time.process_time() - started < 0.05  # pydantic takes half a second
         assert caught.value.param == param
+
+
+def test_a_large_body_is_refused_at_its_first_misplaced_list_or_object() -> None:
+    rest = {"model": "m", "prompt": "p"}
+    for param, fields in {
+        "prompt": {"model": "m", "prompt": []},
+        "account_id": rest | {"account_id": {}},
+        "images.1.image_url": rest | {"images": [{"image_url": "a"}, {"image_url": [1]}]},
+        "images.0": rest | {"images": [[]]},
+        "model_parameters.temperature": rest | {"model_parameters": {"temperature": {"a": 1}}},
+        "model_parameters.stop_sequences.1": rest
+        | {"model_parameters": {"stop_sequences": ["a", ["b"]]}},
+    }.items():
+        body = b" " * 100_000 + json.dumps(fields).encode()
+        with pytest.raises(InvalidField, match=f"'{param}': cannot be a list") as found:
+            parse_completion(body)
+        assert found.value.param == param
+
+
+def test_a_large_body_has_bounded_fields() -> None:
+    rest = {"model": "m", "prompt": "p"}
+    image = {"image_url": "data:," + "a" * 9_000_000}
+    assert parse_completion(json.dumps(rest | {"images": [image]}).encode()).images
+    prompt = "é" * 4_000_000
+    assert parse_completion(json.dumps(rest | {"prompt": prompt}, ensure_ascii=False).encode())
+    with pytest.raises(ContextLengthExceeded, match=r"'prompt': has 9000002 bytes of JSON"):
+        parse_completion(json.dumps(rest | {"prompt": "a" * 9_000_000}).encode())
+    accents = rest | {"images": [{"image_url": "data:," + prompt}]}
+    with pytest.raises(InvalidField, match=r"'images\.0\.image_url': a URL has only ASCII"):
+        parse_completion(json.dumps(accents, ensure_ascii=False).encode())
+    for wrong in (
+        {"account_id": "a" * 70_000},
+        {"images": [{"image_url": "a", "detail": "a" * 70_000}]},
+        {"model_parameters": {"temperature": "a" * 70_000}},
+    ):
+        with pytest.raises(InvalidField, match="has 70002 bytes of JSON; at most 65536"):
+            parse_completion(json.dumps(rest | wrong).encode())
 
 
 def test_a_large_body_has_a_bounded_number_of_images() -> None:

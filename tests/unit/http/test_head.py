@@ -1,4 +1,5 @@
-"""Heads, however they are cut into reads. What is refused: `tests/gateway/test_http.py`."""
+"""Heads, however they are cut into reads. What is refused:
+`tests/gateway/test_http_ambiguous.py`."""
 
 from __future__ import annotations
 

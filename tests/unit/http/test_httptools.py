@@ -1,6 +1,7 @@
 """What `serving/http/head.py` takes for granted of httptools and the llhttp in it.
 
-That llhttp refuses whatever can be read in two ways is held by `tests/gateway/test_http.py`.
+That llhttp refuses whatever can be read in two ways is held by
+`tests/gateway/test_http_ambiguous.py`.
 """
 
 from __future__ import annotations

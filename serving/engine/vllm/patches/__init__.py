@@ -2,7 +2,7 @@
 OpenAI app here, of other parts in the modules beside.
 
 Public parts of vLLM used as documented are imported where they are used. What is here may change
-with any release of vLLM. `tests/unit/engine/vllm/test_patches.py` tests each assumption on the
+with any release of vLLM. `tests/unit/engine/vllm/test_patches*.py` test each assumption on the
 installed version.
 """
 

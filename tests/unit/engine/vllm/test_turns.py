@@ -4,122 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
-from vllm.exceptions import GracefulHTTPError, QueueOverflowError
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.output_processor import OutputProcessor
 
-from serving.engine.pace import LEAST
-from serving.engine.queue_limits import QueueLimits
 from serving.engine.vllm.patches import BEAM, room
-from serving.engine.vllm.patches.admission import free_failed_requests
-from serving.engine.vllm.patches.turns import Turns
-from serving.observability.engine_metrics import QueueMetrics
 from serving.wire.messages import Standing
-from tests.unit.engine.vllm.test_admission import add, bare_llm, request
+from tests.unit.engine.vllm.test_admission import add, request
+from tests.unit.engine.vllm.turns import (
+    KEPT,
+    PROMPT,
+    SEQUENCES,
+    TOKENS,
+    Engine,
+    names,
+    settle,
+    stop,
+)
 
-PROMPT = 3  # tokens of `request`
-SEQUENCES, KEPT = 8, 2
-TOKENS = 100
-
-
-class Engine:
-    """`llm` and what it takes turns by."""
-
-    def __init__(self, sequences: int = SEQUENCES, **limits: Any) -> None:
-        self.llm = llm = bare_llm()
-        scheduler = llm.vllm_config.scheduler_config
-        scheduler.max_num_batched_tokens, scheduler.max_num_seqs = TOKENS, sequences
-        scheduler.max_num_active_seqs, scheduler.policy = None, "priority"
-        scheduler.max_num_queued_reqs = None
-        free_failed_requests(llm)
-        self.registry = CollectorRegistry()
-        kept = QueueLimits(reserve=KEPT / SEQUENCES, **limits)
-        self.turns = Turns(llm, kept, QueueMetrics(self.registry))
-        self.waits: dict[str, float] = {}
-        self.requests: dict[str, Any] = {}
-
-    def send(
-        self,
-        owner: str,
-        *names: str,
-        batch: bool = False,
-        size: int = 0,
-        priority: int = 0,
-        tokens: int = PROMPT,
-    ) -> list[asyncio.Task[None]]:
-        """Calls of one request each, with so long a prompt."""
-
-        async def call(name: str) -> None:
-            self.turns.begin(Standing(owner, batch=batch), size, self.waits)
-            one = request(name)
-            one.priority, one.prompt_token_ids = priority, [1] * tokens
-            self.requests[name] = one
-            await add(self.llm, one)
-
-        return [asyncio.create_task(call(name)) for name in names]
-
-    @property
-    def states(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.llm.output_processor.request_states
-        return found
-
-    @property
-    def sent(self) -> list[str]:
-        """The requests that the core has got and not ended."""
-        return [name for name in self.llm.engine_core.added if name in self.states]
-
-    async def begin(self, *names: str) -> None:
-        """The core has run these prompts: a step."""
-        for name in names:
-            self.states[name].is_prefilling = False
-        await self.step()
-
-    async def end(self, *names: str) -> None:
-        """These end in a step."""
-        for name in names:
-            del self.states[name]
-        await self.step()
-
-    def write(self, name: str, tokens: int) -> None:
-        """The core has written so many tokens for this one."""
-        text = SimpleNamespace(num_output_tokens=lambda: tokens)
-        self.turns._room._running[name].text = text
-
-    async def step(self) -> None:
-        self.llm.output_processor.update_scheduler_stats(None)
-        await settle()
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(name, labels) or 0.0
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-@pytest.fixture(autouse=True)
-def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AsyncLLM, "errored", False)
-    monkeypatch.setattr(AsyncLLM, "__del__", lambda self: None)
-
-
-def names(owner: str, count: int) -> list[str]:
-    return [f"{owner}{number}" for number in range(count)]
-
-
-async def stop(*calls: list[asyncio.Task[None]]) -> None:
-    tasks = [task for call in calls for task in call]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+pytestmark = pytest.mark.usefixtures("no_engine")
 
 
 async def test_a_flood_of_one_account_waits_and_another_goes_to_what_is_kept() -> None:
@@ -181,81 +86,6 @@ async def test_prompts_that_the_core_has_yet_to_run_are_one_step_s_worth() -> No
     assert len(engine.sent) == large
     await engine.begin("a0", "a1")
     assert len(engine.sent) == large + 2
-    await stop(calls)
-
-
-async def test_while_steps_are_long_a_flood_gets_fewer_sequences_and_another_does_not_wait(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A step takes 1 ms, and 1 ms more for each sequence; 10 ms are allowed."""
-    engine = Engine(sequences=200, step_ms=10.0)
-    now = 0.0
-    monkeypatch.setattr(room.time, "monotonic", lambda: now)
-    await asyncio.gather(*engine.send("b", "b0"))
-    await engine.end("b0")
-    flood = engine.send("a", *names("a", 2000))
-    await settle()
-    ran = []
-    for _ in range(600):
-        ran.append(len(engine.sent))
-        now += 0.001 * (1 + len(engine.sent))
-        oldest = engine.sent[0]
-        await engine.begin(*engine.sent)
-        await engine.end(oldest)
-    assert max(ran) <= 40, "at its beginning, before a step was seen"
-    assert 5 <= sum(ran[300:]) / 300 <= 11
-    others = engine.send("b", "b1", "b2")
-    await settle()
-    assert engine.sent[-2:] == ["b1", "b2"]
-    now += room.PACED_S  # nobody but A has called for so long
-    for _ in range(200):
-        await engine.begin(*engine.sent)
-    assert len(engine.sent) > 100
-    await stop(flood, others)
-
-
-async def test_a_few_requests_do_not_wait_however_long_steps_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    engine = Engine(sequences=200, step_ms=10.0)
-    now = 0.0
-    monkeypatch.setattr(room.time, "monotonic", lambda: now)
-    await asyncio.gather(*engine.send("b", "b"))
-    flood = engine.send("a", *names("a", 500))
-    await settle()
-    for _ in range(200):
-        now += 0.1
-        oldest = engine.sent[0]
-        await engine.begin(*engine.sent)
-        await engine.end(oldest)
-    assert engine.turns._room._pace.most == LEAST
-    others = engine.send("b", *names("b", LEAST + 1))
-    await settle()
-    assert [name for name in engine.sent if name[0] == "b"] == names("b", LEAST)
-    await stop(flood, others)
-
-
-async def test_long_prompts_of_another_take_no_sequence_away(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Steps are long for the prompts in them, however few run."""
-    engine = Engine(sequences=200, step_ms=10.0)
-    now, first = 0.0, engine.turns._room._pace.most
-    monkeypatch.setattr(room.time, "monotonic", lambda: now)
-    await asyncio.gather(*engine.send("b", "b"))
-    calls = engine.send("a", *names("a", 60), tokens=TOKENS - 10)
-    await settle()
-    waited = []
-    for number in range(50):
-        calls += engine.send("b", f"b{number}")
-        await settle()
-        waited.append(f"b{number}" not in engine.sent)
-        now += 0.06
-        begun = engine.sent
-        await engine.begin(*begun)
-        await engine.end(*begun)
-    assert not any(waited)
-    assert engine.turns._room._pace.most == first
     await stop(calls)
 
 
@@ -362,81 +192,6 @@ async def test_priorities_are_left_out_where_the_scheduler_knows_none() -> None:
     engine.turns._by_priority = False
     await asyncio.gather(*engine.send("a", "down", batch=True))
     assert engine.requests["down"].priority == 0
-
-
-async def test_who_waits_too_long_is_503() -> None:
-    engine = Engine(wait_s=0.01)
-    flood = engine.send("a", *names("a", SEQUENCES + KEPT + 1))
-    with pytest.raises(GracefulHTTPError, match=r"waited 0\.01 s"):
-        await flood[-1]
-    assert engine.turns.waiting == 0
-    assert f"a{SEQUENCES + KEPT}" not in engine.states
-    assert engine.metric("serving_queue_refused_total", reason="late") == 1
-    await stop(flood[:-1])
-
-
-async def test_a_full_queue_puts_out_the_newest_of_who_has_the_most() -> None:
-    engine = Engine()
-    engine.llm.scheduler_config.max_num_queued_reqs = 20
-    flood = engine.send("a", *names("a", 20))
-    await settle()
-    with pytest.raises(QueueOverflowError):
-        await engine.send("a", "a-more")[0]
-    other = engine.send("b", "b0")
-    await settle()
-    assert "b0" in engine.states
-    with pytest.raises(GracefulHTTPError, match="others have fewer"):
-        await flood[-1]
-    assert "a19" not in engine.states
-    assert len(engine.states) == 20
-    await stop(flood[:-1], other)
-
-
-async def test_bytes_that_wait_are_bounded() -> None:
-    engine = Engine(bytes=10_000)
-    flood = engine.send("a", *names("a", SEQUENCES + KEPT + 4), size=2000)
-    await settle()
-    assert engine.metric("serving_queue_bytes") <= 10_000
-    assert engine.turns.waiting == 4
-    with pytest.raises(GracefulHTTPError, match="too many bytes"):
-        await engine.send("a", "a-more", size=2000)[0]
-    other = engine.send("b", "b0", size=2000)
-    await settle()
-    assert "b0" in engine.states
-    with pytest.raises(GracefulHTTPError, match="others have fewer"):
-        await flood[-1]
-    with pytest.raises(GracefulHTTPError, match="too many bytes"):
-        await engine.send("c", "c0", size=20_000)[0]
-    await stop(flood[:-1], other)
-
-
-async def test_an_engine_that_dies_ends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine()
-    flood = engine.send("a", *names("a", 20))
-    await settle()
-    monkeypatch.setattr(AsyncLLM, "errored", True)
-    engine.llm.output_processor.propagate_error(EngineDeadError())
-    for call in flood[SEQUENCES + KEPT :]:
-        with pytest.raises(EngineDeadError):
-            await call
-    with pytest.raises(EngineDeadError):
-        await engine.send("a", "late")[0]
-    assert engine.turns.waiting == 0
-
-
-async def test_metrics_tell_what_waits_and_how_long_it_waited() -> None:
-    engine = Engine()
-    calls = [engine.send("a", *names("a", 15)), engine.send("b", "b0", "b1", batch=True)]
-    await settle()
-    assert engine.metric("serving_queue_requests", priority="interactive") == 5
-    assert engine.metric("serving_queue_requests", priority="batch") == 2
-    await engine.end(*names("a", 10))
-    assert engine.metric("serving_queue_requests", priority="interactive") == 0
-    count = "serving_queue_wait_seconds_count"
-    assert engine.metric(count, priority="interactive") == 5
-    assert list(engine.waits)[:5] == names("a", 15)[10:]
-    assert "a0" not in engine.waits, "it did not wait"
-    await stop(*calls)
 
 
 async def test_first_come_first_served_where_that_is_set() -> None:

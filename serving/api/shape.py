@@ -1,0 +1,126 @@
+"""What a large body of Create Completion must look like before pydantic reads it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+
+from serving.api.excerpt import excerpt
+from serving.api.strict import place_in
+from serving.errors import ContextLengthExceeded, InvalidField
+
+# No model takes as many; each has its own limit, which is checked where they are loaded.
+MAX_IMAGES = 1024
+# Bytes of JSON: of a prompt, as engine servers have it for OpenAI's, and of a field that is neither
+# a prompt nor an image.
+MAX_TEXT = 8 * 1024 * 1024
+MAX_FIELD = 64 * 1024
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.S)
+
+# What is neither a list nor an object; which of these a field takes is left to pydantic.
+_Scalar = str | int | float | bool | None
+_NULL = msgspec.Raw(b"null")
+
+
+class _ParameterShape(msgspec.Struct, forbid_unknown_fields=True):
+    """The names that `ModelParameters` takes."""
+
+    temperature: msgspec.Raw = _NULL
+    max_tokens: msgspec.Raw = _NULL
+    stop_sequences: list[_Scalar] | _Scalar = None
+    top_p: msgspec.Raw = _NULL
+    topP: msgspec.Raw = _NULL
+    top_k: msgspec.Raw = _NULL
+    topK: msgspec.Raw = _NULL
+    frequency_penalty: msgspec.Raw = _NULL
+    presence_penalty: msgspec.Raw = _NULL
+    reasoning_effort: msgspec.Raw = _NULL
+
+
+class _ImageShape(msgspec.Struct, forbid_unknown_fields=True):
+    """The names that `Image` takes."""
+
+    image_url: msgspec.Raw = _NULL
+    detail: msgspec.Raw = _NULL
+
+
+class _Shape(msgspec.Struct, forbid_unknown_fields=True):
+    """The names that `CompletionRequest` takes, and where there may be lists and objects: no field
+    that is `Raw` here may be one."""
+
+    model: msgspec.Raw = _NULL
+    prompt: msgspec.Raw = _NULL
+    account_id: msgspec.Raw = _NULL
+    images: (
+        Annotated[list[_ImageShape | _Scalar], msgspec.Meta(max_length=MAX_IMAGES)] | _Scalar
+    ) = None
+    model_parameters: _ParameterShape | _Scalar = None
+    stream: msgspec.Raw = _NULL
+
+
+_decode_shape = msgspec.json.Decoder(_Shape).decode
+
+
+def refuse_other_shapes(body: bytes) -> None:
+    """Refuse a large body at the first field that does not exist, at the first list or object where
+    there can be none, and at a field of megabytes that is no image.
+
+    pydantic reads the whole body first and makes an error of every such field: a million of them
+    take seconds of the router's event loop. What else is wrong is pydantic's to say.
+
+    Raises:
+        InvalidField: there is one, or there are too many images.
+        ContextLengthExceeded: the prompt has megabytes.
+    """
+    try:
+        _check_shape(_decode_shape(body))
+    except msgspec.ValidationError as error:
+        said, path = place_in(str(error))
+        if (found := _UNKNOWN.match(said)) is not None:
+            where = excerpt(".".join(filter(None, (path, found["name"]))))
+            raise InvalidField(f"unknown field '{where}'", param=where) from None
+        if path == "images" and "length" in said:
+            raise InvalidField(
+                f"'images': has more than {MAX_IMAGES} images", param="images"
+            ) from None
+        if path and said.endswith(("got `array`", "got `object`")):
+            raise _misplaced(path) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+
+
+def _check_shape(shape: msgspec.Struct, path: str = "") -> None:
+    for name in shape.__struct_fields__:
+        value, where = getattr(shape, name), f"{path}{name}"
+        if isinstance(value, msgspec.Raw):
+            _check_raw(name, where, memoryview(value))
+        elif isinstance(value, msgspec.Struct):
+            _check_shape(value, f"{where}.")
+        elif isinstance(value, list):
+            for at, item in enumerate(value):
+                if isinstance(item, msgspec.Struct):
+                    _check_shape(item, f"{where}.{at}.")
+
+
+def _check_raw(name: str, where: str, json: memoryview) -> None:
+    if json[:1].tobytes() in b"[{":
+        raise _misplaced(where)
+    if name == "image_url":
+        if not json.tobytes().isascii():
+            raise InvalidField(f"'{where}': a URL has only ASCII characters", param=where)
+        return
+    size = len(json)
+    if name == "prompt" and size > MAX_TEXT:
+        raise ContextLengthExceeded(
+            f"'{where}': has {size} bytes of JSON; at most {MAX_TEXT} are taken", param=where
+        )
+    if name != "prompt" and size > MAX_FIELD:
+        raise InvalidField(
+            f"'{where}': has {size} bytes of JSON; at most {MAX_FIELD} are taken", param=where
+        )
+
+
+def _misplaced(path: str) -> InvalidField:
+    return InvalidField(f"'{path}': cannot be a list or an object", param=path)

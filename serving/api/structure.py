@@ -1,0 +1,38 @@
+"""How much there may be in a body, counted before it is read.
+
+What takes long in reading JSON is not its bytes but its values: 30 MB of `[],` are ten million
+lists, and took three seconds of a router's event loop. Counting takes 0.3 ms a MB and a character.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from serving.errors import InvalidRequest
+
+# A body of fewer bytes is read in a few milliseconds whatever it holds.
+SMALL = 64 * 1024
+
+
+class BodyShape(NamedTuple):
+    """What a body may have at most, in its texts too. Engines have limits of their own."""
+
+    brackets: int = 100_000
+    commas: int = 400_000
+    escapes: int = 2_000_000
+
+
+def check_structure(body: bytes, most: BodyShape) -> None:
+    """
+    Raises:
+        InvalidRequest: a body that is not small has more than it may.
+    """
+    if len(body) <= SMALL:
+        return
+    for what, count, taken in (
+        ("opening brackets and braces", body.count(b"[") + body.count(b"{"), most.brackets),
+        ("commas", body.count(b","), most.commas),
+        ("backslashes", body.count(b"\\"), most.escapes),
+    ):
+        if count > taken:
+            raise InvalidRequest(f"the body has {count} {what}; at most {taken} are taken")
