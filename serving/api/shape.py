@@ -11,17 +11,18 @@ from serving.api.excerpt import excerpt
 from serving.api.strict import place_in
 from serving.errors import ContextLengthExceeded, InvalidField
 
-# No model takes as many; each has its own limit, which is checked where they are loaded.
-MAX_IMAGES = 1024
+# Images, or stop sequences. No model takes as many images; each has its own limit, which is checked
+# where they are loaded.
+MAX_ITEMS = 1024
 # Bytes of JSON: of a prompt, as engine servers have it for OpenAI's, and of a field that is neither
 # a prompt nor an image.
 MAX_TEXT = 8 * 1024 * 1024
 MAX_FIELD = 64 * 1024
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.S)
 
-# What is neither a list nor an object; which of these a field takes is left to pydantic.
-_Scalar = str | int | float | bool | None
+# No value is made of these.
 _NULL = msgspec.Raw(b"null")
+_FEW = msgspec.Meta(max_length=MAX_ITEMS)
 
 
 class _ParameterShape(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,7 +30,7 @@ class _ParameterShape(msgspec.Struct, forbid_unknown_fields=True):
 
     temperature: msgspec.Raw = _NULL
     max_tokens: msgspec.Raw = _NULL
-    stop_sequences: list[_Scalar] | _Scalar = None
+    stop_sequences: Annotated[list[msgspec.Raw], _FEW] | None = None
     top_p: msgspec.Raw = _NULL
     topP: msgspec.Raw = _NULL
     top_k: msgspec.Raw = _NULL
@@ -47,16 +48,14 @@ class _ImageShape(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Shape(msgspec.Struct, forbid_unknown_fields=True):
-    """The names that `CompletionRequest` takes, and where there may be lists and objects: no field
+    """The names that `CompletionRequest` takes, and where there may be lists and objects: nothing
     that is `Raw` here may be one."""
 
     model: msgspec.Raw = _NULL
     prompt: msgspec.Raw = _NULL
     account_id: msgspec.Raw = _NULL
-    images: (
-        Annotated[list[_ImageShape | _Scalar], msgspec.Meta(max_length=MAX_IMAGES)] | _Scalar
-    ) = None
-    model_parameters: _ParameterShape | _Scalar = None
+    images: Annotated[list[_ImageShape], _FEW] | None = None
+    model_parameters: _ParameterShape | None = None
     stream: msgspec.Raw = _NULL
 
 
@@ -71,7 +70,7 @@ def refuse_other_shapes(body: bytes) -> None:
     take seconds of the router's event loop. What else is wrong is pydantic's to say.
 
     Raises:
-        InvalidField: there is one, or there are too many images.
+        InvalidField: there is one, or a list is too long.
         ContextLengthExceeded: the prompt has megabytes.
     """
     try:
@@ -81,10 +80,8 @@ def refuse_other_shapes(body: bytes) -> None:
         if (found := _UNKNOWN.match(said)) is not None:
             where = excerpt(".".join(filter(None, (path, found["name"]))))
             raise InvalidField(f"unknown field '{where}'", param=where) from None
-        if path == "images" and "length" in said:
-            raise InvalidField(
-                f"'images': has more than {MAX_IMAGES} images", param="images"
-            ) from None
+        if "length" in said:
+            raise InvalidField(f"'{path}': has more than {MAX_ITEMS} items", param=path) from None
         if path and said.endswith(("got `array`", "got `object`")):
             raise _misplaced(path) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -102,6 +99,8 @@ def _check_shape(shape: msgspec.Struct, path: str = "") -> None:
             for at, item in enumerate(value):
                 if isinstance(item, msgspec.Struct):
                     _check_shape(item, f"{where}.{at}.")
+                else:
+                    _check_raw(name, f"{where}.{at}", memoryview(item))
 
 
 def _check_raw(name: str, where: str, json: memoryview) -> None:

@@ -291,7 +291,7 @@ def test_a_large_body_has_bounded_fields() -> None:
 
 def test_a_large_body_has_a_bounded_number_of_images() -> None:
     images = [{"image_url": "data:"}] * 50_000
-    with pytest.raises(InvalidField, match="more than 1024 images"):
+    with pytest.raises(InvalidField, match="more than 1024 items"):
         parse_completion(json.dumps({"model": "m", "prompt": "p", "images": images}).encode())
 
 
