@@ -3,13 +3,12 @@ which there are is the operator's to say, in the models file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from serving.api.models import OWNER, ModelEntry, Query, page_of, parse_query
-from serving.api.pages import Ask, Page, View
+from serving.api.pages import Ask, Page, View, json_page
 
 _SORTABLE = (
     "id",
@@ -41,7 +40,7 @@ def deployments_of_model(view: View, ask: Ask) -> Page:
 
 def one_deployment(view: View, ask: Ask) -> Page:
     """`GET /v4/models/{model}/deployments/{model}`."""
-    return _json(deployment(view.entry(ask.name), view.started, ask.account))
+    return json_page(deployment(view.entry(ask.name), view.started, ask.account))
 
 
 def deployment(entry: ModelEntry, created: int, account: str | None) -> dict[str, Any]:
@@ -67,8 +66,4 @@ def deployment(entry: ModelEntry, created: int, account: str | None) -> dict[str
 
 
 def _page(entries: Sequence[ModelEntry], query: Query, created: int, account: str | None) -> Page:
-    return _json(page_of(entries, query, lambda entry: deployment(entry, created, account)))
-
-
-def _json(body: object) -> Page:
-    return Page(json.dumps(body).encode())
+    return json_page(page_of(entries, query, lambda entry: deployment(entry, created, account)))

@@ -22,7 +22,7 @@ from serving.api.dialect import Dialect
 from serving.api.envelope import error_body
 from serving.api.formed import COMPLETIONS_PATH, FormedRequest
 from serving.api.models import ModelEntry
-from serving.api.pages import Ask, Page, View
+from serving.api.pages import Ask, Page, View, json_page
 from serving.api.said import Choice, Said, Usage
 from serving.api.sse import openai_error_event
 from serving.api.strict import null, raw_object, read_strictly, without_nulls
@@ -198,12 +198,12 @@ LLM_ENGINE = Dialect(error_body, openai_error_event, event_body=stream_error_bod
 def model_endpoints(view: View, ask: Ask) -> Page:
     """`GET /v1/llm/model-endpoints`."""
     entries = view.entries(everything=False)
-    return _json({"model_endpoints": [model_endpoint(entry) for entry in entries]})
+    return json_page({"model_endpoints": [model_endpoint(entry) for entry in entries]})
 
 
 def one_model_endpoint(view: View, ask: Ask) -> Page:
     """`GET /v1/llm/model-endpoints/{model}`."""
-    return _json(model_endpoint(view.entry(ask.name)))
+    return json_page(model_endpoint(view.entry(ask.name)))
 
 
 def model_endpoint(entry: ModelEntry) -> dict[str, Any]:
@@ -229,7 +229,3 @@ def model_endpoint(entry: ModelEntry) -> dict[str, Any]:
         "kind": entry.kind,
         "max_model_len": entry.context,
     }
-
-
-def _json(body: object) -> Page:
-    return Page(json.dumps(body).encode())

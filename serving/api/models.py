@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
+import msgspec
+
 from serving.api.completion import CompletionRequest
 from serving.errors import InvalidField
 
@@ -17,7 +19,6 @@ MAX_PAGE_ITEMS = 10_000
 OWNER = "serving"
 _SORTABLE = ("id", "name", "created_at", "model_type")
 _VENDORS = {"openai": "OPENAI", "anthropic": "ANTHROPIC", "gemini": "GOOGLE"}
-_REQUEST_SCHEMA = CompletionRequest.model_json_schema()
 RESPONSE_SCHEMA = {
     "type": "object",
     "required": ["completion", "token_usage"],
@@ -36,6 +37,10 @@ RESPONSE_SCHEMA = {
         },
     },
 }
+
+# Written once: a page may have ten thousand models, each with both.
+_REQUEST_SCHEMA = msgspec.Raw(msgspec.json.encode(CompletionRequest.model_json_schema()))
+_RESPONSE_SCHEMA = msgspec.Raw(msgspec.json.encode(RESPONSE_SCHEMA))
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def model_instance(entry: ModelEntry, created: int, account: str | None) -> dict
         "base_model_id": entry.parent or (entry.root if entry.kind == "alias" else None),
         "base_model_metadata": {"modelDetails": {"token_context_window": entry.context}},
         "request_schema": _REQUEST_SCHEMA,
-        "response_schema": RESPONSE_SCHEMA,
+        "response_schema": _RESPONSE_SCHEMA,
         "supports_multi_turn": entry.chat,
         "kind": entry.kind,
         "deployed": entry.deployed,

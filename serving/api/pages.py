@@ -6,12 +6,12 @@ A page is a function of what a router shows (`View`) and of what was asked (`Ask
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from serving.api.excerpt import excerpt
@@ -98,12 +98,12 @@ def openai_models(view: View, ask: Ask) -> Page:
     """`GET /v1/models`."""
     entries = view.entries(everything=parse_query(ask.query).all)
     data = [openai_model(entry, view.started) for entry in entries]
-    return _json({"object": "list", "data": data})
+    return json_page({"object": "list", "data": data})
 
 
 def one_openai_model(view: View, ask: Ask) -> Page:
     """`GET /v1/models/{model}`."""
-    return _json(openai_model(view.entry(ask.name), view.started))
+    return json_page(openai_model(view.entry(ask.name), view.started))
 
 
 def no_stored_response(view: View, ask: Ask) -> Page:
@@ -123,18 +123,18 @@ def model_instances(view: View, ask: Ask) -> Page:
     """`GET /v4/models`."""
     query = parse_query(ask.query)
     entries = view.entries(everything=query.all)
-    return _json(model_page(entries, query, view.started, ask.account))
+    return json_page(model_page(entries, query, view.started, ask.account))
 
 
 def one_model_instance(view: View, ask: Ask) -> Page:
     """`GET /v4/models/{model}`."""
-    return _json(model_instance(view.entry(ask.name), view.started, ask.account))
+    return json_page(model_instance(view.entry(ask.name), view.started, ask.account))
 
 
 def user_info(view: View, ask: Ask) -> Page:
     """`GET /user-info` as scale-egp reads it: the accounts this key may use."""
     account = ask.account or DEFAULT_ACCOUNT
-    return _json(
+    return json_page(
         {
             "id": ask.key_id,
             "email": f"{ask.key_id}@serving.invalid",
@@ -148,18 +148,18 @@ def user_info(view: View, ask: Ask) -> Page:
 def status(view: View, ask: Ask) -> Page:
     """`GET /status`, which `serving status` reads."""
     uptime_s = round(time.time() - view.started, 1)
-    return _json({"router": view.router, "uptime_s": uptime_s, "models": view.status()})
+    return json_page({"router": view.router, "uptime_s": uptime_s, "models": view.status()})
 
 
 def targets(view: View, ask: Ask) -> Page:
     """`GET /metrics/targets`, Prometheus' HTTP service discovery: every router and engine replica.
     It asks for a key because it names internal addresses."""
-    return _json(view.targets())
+    return json_page(view.targets())
 
 
 def health(view: View, ask: Ask) -> Page:
     """`GET /health`: this router answers. KubeRay's own probe looks for the word `success`."""
-    return _json({"alive": True, "router": view.router, "status": "success"})
+    return json_page({"alive": True, "router": view.router, "status": "success"})
 
 
 def reachable(view: View, ask: Ask) -> Page:
@@ -170,19 +170,19 @@ def reachable(view: View, ask: Ask) -> Page:
 
 def version(view: View, ask: Ask) -> Page:
     """`GET /version`: of this service. That of an engine stands in its `system_fingerprint`."""
-    return _json({"version": importlib.metadata.version("serving")})
+    return json_page({"version": importlib.metadata.version("serving")})
 
 
 def ready(view: View, ask: Ask) -> Page:
     """`GET /ready`: 503 until every model can answer."""
     is_ready, body = view.readiness()
-    return _json(body, 200 if is_ready else 503)
+    return json_page(body, 200 if is_ready else 503)
 
 
 def bare_ready(view: View, ask: Ask) -> Page:
     """`GET /ready` without the models, for callers who may not know which there are."""
     is_ready, _ = view.readiness()
-    return _json({"ready": is_ready}, 200 if is_ready else 503)
+    return json_page({"ready": is_ready}, 200 if is_ready else 503)
 
 
 def openapi(view: View, ask: Ask) -> Page:
@@ -200,5 +200,6 @@ def metrics(view: View, ask: Ask) -> Page:
     return Page(view.metrics(), content_type=CONTENT_TYPE_LATEST.encode())
 
 
-def _json(body: object, status: int = 200) -> Page:
-    return Page(json.dumps(body).encode(), status)
+def json_page(body: object, status: int = 200) -> Page:
+    """A page of JSON."""
+    return Page(msgspec.json.encode(body), status)

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 
 from serving.api.completion import MAX_MODEL_ID
 from serving.api.excerpt import excerpt
-from serving.api.pages import Page
+from serving.api.pages import Page, json_page
 from serving.errors import Forbidden, InvalidField
 
 BY = ("account", "key", "model", "served_model", "outcome", "hour", "day")
@@ -97,7 +97,7 @@ async def usage(ledger: Ledger, inquiry: Inquiry) -> Page:
     if csv_wanted:
         return _csv(items, [*by, *(name for name in _COLUMNS if name not in by)])
     total = {name: sum(row[name] for row in items) for name in _COLUMNS}
-    return _json(
+    return json_page(
         {
             "items": [_plain(row) for row in items],
             "total": total,
@@ -123,7 +123,7 @@ async def entries(ledger: Ledger, inquiry: Inquiry) -> Page:
         page = _csv(rows, list(rows[0]) if rows else [])
         headers = () if following is None else ((b"x-next", following.encode()),)
         return replace(page, headers=headers)
-    return _json({"items": [_plain(row) for row in rows], "next": following})
+    return json_page({"items": [_plain(row) for row in rows], "next": following})
 
 
 async def statistics(ledger: Ledger, inquiry: Inquiry) -> Page:
@@ -149,7 +149,7 @@ async def statistics(ledger: Ledger, inquiry: Inquiry) -> Page:
         place["response_tokens"] += row["completion_tokens"]
         place["summary_tokens"] += row["prompt_tokens"] + row["completion_tokens"]
     first, last = data[0]["date"], data[-1]["date"]
-    return _json({"data": data, "start_date": first, "end_date": last})
+    return json_page({"data": data, "start_date": first, "end_date": last})
 
 
 # parameters
@@ -250,10 +250,6 @@ def _plain(row: Row) -> Row:
 
 def _text(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-def _json(body: Any) -> Page:
-    return Page(json.dumps(body).encode())
 
 
 def _csv(rows: Sequence[Row], columns: Sequence[str]) -> Page:

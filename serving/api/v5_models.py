@@ -7,7 +7,6 @@ its ID does.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +14,7 @@ from urllib.parse import parse_qs
 
 from serving.api.excerpt import excerpt
 from serving.api.models import MAX_PAGE_ITEMS, OWNER, PAGE_ITEMS, ModelEntry
-from serving.api.pages import Ask, Page, View
+from serving.api.pages import Ask, Page, View, json_page
 from serving.errors import InvalidField
 
 OWN_VENDOR = "llmengine"
@@ -48,12 +47,12 @@ def models(view: View, ask: Ask) -> Page:
     query = parse_query(ask.query)
     found, more = select(view.entries(everything=False), query)
     items = [inference_model(entry, view.started) for entry in found]
-    return _json({"object": "list", "items": items, "has_more": more})
+    return json_page({"object": "list", "items": items, "has_more": more})
 
 
 def one_model(view: View, ask: Ask) -> Page:
     """`GET /v5/models/{model}`."""
-    return _json(inference_model(view.entry(ask.name), view.started))
+    return json_page(inference_model(view.entry(ask.name), view.started))
 
 
 def chat_models(view: View, ask: Ask) -> Page:
@@ -62,7 +61,7 @@ def chat_models(view: View, ask: Ask) -> Page:
     entries = [entry for entry in view.entries(everything=False) if entry.chat]
     found, more = select(entries, query)
     items = [definition(entry) for entry in found]
-    return _json({"object": "list", "items": items, "has_more": more})
+    return json_page({"object": "list", "items": items, "has_more": more})
 
 
 def inference_model(entry: ModelEntry, created: int) -> dict[str, Any]:
@@ -174,7 +173,3 @@ def _type(entry: ModelEntry) -> str:
     if entry.embeds or entry.transcribes:
         return "generic"
     return "chat_completion" if entry.chat else "completion"
-
-
-def _json(body: object) -> Page:
-    return Page(json.dumps(body).encode())
