@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.test_contract import openai_error_of
+from tests.cluster.envelopes import openai_error_of
 from tests.hostile import REFUSED
 from tests.live import BASE, PIRATE, ROOT, Server
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.cluster.test_contract import openai_error_of
+from tests.cluster.envelopes import openai_error_of
 from tests.live import ALIAS, BASE, CROW, INSTRUCT, PIRATE, Server, parse_events
 
 PATH, CHAT = "/v1/responses", "/v1/chat/completions"
