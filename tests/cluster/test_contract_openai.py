@@ -14,6 +14,8 @@ from tests.live import ALIAS, BASE, HAIKU, INSTRUCT, KEY, PIRATE, Server, parse_
 GREEDY = {"temperature": 0}
 
 
+@pytest.mark.parametrize("model", [BASE, ALIAS, PIRATE, HAIKU])
+@pytest.mark.parametrize("stream", [False, True])
 def test_openai_answers_name_the_model_that_was_asked_for(
     live: Server, model: str, stream: bool
 ) -> None:
