@@ -3,6 +3,7 @@ is not OpenAI's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import msgspec
 
 from serving.api.asked import Ability, Target
 from serving.api.excerpt import excerpt
-from serving.errors import InvalidField
+from serving.api.structure import MAX_TEXT
+from serving.errors import ContextLengthExceeded, InvalidField
 from serving.wire.messages import HttpCall
 
 CHAT_PATH = "/v1/chat/completions"
@@ -39,6 +41,9 @@ class FormedRequest:
 
     def check(self, abilities: frozenset[Ability]) -> None:
         """See `Asked.check`."""
+        refuse_long_text(
+            *_texts(self.fields.get("messages", ())), str(self.fields.get("prompt", ""))
+        )
         if self.images and Ability.SEE not in abilities:
             raise InvalidField(f"model '{excerpt(self.model)}' takes no images", param="messages")
         if "reasoning_effort" in self.fields and Ability.REASON not in abilities:
@@ -66,6 +71,28 @@ class FormedRequest:
             served_model=target.model,
         )
         return call, msgspec.json.encode(body)
+
+
+def refuse_long_text(*texts: str) -> None:
+    """
+    Raises:
+        ContextLengthExceeded: together they fit no context. Writing 30 MB anew for an engine, which
+            would refuse them, takes a tenth of a second of the event loop.
+    """
+    characters = sum(map(len, texts))
+    if characters > MAX_TEXT:
+        raise ContextLengthExceeded(
+            f"the prompt has {characters} characters; at most {MAX_TEXT} are taken"
+        )
+
+
+def _texts(messages: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, str):
+            yield content
+        else:
+            yield from (part["text"] for part in content if "text" in part)
 
 
 def refuse_template(template: str | None) -> None:

@@ -19,7 +19,7 @@ from serving.api.asked import Ability, Sent, Target
 from serving.api.chat_v4 import Messages, openai_messages
 from serving.api.completion import MAX_INT, MAX_STOP_SEQUENCES
 from serving.api.excerpt import excerpt
-from serving.api.formed import CHAT_PATH, FormedRequest, refuse_template
+from serving.api.formed import CHAT_PATH, FormedRequest, refuse_long_text, refuse_template
 from serving.api.said import Said, Usage
 from serving.api.strict import null, raw_object, read_strictly, without_nulls
 from serving.errors import InvalidField
@@ -116,6 +116,7 @@ class CompletionOfModel:
 
     def check(self, abilities: frozenset[Ability]) -> None:
         """See `Asked.check`."""
+        refuse_long_text(self.given.prompt)
         if self.given.reasoning_effort and Ability.REASON not in abilities:
             raise InvalidField(
                 f"model '{excerpt(self.model)}' has no reasoning effort", param="reasoning_effort"

@@ -9,14 +9,13 @@ import msgspec
 
 from serving.api.excerpt import excerpt
 from serving.api.strict import place_in
+from serving.api.structure import MAX_TEXT
 from serving.errors import ContextLengthExceeded, InvalidField
 
 # Images, or stop sequences. No model takes as many images; each has its own limit, which is checked
 # where they are loaded.
 MAX_ITEMS = 1024
-# Bytes of JSON: of a prompt, as engine servers have it for OpenAI's, and of a field that is neither
-# a prompt nor an image.
-MAX_TEXT = 8 * 1024 * 1024
+# Bytes of JSON, of a field that is neither a prompt nor an image.
 MAX_FIELD = 64 * 1024
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.S)
 

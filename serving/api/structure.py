@@ -13,6 +13,9 @@ from serving.errors import InvalidRequest
 # A body of fewer bytes is read in a few milliseconds whatever it holds.
 SMALL = 64 * 1024
 
+# Bytes of a body without its images: no context holds as many.
+MAX_TEXT = 8 * 1024 * 1024
+
 
 class BodyShape(NamedTuple):
     """What a body may have at most, in its texts too. Engines have limits of their own."""
@@ -36,3 +39,25 @@ def check_structure(body: bytes, most: BodyShape) -> None:
     ):
         if count > taken:
             raise InvalidRequest(f"the body has {count} {what}; at most {taken} are taken")
+    if len(body) > MAX_TEXT and (size := _text_bytes(body)) > MAX_TEXT:
+        raise InvalidRequest(
+            f"the body has {size} bytes beside its images; at most {MAX_TEXT} are taken"
+        )
+
+
+def _text_bytes(body: bytes) -> int:
+    """The bytes of a body without the long strings that are ASCII, as images are. What is not takes
+    several times as long to read and to write."""
+    size = len(body)
+    if body.isascii():
+        return 0
+    end = 0
+    for place in range(SMALL, len(body), SMALL):
+        if place < end:
+            continue
+        begin, end = body.rfind(b'"', end, place) + 1, body.find(b'"', place)
+        if end < 0:
+            break
+        if begin and end - begin >= SMALL and body[begin:end].isascii():
+            size -= end - begin
+    return size
