@@ -10,6 +10,7 @@ from serving.api.asked import Ability, Sent, Target
 from serving.api.completion import MAX_MODEL_ID
 from serving.api.excerpt import excerpt
 from serving.api.strict import null
+from serving.api.structure import MAX_TEXT
 from serving.errors import InvalidField, InvalidRequest
 from serving.wire.body import Body
 from serving.wire.messages import HttpCall, Standing
@@ -29,8 +30,9 @@ class Peek(msgspec.Struct):
 
     model: str | msgspec.UnsetType = msgspec.UNSET
     stream: bool | None = None
-    # As it stands in the body: of a caller's list no list is made.
+    # As they stand in the body: no value is made of them.
     service_tier: msgspec.Raw = msgspec.field(default_factory=null)
+    prompt: msgspec.Raw = msgspec.field(default_factory=null)
 
 
 _decoder = msgspec.json.Decoder(Peek)
@@ -104,7 +106,7 @@ def peek(body: bytes, named: str = "") -> Peek:
         named: the model ID in the path; the body may then leave it out.
 
     Raises:
-        InvalidRequest: the body is no JSON object (400).
+        InvalidRequest: the body is no JSON object, or has a prompt of megabytes (400).
         InvalidField: `model` is missing, empty or no string, or `stream` no bool (422).
     """
     try:
@@ -125,4 +127,9 @@ def peek(body: bytes, named: str = "") -> Peek:
         raise InvalidField("'model' is required and must be a string", param="model")
     if not model or len(model) > MAX_MODEL_ID:
         raise InvalidField(f"'model': must have 1 to {MAX_MODEL_ID} characters", param="model")
+    if (size := len(memoryview(found.prompt))) > MAX_TEXT:
+        # In the words of the engine server, which would get all of it only to refuse it.
+        raise InvalidRequest(
+            f"'prompt': has {size} bytes of JSON; at most {MAX_TEXT} are taken", param="prompt"
+        )
     return found

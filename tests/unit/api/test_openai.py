@@ -62,3 +62,10 @@ def test_a_bad_field_is_named(data: bytes, param: str) -> None:
 def test_what_is_no_json_object_is_malformed(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         peek(data)
+
+
+def test_a_prompt_of_megabytes_is_refused_before_an_engine_gets_it() -> None:
+    assert peek(b'{"model": "m", "prompt": "%s"}' % (b"a" * 8_388_606)).model == "m"
+    with pytest.raises(InvalidRequest, match=r"'prompt': has 8388609 bytes") as at:
+        peek(b'{"model": "m", "prompt": "%s"}' % (b"a" * 8_388_607))
+    assert at.value.param == "prompt"
