@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import msgspec
 
-from serving.api.excerpt import excerpt
-from serving.api.strict import place_in
+from serving.api.strict import place_in, refusal_of
 from serving.api.structure import MAX_TEXT
 from serving.errors import ContextLengthExceeded, InvalidField
 
@@ -17,7 +15,6 @@ from serving.errors import ContextLengthExceeded, InvalidField
 MAX_ITEMS = 1024
 # Bytes of JSON, of a field that is neither a prompt nor an image.
 MAX_FIELD = 64 * 1024
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`$", re.S)
 
 # No value is made of these.
 _NULL = msgspec.Raw(b"null")
@@ -76,9 +73,8 @@ def refuse_other_shapes(body: bytes) -> None:
         _check_shape(_decode_shape(body))
     except msgspec.ValidationError as error:
         said, path = place_in(str(error))
-        if (found := _UNKNOWN.match(said)) is not None:
-            where = excerpt(".".join(filter(None, (path, found["name"]))))
-            raise InvalidField(f"unknown field '{where}'", param=where) from None
+        if said.startswith("Object contains unknown field"):
+            raise refusal_of(str(error)) from None
         if "length" in said:
             raise InvalidField(f"'{path}': has more than {MAX_ITEMS} items", param=path) from None
         if path and said.endswith(("got `array`", "got `object`")):

@@ -33,7 +33,7 @@ def read_strictly(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
+        raise refusal_of(str(error)) from None
     except RecursionError:
         raise InvalidRequest("the body is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -51,7 +51,8 @@ def place_in(message: str) -> tuple[str, str]:
     return _PLACE.sub("", message), path
 
 
-def _refusal(message: str) -> ServingError:
+def refusal_of(message: str) -> ServingError:
+    """What a caller is told of a message of msgspec's."""
     said, path = place_in(message)
     if (named := _NAMED.match(said)) is not None:
         where = excerpt(".".join(filter(None, (path, named["name"]))))

@@ -32,17 +32,29 @@ def check_structure(body: bytes, most: BodyShape) -> None:
     """
     if len(body) <= SMALL:
         return
-    for what, count, taken in (
-        ("opening brackets and braces", body.count(b"[") + body.count(b"{"), most.brackets),
-        ("commas", body.count(b","), most.commas),
-        ("backslashes", body.count(b"\\"), most.escapes),
-    ):
-        if count > taken:
-            raise InvalidRequest(f"the body has {count} {what}; at most {taken} are taken")
+    check_counts(body, most.brackets, most.commas)
+    if (escapes := body.count(b"\\")) > most.escapes:
+        raise InvalidRequest(
+            f"the body has {escapes} backslashes; at most {most.escapes} are taken"
+        )
     if len(body) > MAX_TEXT and (size := _text_bytes(body)) > MAX_TEXT:
         raise InvalidRequest(
             f"the body has {size} bytes beside its images; at most {MAX_TEXT} are taken"
         )
+
+
+def check_counts(body: bytes, brackets: int, commas: int) -> None:
+    """
+    Raises:
+        InvalidRequest: a body has more opening brackets and braces, or commas.
+    """
+    opened = body.count(b"[") + body.count(b"{")
+    for what, count, most in (
+        ("opening brackets and braces", opened, brackets),
+        ("commas", body.count(b","), commas),
+    ):
+        if count > most:
+            raise InvalidRequest(f"the body has {count} {what}; at most {most} are taken")
 
 
 def _text_bytes(body: bytes) -> int:

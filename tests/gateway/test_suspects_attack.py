@@ -95,6 +95,24 @@ async def attack_with_retries(wire: httpx.AsyncClient, codes: Counter[str]) -> N
         await asyncio.sleep(0.01)
 
 
+async def go_on(
+    tasks: list[asyncio.Task[None]],
+    others: Bystanders,
+    codes: Counter[str],
+    eventually: Eventually,
+) -> None:
+    """Let all ask until they have seen enough; raises what one of them did not expect."""
+    done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+    if not done:
+        # On a busy machine everything takes longer.
+        await eventually(lambda: others.enough and codes["request_quarantined"] > CLIENTS, 60)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
 @pytest.mark.parametrize("how", ["whole", "stream", "create completion"])
 async def test_eight_clients_that_insist_end_one_replica(
     mortal: Site, eventually: Eventually, how: str
@@ -124,15 +142,7 @@ async def test_eight_clients_that_insist_end_one_replica(
             tasks.append(asyncio.create_task(attack))
             if not number:
                 await eventually(lambda: len(mortal.router.quarantine))
-        done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-        if not done:
-            # On a busy machine everything takes longer.
-            await eventually(lambda: others.enough and codes["request_quarantined"] > CLIENTS, 60)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
+        await go_on(tasks, others, codes, eventually)
     assert len(supervisor.lost) == 1
     assert set(codes) == {"engine_killed_by_request", "request_quarantined"}
     assert codes["engine_killed_by_request"] == 1
@@ -174,15 +184,7 @@ async def test_eight_clients_that_insist_on_a_later_step_end_two_replicas(
             tasks.append(asyncio.create_task(attack(wire)))
             if number == 0:
                 await eventually(lambda: len(site.router.doubts), 10)
-        done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-        if not done:
-            # On a busy machine everything takes longer.
-            await eventually(lambda: others.enough and codes["request_quarantined"] > CLIENTS, 60)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
+        await go_on(tasks, others, codes, eventually)
     assert len(supervisor.lost) == 2
     assert set(codes) <= {"engine_failed", "request_quarantined"}
     assert codes["request_quarantined"] > CLIENTS

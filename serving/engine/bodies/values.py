@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 
+from serving.api.structure import check_counts
 from serving.engine.bodies.limits import BodyLimits
 from serving.errors import InvalidRequest
 
@@ -34,15 +35,8 @@ def check_structure(body: bytes, limits: BodyLimits) -> None:
     Raises:
         InvalidRequest: it has too many.
     """
-    if len(body) < SMALL:
-        return
-    brackets = body.count(b"[") + body.count(b"{")
-    for what, count, most in (
-        ("opening brackets and braces", brackets, limits.brackets),
-        ("commas", body.count(b","), limits.commas),
-    ):
-        if count > most:
-            raise InvalidRequest(f"the body has {count} {what}; at most {most} are taken")
+    if len(body) >= SMALL:
+        check_counts(body, limits.brackets, limits.commas)
 
 
 def read_fields(body: bytes) -> dict[str, int]:

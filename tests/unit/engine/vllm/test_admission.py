@@ -64,9 +64,7 @@ def bare_llm() -> Any:
 
 
 @pytest.fixture
-def llm(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(AsyncLLM, "errored", False)
-    monkeypatch.setattr(AsyncLLM, "__del__", lambda self: None)
+def llm(no_engine: None) -> Any:
     return bare_llm()
 
 

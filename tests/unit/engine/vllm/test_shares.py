@@ -23,9 +23,7 @@ TOKENS = 4 * PROMPT
 
 
 @pytest.fixture
-def llm(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(AsyncLLM, "errored", False)
-    monkeypatch.setattr(AsyncLLM, "__del__", lambda self: None)
+def llm(no_engine: None) -> Any:
     llm = bare_llm()
     scheduler = llm.vllm_config.scheduler_config
     scheduler.max_num_batched_tokens, scheduler.max_num_seqs = TOKENS, SEQUENCES
