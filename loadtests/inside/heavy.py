@@ -54,7 +54,7 @@ ALONE_S = 2.0
 AFTER_S = 1.5
 # The longest that a heavy request may take to be answered or refused: 115,000 tokens take a minute
 # while others call.
-ANSWER_S = 120.0
+ANSWER_S = 300.0
 BAR_S = 0.1
 # How often a body is sent that is over the bar.
 TRIES = 3

@@ -45,8 +45,8 @@ class QueueLimits(BaseSettings):
     )
     prefill: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="tokens of a prompt that a step runs at most while the engine has other "
-        "requests, where the model allows it; 0: as many as fit in a step",
+        description="tokens of a prompt that a step runs at most, and of all prompts of an account "
+        "while several call, where the model allows it; 0: as many as fit in a step",
     )
     prompt_weight: Positive = Field(
         default=1.0, description="what a token of a prompt counts for between accounts"

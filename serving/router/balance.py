@@ -81,9 +81,11 @@ class Pool(Generic[C]):
         adapter: str | None,
         exclude: frozenset[str] = frozenset(),
         home: str | None = None,
+        beside: str | None = None,
     ) -> C | None:
         """A replica that is up and not excluded; None if there is none. With a `home` it is the
-        same for all requests that have it, at every router."""
+        same for all requests that have it, at every router; else the one named `beside`, if it can
+        be chosen."""
         up = self.up
         if exclude:
             up = [replica for replica in up if replica.replica not in exclude]
@@ -93,6 +95,10 @@ class Pool(Generic[C]):
             return up[0]
         if home is not None:
             return self._home(home, exclude)
+        if beside is not None:
+            for replica in up:
+                if replica.replica == beside:
+                    return replica
         other = self._least_busy(up)
         if adapter is None:
             return other

@@ -133,6 +133,7 @@ class Fleet:
         adapter: str | None = None,
         exclude: frozenset[str] = frozenset(),
         home: str | None = None,
+        beside: str | None = None,
     ) -> Replica:
         """A replica of `model` for one request: see `Pool.choose`.
 
@@ -142,7 +143,7 @@ class Fleet:
         if (local := self._local.get(model)) is not None:
             return local
         known = self._models.get(model)
-        link = known.pool.choose(adapter, exclude, home) if known else None
+        link = known.pool.choose(adapter, exclude, home, beside) if known else None
         if link is None:
             raise ModelUnavailable(
                 f"no replica of model '{model}' is ready; it may be starting",

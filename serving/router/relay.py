@@ -34,6 +34,7 @@ from serving.errors import (
 from serving.observability.logs import Log
 from serving.observability.router_metrics import RouterMetrics
 from serving.router.answer import Answer, AttemptFailed, is_stream
+from serving.router.copies import Copies
 from serving.router.demand import Demand
 from serving.router.doubts import Doubts
 from serving.router.fleet import Fleet, Replica
@@ -74,6 +75,7 @@ class Relay:
         waiting: Waiting,
         quarantine: Quarantine,
         doubts: Doubts,
+        copies: Copies,
         budget: RetryBudget,
         metrics: RouterMetrics,
         log: Log,
@@ -85,6 +87,7 @@ class Relay:
         self._waiting = waiting
         self._quarantine = quarantine
         self._doubts = doubts
+        self._copies = copies
         self._budget = budget
         self._metrics = metrics
         self._log = log
@@ -195,8 +198,9 @@ class Relay:
             # At every turn: it may have become a suspect while it waited or ran.
             self._quarantine.check(engine, job.call, job.body)
             home = self._doubts.home(engine, job.call, job.body)
+            beside = self._copies.replica(engine, job.call, job.body)
             try:
-                replica = self._fleet.pick(engine, adapter, tried, home)
+                replica = self._fleet.pick(engine, adapter, tried, home, beside)
             except ModelUnavailable:
                 if not self._waiting.coming(engine, failure):
                     if failure is not None:
@@ -227,8 +231,12 @@ class Relay:
         record.answer = answer = replica.open(job.call, job.body)
         if job.hold is not None:
             answer.on_spent = job.hold.spent
+        engine = job.route.engine.id
         try:
-            with self._quarantine.sent(answer, job.route.engine.id, job.call, job.body, response):
+            with (
+                self._quarantine.sent(answer, engine, job.call, job.body, response),
+                self._copies.sent(engine, job.call, job.body, replica.replica),
+            ):
                 await self._copy(answer, job, record, response)
         finally:
             answer.abandon()

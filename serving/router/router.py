@@ -20,6 +20,7 @@ from serving.observability.logs import Log
 from serving.observability.router_metrics import LedgerMetrics, QuotaMetrics, RouterMetrics
 from serving.router.admission import Admission, Charged, OpenDoor, Policy
 from serving.router.auth import Accounts
+from serving.router.copies import Copies
 from serving.router.cross_origin import CrossOrigin
 from serving.router.demand import Demand
 from serving.router.doors import Doors
@@ -134,6 +135,7 @@ class Router:
             self.waiting,
             self.quarantine,
             self.doubts,
+            Copies(),
             RetryBudget(),
             metrics,
             log,

@@ -57,6 +57,7 @@ def known(live: Server, key: str) -> bool:
 
 @pytest.mark.parametrize("path", [COMPLETE, CHAT])
 def test_a_stream_ends_where_its_budget_does(live: Server, ask: Ask, path: str) -> None:
+    before = generated(live)
     answer = ask(path, stream=True)
     assert answer.status_code == 200, answer.text
     (last,) = [event.json for event in parse_events(answer.text) if '"error"' in event.data]
@@ -64,6 +65,7 @@ def test_a_stream_ends_where_its_budget_does(live: Server, ask: Ask, path: str) 
     used = tokens(live, answer)
     assert BUDGET * 0.9 <= used <= BUDGET * 1.1
     poll(live.idle, 10, "the engine was told to stop")
+    assert charged(live, answer) == generated(live) - before
     # The other router, if it hears of the account only now, has begun with a lease on credit.
     for _ in range(3):
         answer = ask(path, stream=True)
@@ -76,13 +78,26 @@ def test_a_stream_ends_where_its_budget_does(live: Server, ask: Ask, path: str) 
 
 @pytest.mark.parametrize("path", [COMPLETE, CHAT])
 def test_a_whole_answer_is_refused_when_its_budget_ends(live: Server, ask: Ask, path: str) -> None:
-    refused(ask(path, stream=False))
+    before = generated(live)
+    answer = ask(path, stream=False)
+    refused(answer)
     poll(live.idle, 10, "the engine was told to stop")
+    assert charged(live, answer) == generated(live) - before > 0
 
 
 def tokens(live: Server, answer: httpx.Response) -> int:
     entry = live.record(answer.headers["x-request-id"])
     return int(entry["prompt_tokens"] + entry["completion_tokens"])
+
+
+def charged(live: Server, answer: httpx.Response) -> int:
+    """The completion tokens of one request, as its router has charged them."""
+    return int(live.record(answer.headers["x-request-id"])["completion_tokens"])
+
+
+def generated(live: Server) -> float:
+    """The tokens that all engines have made, as vLLM counts them."""
+    return sum(live.sample(engine, "vllm:generation_tokens_total") for engine in live.engines())
 
 
 def refused(answer: httpx.Response) -> None:

@@ -17,6 +17,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.core import EngineCoreProc
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
@@ -50,6 +51,28 @@ def patch_death() -> None:
         send(self)
 
     EngineCoreProc._send_engine_dead = accuse_and_send
+
+
+def patch_lone_prompts() -> None:
+    """Have the scheduler run the prompt of its only request in pieces, too.
+
+    It does with others (`long_prefill_token_threshold`), since those would wait; but so does who
+    comes while a long prompt runs that was alone when the step began.
+    """
+    schedule = Scheduler.schedule
+
+    def schedule_piece(self: Any, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        piece = self.scheduler_config.long_prefill_token_threshold
+        most = self.max_num_scheduled_tokens
+        if not 0 < piece < most or sum(self.get_request_counts()) != 1:
+            return schedule(self, *args, **kwargs)
+        self.max_num_scheduled_tokens = piece
+        try:
+            return schedule(self, *args, **kwargs)
+        finally:
+            self.max_num_scheduled_tokens = most
+
+    Scheduler.schedule = schedule_piece
 
 
 def charges(error: BaseException | None, executor: Any) -> Charges:

@@ -16,10 +16,17 @@ def load() -> None:
     # Imported late: elsewhere they would only take time.
     from vllm.platforms import current_platform
 
-    from serving.engine.vllm.core_patches import patch_death, patch_grammars
+    from serving.engine.queue_limits import QueueLimits
+    from serving.engine.vllm.core_patches import (
+        patch_death,
+        patch_grammars,
+        patch_lone_prompts,
+    )
 
     patch_death()
     patch_grammars()
+    if QueueLimits().prefill:
+        patch_lone_prompts()
     if current_platform.is_cpu():
         from serving.engine.vllm.worker_patches import patch_prompt_logprobs
 

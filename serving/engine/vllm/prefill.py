@@ -1,4 +1,4 @@
-"""How much of a prompt one step runs while other requests are there."""
+"""How much of a prompt one step runs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 def cut_prompts(config: Any, tokens: int) -> None:
     """Have vLLM's scheduler run prompts in pieces, where its model allows that.
 
-    vLLM cuts a prompt only while it has other requests too. Its own argument
-    (`long_prefill_token_threshold`), if it is given, stays; but that refuses pieces longer than the
-    context, and kills a cross-encoder, whose prompts must be run whole.
+    Its own argument (`long_prefill_token_threshold`), if it is given, stays; but that refuses
+    pieces longer than the context, kills a cross-encoder, whose prompts must be run whole, and
+    leaves the prompt of an only request whole (`core_patches.patch_lone_prompts`).
 
     Args:
         config: vLLM's of the engine (`VllmConfig`), complete.

@@ -129,6 +129,16 @@ def test_adapters_have_different_homes() -> None:
     assert len(homes) == 4
 
 
+def test_beside_its_copies_however_busy_that_replica_is() -> None:
+    pool = pool_of([Replica("r0", busy=50), Replica("r1"), Replica("r2")], random.Random(1))
+    assert pool.choose(None, beside="r0").replica == "r0"
+    assert pool.choose("adapter", beside="r0").replica == "r0"
+    assert pool.choose(None, frozenset({"r0"}), beside="r0").replica in {"r1", "r2"}
+    assert pool.choose(None, beside="gone").replica in {"r1", "r2"}
+    home = pool.choose(None, home="a").replica
+    assert {pool.choose(None, home="a", beside=f"r{n}").replica for n in range(3)} == {home}
+
+
 def test_all_copies_of_a_request_with_a_home_go_to_one_replica() -> None:
     """However busy it is, at every router; if it was tried, to one other."""
     replicas = [Replica(f"r{number}", busy=number) for number in range(4)]

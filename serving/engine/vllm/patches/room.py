@@ -4,7 +4,9 @@ The core gets as many requests as it runs at a time, and one step's worth of pro
 to run. While there is more than one flow (an account's requests of one priority), a part of the
 sequences is kept free for flows that have few of them, so that they need not wait until another
 account's request ends; and the others start their prompts a few at a time, and may be held to fewer
-sequences than the core could run, so that its steps stay short (`serving/engine/pace.py`).
+sequences than the core could run, so that its steps stay short (`serving/engine/pace.py`). Where
+prompts are run in pieces (`serving/engine/vllm/prefill.py`), a step has one piece of each flow: of
+prompts that come many at a time, so many as that holds.
 """
 
 from __future__ import annotations
@@ -40,12 +42,15 @@ class Room:
         self._tokens = int(scheduler.max_num_batched_tokens)
         self._reserve = limits.reserve if self._most > SHARED else 0.0
         self._pace = Pace(self._most, limits.step_ms / 1000)
+        self._piece = int(scheduler.long_prefill_token_threshold)
         self._states = states
         self._queue = queue
-        # As of the last look: claims, sequences of each flow, prompt tokens that are yet to run.
+        # As of the last look: claims, sequences of each flow, prompt tokens that are yet to run, in
+        # all and of each flow.
         self._running: dict[str, Claim] = {}
         self._held: dict[Flow, int] = {}
         self._ahead = 0
+        self._ahead_of: dict[Flow, int] = {}
         # Prompt tokens that the step under way runs, at most: what there was when it began.
         self._prompts = 0
         self._flow: Flow | None = None
@@ -68,6 +73,7 @@ class Room:
         self._running[claim.name] = claim
         self._held[claim.flow] = self._held.get(claim.flow, 0) + 1
         self._ahead += claim.tokens
+        self._ahead_of[claim.flow] = self._ahead_of.get(claim.flow, 0) + claim.tokens
 
     def step(self) -> None:
         """A step has ended."""
@@ -85,7 +91,7 @@ class Room:
         """See which claims have ended, and charge for what has been written since the last time."""
         running: dict[str, Claim] = {}
         held: dict[Flow, int] = {}
-        ahead = 0
+        ahead: dict[Flow, int] = {}
         for name, claim in self._running.items():
             if claim.text is not None:
                 self._queue.charge_completion(claim, claim.text.num_output_tokens())
@@ -93,11 +99,24 @@ class Room:
                 running[name] = claim
                 held[claim.flow] = held.get(claim.flow, 0) + 1
                 if state.is_prefilling:
-                    ahead += claim.tokens
-        self._running, self._held, self._ahead = running, held, ahead
+                    ahead[claim.flow] = ahead.get(claim.flow, 0) + claim.tokens
+        self._running, self._held = running, held
+        self._ahead, self._ahead_of = sum(ahead.values()), ahead
+
+    def is_next_piece(self, claim: Claim) -> bool:
+        """True unless a claim has to wait for prompts of its own flow, whatever room there is."""
+        own = self._ahead_of.get(claim.flow, 0)
+        return (
+            not own
+            or not self._piece
+            or own + claim.tokens <= self._piece
+            or time.monotonic() >= self._paced_until
+        )
 
     def fits(self, claim: Claim) -> bool:
         """True if the core can take a claim, as of the last look."""
+        if not self.is_next_piece(claim):
+            return False
         most, tokens, now = self._most, self._tokens, time.monotonic()
         if now >= self._mixed_until:
             # A little ahead of what runs, so that the core need not wait for the next one.

@@ -178,9 +178,12 @@ class Turns:
     def _next(self) -> Claim | None:
         """Whose turn it is, if there is room. Where it is not enough for the first one, nobody but
         a light one passes, since a long prompt would never find room for so many tokens; and none
-        of a flow that is ahead by more than a step's worth."""
+        of a flow that is ahead by more than a step's worth. Who waits for a prompt of its own keeps
+        nobody."""
         room, limit = self._room, None
         for claim in self._queue.candidates():
+            if not room.is_next_piece(claim):
+                continue
             light = room.is_light(claim)
             counter = self._queue.counter(claim.flow)
             if limit is None or (light and counter <= limit):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from vllm.sampling_params import SamplingParams
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine.core import EngineCore, EngineCoreProc
@@ -288,3 +289,36 @@ def test_a_quick_grammar_does_not_wait_for_a_slow_one(
     finally:
         end.set()
     assert manager.executor._max_workers >= threads
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "piece", "most"),
+    [(1, 0, 128, 128), (0, 1, 128, 128), (2, 0, 128, 4096), (1, 1, 128, 4096), (0, 0, 128, 4096),
+     (1, 0, 0, 4096), (1, 0, 8192, 4096)],
+    ids=["runs", "comes", "two", "another comes", "none", "whole prompts", "a larger piece"],
+)  # fmt: skip
+def test_the_prompt_of_the_only_request_is_cut_too(
+    monkeypatch: pytest.MonkeyPatch, running: int, waiting: int, piece: int, most: int
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        Scheduler, "schedule", lambda self: seen.append(self.max_num_scheduled_tokens)
+    )
+    core_patches.patch_lone_prompts()
+    scheduler = SimpleNamespace(
+        max_num_scheduled_tokens=4096,
+        scheduler_config=SimpleNamespace(long_prefill_token_threshold=piece),
+        get_request_counts=lambda: (running, waiting),
+    )
+    Scheduler.schedule(scheduler)
+    assert seen == [most]
+    assert scheduler.max_num_scheduled_tokens == 4096
+
+
+def test_a_step_runs_so_many_tokens_as_the_scheduler_may_run() -> None:
+    """And the one that runs ahead of the outputs plans its steps in the same way."""
+    source = inspect.getsource(Scheduler.schedule)
+    assert "token_budget = self.max_num_scheduled_tokens\n" in source
+    assert "if num_eligible_reqs > 1" in source, "vLLM cuts the prompt of an only request itself"
+    assert "schedule" not in vars(AsyncScheduler)
+    assert list(inspect.signature(Scheduler.get_request_counts).parameters) == ["self"]

@@ -92,3 +92,28 @@ async def test_long_prompts_of_another_take_no_sequence_away(
     assert not any(waited)
     assert engine.turns._room._pace.most == first
     await stop(calls)
+
+
+async def test_a_step_has_one_piece_of_each_account_s_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also of one that runs few, as its prompts are done as soon as they have begun."""
+    engine = Engine(sequences=200, piece=10)
+    now = 0.0
+    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    await asyncio.gather(*engine.send("b", "b"))
+    await engine.begin("b")
+    choices = engine.send("a", *names("a", 6), tokens=20)
+    await settle()
+    assert engine.sent == ["b", "a0"], "longer than a piece: vLLM cuts it"
+    others = engine.send("b", *names("b", 4), tokens=5)
+    await settle()
+    assert engine.sent == ["b", "a0", "b0", "b1"], "who waits for its own prompt keeps nobody"
+    await engine.begin("a0", "b0", "b1")
+    assert engine.sent[4:] == ["a1", "b2", "b3"]
+    await engine.end("a1")
+    assert engine.sent[-1] == "a2"
+    now += room.PACED_S  # nobody has come after another for so long
+    await engine.step()
+    assert engine.sent[-3:] == ["a3", "a4", "a5"]
+    await stop(choices, others)

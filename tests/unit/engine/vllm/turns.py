@@ -23,12 +23,13 @@ TOKENS = 100
 class Engine:
     """`llm` and what it takes turns by."""
 
-    def __init__(self, sequences: int = SEQUENCES, **limits: Any) -> None:
+    def __init__(self, sequences: int = SEQUENCES, piece: int = 0, **limits: Any) -> None:
         self.llm = llm = bare_llm()
         scheduler = llm.vllm_config.scheduler_config
         scheduler.max_num_batched_tokens, scheduler.max_num_seqs = TOKENS, sequences
         scheduler.max_num_active_seqs, scheduler.policy = None, "priority"
         scheduler.max_num_queued_reqs = None
+        scheduler.long_prefill_token_threshold = piece
         free_failed_requests(llm)
         self.registry = CollectorRegistry()
         kept = QueueLimits(reserve=KEPT / SEQUENCES, **limits)
