@@ -10,7 +10,7 @@ import pytest
 
 from serving.engine.interface import Emit, Suspect, Tally
 from serving.errors import EngineFailed, Overloaded
-from serving.router import doubts
+from serving.router import copies, doubts
 from serving.wire.messages import CompletionCall, Sampling
 from tests.conftest import Eventually
 from tests.gateway.conftest import Open, Site, events
@@ -89,9 +89,10 @@ async def test_every_router_hears_of_it(open_site: Open, eventually: Eventually)
 
 
 async def test_a_twin_on_another_replica_is_given_up(
-    open_site: Open, eventually: Eventually
+    open_site: Open, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     """The same request waits in the other replica's queue when the first one dies."""
+    monkeypatch.setattr(copies, "TOGETHER", 1)  # as two routers would send them
     site = await open_site(replicas=2, engine={"interval_s": 60}, double=MortalEngine)
     twins = [asyncio.create_task(site.complete(MARK)) for _ in range(2)]
     await eventually(lambda: all(engine.calls for engine in site.engines))
@@ -183,8 +184,9 @@ async def test_two_deaths_tell_it_from_those_that_stood_beside_it_both_times(
 
 
 async def test_a_stream_that_runs_elsewhere_is_given_up_when_its_twins_have_ended_two(
-    open_site: Open, eventually: Eventually
+    open_site: Open, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
+    monkeypatch.setattr(copies, "TOGETHER", 1)  # as three routers would send them
     site = await open_site(replicas=3, engine={"interval_s": STEP_S}, double=LateEngine)
     for engine in site.engines:
         engine.AT = 1000  # type: ignore[attr-defined]

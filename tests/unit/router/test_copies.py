@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from serving.errors import ClientLeft
 from serving.router.copies import KNOWN, PART, TOGETHER, Copies
 from serving.wire.body import Body
 from serving.wire.messages import AdapterRef, Call, CompletionCall, HttpCall, Sampling
@@ -87,8 +88,8 @@ def test_what_has_ended_well_is_spread_from_then_on() -> None:
 
 def test_what_has_failed_is_not_spread() -> None:
     copies = Copies()
-    with pytest.raises(OSError), copies.sent("m", asking("x"), b"", "1"):
-        raise OSError
+    with pytest.raises(ClientLeft), copies.sent("m", asking("x"), b"", "1"):
+        raise ClientLeft("")
     with copies.sent("m", asking("x"), b"", "1"):
         assert copies.replica("m", asking("x"), b"") == "1"
 
