@@ -45,12 +45,10 @@ class Room:
         self._piece = int(scheduler.long_prefill_token_threshold)
         self._states = states
         self._queue = queue
-        # As of the last look: claims, sequences of each flow, prompt tokens that are yet to run, in
-        # all and of each flow.
+        # As of the last look: claims, and of each flow its sequences and prompt tokens yet to run.
         self._running: dict[str, Claim] = {}
         self._held: dict[Flow, int] = {}
-        self._ahead = 0
-        self._ahead_of: dict[Flow, int] = {}
+        self._ahead: dict[Flow, int] = {}
         # Prompt tokens that the step under way runs, at most: what there was when it began.
         self._prompts = 0
         self._flow: Flow | None = None
@@ -72,8 +70,7 @@ class Room:
         """The claim's request goes to the core."""
         self._running[claim.name] = claim
         self._held[claim.flow] = self._held.get(claim.flow, 0) + 1
-        self._ahead += claim.tokens
-        self._ahead_of[claim.flow] = self._ahead_of.get(claim.flow, 0) + claim.tokens
+        self._ahead[claim.flow] = self._ahead.get(claim.flow, 0) + claim.tokens
 
     def step(self) -> None:
         """A step has ended."""
@@ -100,12 +97,11 @@ class Room:
                 held[claim.flow] = held.get(claim.flow, 0) + 1
                 if state.is_prefilling:
                     ahead[claim.flow] = ahead.get(claim.flow, 0) + claim.tokens
-        self._running, self._held = running, held
-        self._ahead, self._ahead_of = sum(ahead.values()), ahead
+        self._running, self._held, self._ahead = running, held, ahead
 
     def is_next_piece(self, claim: Claim) -> bool:
         """True unless a claim has to wait for prompts of its own flow, whatever room there is."""
-        own = self._ahead_of.get(claim.flow, 0)
+        own = self._ahead.get(claim.flow, 0)
         return (
             not own
             or not self._piece
@@ -131,7 +127,8 @@ class Room:
                 tokens = tokens // 4 * paced // self._most
         if len(self._running) >= most:
             return False
-        return not self._ahead or self._ahead + claim.tokens <= tokens
+        ahead = sum(self._ahead.values())
+        return not ahead or ahead + claim.tokens <= tokens
 
     def _is_behind(self, flow: Flow, paced: int) -> bool:
         """True for who has less than its share of the sequences that may run, where another has
